@@ -1,0 +1,48 @@
+"""What striate raises for a mistake that its user can mend.
+
+Every message is one clear line: what was expected, what came, what to do. The command line prints
+it without a traceback and exits with the error's `exit_code`.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+
+class StriateError(Exception):
+    """Base of every error that a user can mend; the command line exits with 1."""
+
+    exit_code = 1
+
+
+class UsageError(StriateError):
+    """A name, option or key that does not exist or does not fit; the command line exits with 2."""
+
+    exit_code = 2
+
+
+class DataError(StriateError):
+    """Pictures, labels or splits that cannot be used as they are."""
+
+
+class ArtifactError(StriateError):
+    """A version directory that is missing, truncated, foreign or from another schema."""
+
+
+class DisagreementError(StriateError):
+    """An exported form that does not give Keras' answers."""
+
+
+class EngineError(StriateError):
+    """An engine that is not installed, or that refuses the file it was given."""
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """A sentence that offers the choices nearest to `name`, or an empty string.
+
+    >>> did_you_mean("resnet5", ["resnet50", "vgg16"])
+    " Did you mean 'resnet50'?"
+    """
+    near = difflib.get_close_matches(name.lower(), list(choices), n=3, cutoff=0.5)
+    if not near:
+        return ""
+    return f" Did you mean {' or '.join(repr(n) for n in near)}?"

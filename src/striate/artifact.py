@@ -1,0 +1,426 @@
+"""The artifact: one directory that holds a classifier and the proof of what it answers.
+
+    saved_models/<name>/<version>/
+      striate.json                  what it is, what every file must hash to, what it scored
+      model.keras                   the Keras net: normalised floats -> logits
+      saved_model.pb variables/ model.onnx model.tflite      the exported forms
+      assets/labels.txt             one class a line, in the order of the scores
+      assets.extra/goldens.npz      a few real inputs and the scores that every form must give
+
+It is also a TensorFlow Serving version directory. A version is written beside its final place and
+renamed into it, so a half-written one is never visible; `striate.json` is always replaced last.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from striate.errors import ArtifactError, UsageError
+from striate.preprocess import Preprocess, pixels
+from striate.registry import ModelSpec, get_spec, has_model
+
+SCHEMA = 1
+MANIFEST = "striate.json"
+LABELS = "assets/labels.txt"
+GOLDENS = "assets.extra/goldens.npz"
+
+
+@dataclasses.dataclass(frozen=True)
+class Manifest:
+    """What `striate.json` says.
+
+    model: name in the registry, builder options, num_classes and input_shape.
+    files: path -> {"sha256", "bytes"} of every file of the version, this one excepted.
+    forms: form (`keras`, `saved_model`, `onnx`, `litert`) -> what its verification measured.
+    metrics: what evaluation found, with confidence intervals; temperature: what logits are divided
+    by before the softmax; drift_baseline: what ordinary inputs and answers look like.
+    """
+
+    name: str
+    model: dict[str, Any]
+    labels: list[str]
+    preprocess: dict[str, Any]
+    schema: int = SCHEMA
+    created: str = ""
+    temperature: float = 1.0
+    recipe: dict[str, Any] | None = None
+    metrics: dict[str, Any] = dataclasses.field(default_factory=dict)
+    data: dict[str, Any] = dataclasses.field(default_factory=dict)
+    drift_baseline: dict[str, Any] = dataclasses.field(default_factory=dict)
+    environment: dict[str, str] = dataclasses.field(default_factory=dict)
+    licence: str = ""
+    forms: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+    files: dict[str, dict[str, Any]] = dataclasses.field(default_factory=dict)
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self), indent=2, ensure_ascii=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str, where: Path) -> "Manifest":
+        """The inverse of `to_json`; `ArtifactError` where the text is no manifest of ours."""
+        try:
+            values = json.loads(text)
+            schema = values["schema"]
+        except (ValueError, TypeError, KeyError):
+            raise ArtifactError(f"{where}: expected a striate manifest, got something else") from None
+        if schema != SCHEMA:
+            raise ArtifactError(
+                f"{where}: expected schema {SCHEMA}, got {schema!r}; "
+                "use the striate release that wrote it, or export it again"
+            )
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise ArtifactError(f"{where}: expected a complete manifest, but {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Artifact:
+    """A classifier on disk: `load(path)` makes one, `write_version` a new one.
+
+    >>> artifact = striate.load("saved_models/squeezenet1_1/1")
+    >>> artifact.predict(["cat.jpg"]).argmax()
+    281
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def version(self) -> int:
+        return int(self.path.name)
+
+    @property
+    def labels(self) -> list[str]:
+        """The class names, in the order of the scores."""
+        return self.manifest.labels
+
+    @cached_property
+    def preprocess(self) -> Preprocess:
+        return Preprocess.from_dict(self.manifest.preprocess)
+
+    @property
+    def spec(self) -> ModelSpec | None:
+        """The registry's entry for this net; None when it is not one of the registry's."""
+        name = self.manifest.model["name"]
+        return get_spec(name) if has_model(name) else None
+
+    @cached_property
+    def model(self):
+        """The Keras net: float32 [N, H, W, C], normalised -> float32 logits [N, classes]."""
+        import keras
+
+        self.file("model.keras")
+        return keras.saving.load_model(self.path / "model.keras", compile=False)
+
+    @cached_property
+    def classifier(self):
+        """The tensor contract in Keras: uint8 `image` [N, H, W, C] -> `scores` [N, classes]."""
+        return classifier(self.model, self.preprocess, self.manifest.temperature)
+
+    def file(self, name: str) -> Path:
+        """The path of one file of the version; `ArtifactError` when it is missing or cut off."""
+        expected = self.manifest.files.get(name)
+        if expected is None:
+            raise ArtifactError(
+                f"{self.path}: has no {name}; it holds the forms {', '.join(self.manifest.forms)}"
+            )
+        path = self.path / name
+        size = path.stat().st_size if path.is_file() else None
+        if size != expected["bytes"]:
+            got = "no file" if size is None else f"{size:,} bytes"
+            raise ArtifactError(
+                f"{path}: expected {expected['bytes']:,} bytes, got {got}; "
+                "the version is incomplete, copy or export it again"
+            )
+        return path
+
+    def check(self) -> None:
+        """Compare every file with its recorded SHA-256; `ArtifactError` at the first difference."""
+        for name, expected in self.manifest.files.items():
+            if sha256(self.file(name)) != expected["sha256"]:
+                raise ArtifactError(
+                    f"{self.path / name}: its contents changed since it was written "
+                    "(SHA-256 differs); copy or export it again"
+                )
+
+    def goldens(self) -> tuple[np.ndarray, np.ndarray]:
+        """(images uint8 [k, H, W, C], scores float32 [k, classes]) that every form must give."""
+        with np.load(self.file(GOLDENS)) as stored:
+            return stored["images"], stored["scores"]
+
+    def predict(self, images: Sequence[Any] | np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+        """Scores of paths, encoded bytes, or uint8 arrays, by the Keras model.
+
+        Returns float32 [N, classes], each row adding up to 1. `striate.runtime` answers the same
+        through the exported forms, faster.
+        """
+        tensors = [pixels(image, self.preprocess) for image in images]
+        return scores_of(self.classifier, np.stack(tensors), batch_size=batch_size)
+
+
+def classifier(model, preprocess: Preprocess, temperature: float = 1.0):
+    """The Keras model of the tensor contract around a net of logits.
+
+    model: float32 [N, H, W, C] -> logits [N, classes]. Returns uint8 `image` -> float32 `scores`,
+    softmax(logits / temperature); it shares the net's weights.
+    """
+    import keras
+
+    image = keras.Input(preprocess.shape, dtype="uint8", name="image")
+    logits = model(preprocess.layer()(image), training=False)
+    if temperature != 1.0:
+        logits = keras.layers.Rescaling(1 / temperature, dtype="float32", name="calibrate")(logits)
+    scores = keras.layers.Softmax(dtype="float32", name="scores")(logits)
+    return keras.Model(image, scores, name="classifier")
+
+
+def scores_of(contract, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+    """Run a Keras model of the tensor contract over uint8 images, in inference mode, by batches."""
+    from keras import ops
+
+    parts = [
+        ops.convert_to_numpy(contract(images[i : i + batch_size], training=False))
+        for i in range(0, len(images), batch_size)
+    ]
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def load(path: str | os.PathLike) -> Artifact:
+    """The artifact in a version directory, or the newest version of a model directory.
+
+    Raises `ArtifactError` when there is none. Files are checked when they are used
+    (`Artifact.file`), all of them by `Artifact.check`.
+    """
+    directory = Path(path)
+    if not directory.is_dir():
+        raise ArtifactError(f"{directory}: expected an artifact directory, got nothing there")
+    if not (directory / MANIFEST).is_file():
+        found = versions(directory)
+        if not found:
+            raise ArtifactError(
+                f"{directory}: expected {MANIFEST} or version directories (1, 2, ...) in it; "
+                "is it an artifact that striate wrote?"
+            )
+        directory = directory / str(found[-1])
+    directory = directory.resolve()
+    manifest_path = directory / MANIFEST
+    if not manifest_path.is_file():
+        raise ArtifactError(f"{directory}: expected {MANIFEST} in it; the version is incomplete")
+    return Artifact(directory, Manifest.from_json(manifest_path.read_text("utf-8"), manifest_path))
+
+
+def versions(base: str | os.PathLike) -> list[int]:
+    """The version numbers under a model directory, ascending, by TensorFlow Serving's rule."""
+    base = Path(base)
+    if not base.is_dir():
+        return []
+    return sorted(int(p.name) for p in base.iterdir() if p.is_dir() and p.name.isdecimal())
+
+
+def write_version(
+    base: str | os.PathLike,
+    *,
+    model,
+    labels: Sequence[str],
+    preprocess: Preprocess,
+    model_name: str,
+    options: dict[str, Any] | None = None,
+    goldens: np.ndarray,
+    **fields: Any,
+) -> Artifact:
+    """Write the Keras form of a classifier as the next free version under `base`.
+
+    model: the Keras net of logits; goldens: a few real inputs, uint8 [k, H, W, C]; fields: more
+    of `Manifest` (recipe, metrics, data, drift_baseline, temperature, licence).
+    The version appears at once and whole, or not at all.
+    """
+    base = Path(base)
+    if model.output_shape[-1] != len(labels):
+        raise UsageError(f"expected {model.output_shape[-1]} labels, got {len(labels)}")
+    if model.input_shape[1:] != preprocess.shape:
+        raise UsageError(
+            f"expected a preprocess of shape {model.input_shape[1:]}, got {preprocess.shape}"
+        )
+    scores = scores_of(classifier(model, preprocess, fields.get("temperature", 1.0)), goldens)
+    manifest = Manifest(
+        name=base.name,
+        model={
+            "name": model_name,
+            "options": options or {},
+            "num_classes": len(labels),
+            "input_shape": list(preprocess.shape),
+        },
+        labels=list(labels),
+        preprocess=preprocess.to_dict(),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        environment=environment(),
+        forms={"keras": {}},
+        **fields,
+    )
+    with staging(base) as staged:
+        (staged / "assets").mkdir()
+        (staged / "assets.extra").mkdir()
+        (staged / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
+        np.savez_compressed(staged / GOLDENS, images=goldens, scores=scores)
+        model.save(staged / "model.keras")
+        _write_manifest(staged, dataclasses.replace(manifest, files=inventory(staged)))
+        return load(_publish(staged, base))
+
+
+def add_form(
+    artifact: Artifact,
+    form: str,
+    write: Callable[[Path], None],
+    check: Callable[[Path], dict[str, Any]],
+) -> Artifact:
+    """Add an exported form to a version, but only when its check passes.
+
+    write(directory) writes the form's files; check(directory) loads them there, raises when they
+    do not agree, and returns what it measured, which `striate.json` keeps.
+    """
+    with staging(artifact.path.parent) as staged:
+        write(staged)
+        record = check(staged)
+        files = inventory(staged)
+        without = _without_form(artifact, form)
+        _move_into(staged, artifact.path)
+    manifest = dataclasses.replace(
+        without,
+        forms={**without.forms, form: {**record, "files": sorted(files)}},
+        files={**without.files, **files},
+    )
+    _write_manifest(artifact.path, manifest)
+    return load(artifact.path)
+
+
+@contextlib.contextmanager
+def staging(base: Path) -> Iterator[Path]:
+    """A hidden directory beside the versions, on their file system; gone when the block ends."""
+    try:
+        base.mkdir(parents=True, exist_ok=True)
+        staged = Path(tempfile.mkdtemp(prefix=".tmp-", dir=base))
+    except OSError as error:
+        raise ArtifactError(f"{base}: cannot be written to ({error.strerror})") from None
+    staged.chmod(0o755)
+    try:
+        yield staged
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def inventory(directory: Path) -> dict[str, dict[str, Any]]:
+    """Path -> {"sha256", "bytes"} of every file under a directory, `striate.json` excepted."""
+    files = sorted(p for p in directory.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return {
+        p.relative_to(directory).as_posix(): {"sha256": sha256(p), "bytes": p.stat().st_size}
+        for p in files
+    }
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def environment() -> dict[str, str]:
+    """The versions that made an artifact: Python, the platform, and the libraries that matter."""
+    found = {"python": platform.python_version(), "platform": platform.platform()}
+    libraries = ("striate", "keras", "tensorflow", "jax", "onnx", "onnxruntime", "ai-edge-litert")
+    for library in libraries:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[library] = metadata.version(library)
+    return found
+
+
+def drift_baseline(images: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
+    """What ordinary inputs and answers look like, to compare live traffic with.
+
+    images: uint8 [N, H, W, C]; scores: float32 [N, classes]. Brightness and contrast are the mean
+    and standard deviation of a picture's levels (0 to 255); confidence is its largest score.
+    """
+    levels = images.reshape(len(images), -1).astype(np.float32)
+    measured = {
+        "brightness": levels.mean(axis=1),
+        "contrast": levels.std(axis=1),
+        "confidence": scores.max(axis=1),
+    }
+    baseline: dict[str, Any] = {"n": len(images)}
+    for name, values in measured.items():
+        quantiles = np.quantile(values, [0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99])
+        baseline[name] = {
+            "mean": round(float(values.mean()), 6),
+            "std": round(float(values.std()), 6),
+            "quantiles": [round(float(q), 6) for q in quantiles],
+        }
+    predicted = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+    baseline["class_prior"] = [round(float(p), 6) for p in predicted / len(scores)]
+    return baseline
+
+
+def _without_form(artifact: Artifact, form: str) -> Manifest:
+    """Take a form out of the version, so that a kill while it is replaced leaves none of it."""
+    manifest = artifact.manifest
+    if form not in manifest.forms:
+        return manifest
+    stale = set(manifest.forms[form].get("files", ()))
+    manifest = dataclasses.replace(
+        manifest,
+        forms={name: record for name, record in manifest.forms.items() if name != form},
+        files={name: entry for name, entry in manifest.files.items() if name not in stale},
+    )
+    _write_manifest(artifact.path, manifest)
+    for name in stale:
+        (artifact.path / name).unlink(missing_ok=True)
+    return manifest
+
+
+def _write_manifest(directory: Path, manifest: Manifest) -> None:
+    fresh = directory / f"{MANIFEST}.new"
+    with fresh.open("w", encoding="utf-8") as file:
+        file.write(manifest.to_json())
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(directory / MANIFEST)
+
+
+def _publish(staged: Path, base: Path) -> Path:
+    """Rename a staged version to the next free number; another writer may take one meanwhile."""
+    while True:
+        final = base / str(max(versions(base), default=0) + 1)
+        try:
+            staged.rename(final)
+            return final
+        except OSError:
+            if not final.exists():
+                raise
+
+
+def _move_into(staged: Path, directory: Path) -> None:
+    """Move files into a version, each by one rename; `saved_model.pb` last, since a server that
+    polls takes its presence for a whole SavedModel."""
+    names = sorted(
+        (p.relative_to(staged) for p in staged.rglob("*") if p.is_file()),
+        key=lambda name: (name.name == "saved_model.pb", name.as_posix()),
+    )
+    for name in names:
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (staged / name).replace(directory / name)

@@ -1,0 +1,262 @@
+"""THE definition of image -> tensor. Training, evaluation, prediction and the server all call it.
+
+It has two halves, and nothing else in striate does either of them:
+
+* `pixels(source, spec)`: bytes, a file or an array -> uint8 [H, W, C] on the host, so that a picture
+  becomes the same pixels, bit for bit, wherever it is answered;
+* `Preprocess.layer()`: uint8 -> float32, the normalisation that lives inside every graph.
+"""
+
+import dataclasses
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from striate.errors import DataError, UsageError, did_you_mean
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+MAX_PIXELS = 100_000_000  # a picture that decodes to more than 300 MB is taken for an attack
+
+Fit = Literal["crop", "stretch", "pad"]
+Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
+Order = Literal["rgb", "bgr"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the tensor of one net: plain data that travels with the weights.
+
+    height, width, channels: the net's input; 3 channels are colour, 1 is grey.
+    fit: `crop` takes the largest centred box of the input's shape, `stretch` the whole picture,
+        `pad` shrinks or grows the whole picture into the input and fills what is left.
+    crop: the share of that box, along each side, that is kept; 0 < crop <= 1 (ImageNet: 0.875).
+    interpolation: the resampling filter, widened when it shrinks (antialiased), as Pillow does it.
+    background: the grey level, 0 to 255, behind transparent pixels and in padding.
+    order: the channel order that the net was trained with; pixels are always RGB.
+    mean, scale: per channel in the net's order, on 0 to 255: x -> (x - mean) * scale.
+    """
+
+    height: int
+    width: int
+    channels: int = 3
+    fit: Fit = "crop"
+    crop: float = 1.0
+    interpolation: Interpolation = "bilinear"
+    background: int = 255
+    order: Order = "rgb"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    scale: tuple[float, ...] = (1 / 255, 1 / 255, 1 / 255)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
+        object.__setattr__(self, "scale", tuple(float(s) for s in self.scale))
+        _expect(self.height >= 1 and self.width >= 1, "height and width of at least 1", self)
+        _expect(self.channels in (1, 3), "channels 1 (grey) or 3 (colour)", self)
+        _expect(self.fit in ("crop", "stretch", "pad"), "fit crop, stretch or pad", self)
+        _expect(0 < self.crop <= 1, "0 < crop <= 1", self)
+        _expect(self.interpolation in _FILTERS, f"interpolation {', '.join(_FILTERS)}", self)
+        _expect(0 <= self.background <= 255, "background from 0 to 255", self)
+        _expect(self.order in ("rgb", "bgr"), "order rgb or bgr", self)
+        _expect(
+            len(self.mean) == len(self.scale) == self.channels,
+            f"{self.channels} means and scales, one a channel",
+            self,
+        )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(height, width, channels) of the tensor."""
+        return (self.height, self.width, self.channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as JSON holds it."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
+        """The inverse of `to_dict`; an unknown key is a `UsageError` that offers the nearest."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise UsageError(f"preprocess has no key {key!r}.{did_you_mean(key, known)}")
+        return cls(**values)
+
+    def layer(self, name: str = "normalise"):
+        """The Keras layer uint8 [N, H, W, C] -> float32 of this specification."""
+        from striate.layers.normalise import Normalise
+
+        return Normalise(order=self.order, mean=self.mean, scale=self.scale, name=name)
+
+
+_FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1}  # Pillow's Resampling values
+
+# What published weights were trained with, by keras.applications' names for it.
+_PRESETS: dict[str, dict[str, Any]] = {
+    "caffe": {"order": "bgr", "mean": (103.939, 116.779, 123.68), "scale": (1.0, 1.0, 1.0)},
+    "tf": {"mean": (127.5,) * 3, "scale": (1 / 127.5,) * 3},
+    "torch": {"mean": (123.675, 116.28, 103.53), "scale": (1 / 58.395, 1 / 57.12, 1 / 57.375)},
+    "unit": {"mean": (0.0,) * 3, "scale": (1 / 255,) * 3},
+}
+
+
+def preset(name: str, height: int, width: int, channels: int = 3, **changes: Any) -> Preprocess:
+    """A `Preprocess` by the name of its convention: `caffe`, `tf`, `torch` or `unit` (0 to 1).
+
+    A grey net takes the convention's average over the three channels.
+    """
+    if name not in _PRESETS:
+        raise UsageError(
+            f"expected a preprocessing preset ({', '.join(_PRESETS)}), got {name!r}."
+            f"{did_you_mean(name, _PRESETS)}"
+        )
+    values = dict(_PRESETS[name])
+    if channels == 1:
+        values["mean"] = (float(np.mean(values["mean"])),)
+        values["scale"] = (float(np.mean(values["scale"])),)
+        values["order"] = "rgb"
+    return Preprocess(height=height, width=width, channels=channels, **{**values, **changes})
+
+
+def decode(source: bytes | str | os.PathLike, *, background: int = 255) -> np.ndarray:
+    """The picture in `source` (a file's bytes or its path) as uint8 RGB [height, width, 3].
+
+    Upright by its EXIF orientation; palette, grey, CMYK and 16-bit pictures become 8-bit RGB;
+    transparent pixels show `background`; of an animation, the first frame. Raises `DataError`,
+    naming the file, for what is not a picture, is cut off, or has more than `MAX_PIXELS` pixels.
+    """
+    return np.asarray(_rgb(_open(source), background))
+
+
+def pixels(source: bytes | str | os.PathLike | np.ndarray, spec: Preprocess) -> np.ndarray:
+    """The picture in `source` as the uint8 [H, W, C] tensor that the net of `spec` takes.
+
+    `source`: encoded bytes, a path, or a decoded uint8 array [h, w], [h, w, 1], [h, w, 3] (RGB) or
+    [h, w, 4] (RGBA). Raises `DataError` for what cannot be read.
+    """
+    if isinstance(source, np.ndarray):
+        if source.dtype == np.uint8 and source.shape == spec.shape:
+            return source
+        image = _from_array(source)
+    else:
+        image = _open(source)
+    image = _rgb(image, spec.background)
+    if spec.channels == 1:
+        image = image.convert("L")
+    fitted = np.asarray(_fit(image, spec))
+    return fitted.reshape(spec.shape)
+
+
+def _expect(condition: bool, wanted: str, spec: Preprocess) -> None:
+    if not condition:
+        raise UsageError(f"preprocess: expected {wanted}, got {spec}")
+
+
+def _open(source: bytes | str | os.PathLike):
+    """A loaded Pillow image; every way in which that can fail becomes one line."""
+    from PIL import Image, ImageOps
+
+    name = "the picture" if isinstance(source, bytes) else os.fspath(source)
+    try:
+        data = source if isinstance(source, bytes) else Path(source).read_bytes()
+    except OSError as error:
+        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's own bomb warning: the limit below is firm
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(
+                    f"{name}: {image.width} x {image.height} pixels, expected at most "
+                    f"{MAX_PIXELS:,}; shrink the picture first"
+                )
+            image.load()
+            return ImageOps.exif_transpose(image)
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{name}: expected at most {MAX_PIXELS:,} pixels, got far more") from None
+    except Exception as error:  # Pillow's decoders raise whatever the broken file makes them raise
+        raise DataError(f"{name}: {_what_is_wrong(data, error)}") from None
+
+
+def _what_is_wrong(data: bytes, error: Exception) -> str:
+    expected = f"expected a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} picture"
+    if not data:
+        return f"{expected}, got an empty file"
+    if type(error).__name__ == "UnidentifiedImageError":
+        return f"{expected}, got something else (it begins with {data[:8]!r})"
+    return f"{expected}, got a damaged one ({error})"
+
+
+def _rgb(image, background: int):
+    """Any Pillow mode as 8-bit RGB."""
+    from PIL import Image
+
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
+    if "A" in image.mode or "transparency" in image.info:
+        image = image.convert("RGBA")
+        behind = Image.new("RGBA", image.size, (background, background, background, 255))
+        return Image.alpha_composite(behind, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bits(levels: np.ndarray) -> np.ndarray:
+    """Integer levels of 16 bits, or floats from 0 to 1, as 8 bits; 8-bit levels stay."""
+    if levels.dtype.kind == "f":
+        span = 255.0 if levels.max(initial=0) <= 1 else 1.0
+        return np.clip(np.nan_to_num(levels) * span + 0.5, 0, 255).astype(np.uint8)
+    if levels.max(initial=0) > 255:
+        levels = (levels.astype(np.int64) + 128) // 257
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray):
+    from PIL import Image
+
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    right_rank = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))
+    if array.dtype != np.uint8 or not right_rank:
+        raise DataError(
+            "expected a uint8 picture [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], "
+            f"got {array.dtype} {list(array.shape)}"
+        )
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+def source_box(width: int, height: int, spec: Preprocess) -> tuple[float, float, float, float]:
+    """The box (left, top, right, bottom) of a width x height picture that fills the tensor."""
+    if spec.fit != "crop":
+        return (0.0, 0.0, float(width), float(height))
+    shrink = spec.crop * min(width / spec.width, height / spec.height)
+    box_width, box_height = spec.width * shrink, spec.height * shrink
+    left, top = (width - box_width) / 2, (height - box_height) / 2
+    return (max(left, 0.0), max(top, 0.0), min(left + box_width, width), min(top + box_height, height))
+
+
+def _fit(image, spec: Preprocess):
+    if spec.fit == "pad":
+        return _letterbox(image, spec)
+    size = (spec.width, spec.height)
+    box = source_box(image.width, image.height, spec)
+    return image.resize(size, _FILTERS[spec.interpolation], box=box)
+
+
+def _letterbox(image, spec: Preprocess):
+    from PIL import Image
+
+    factor = min(spec.width / image.width, spec.height / image.height)
+    width = min(spec.width, max(1, round(image.width * factor)))
+    height = min(spec.height, max(1, round(image.height * factor)))
+    inner = image.resize((width, height), _FILTERS[spec.interpolation])
+    fill = spec.background if image.mode == "L" else (spec.background,) * 3
+    canvas = Image.new(image.mode, (spec.width, spec.height), fill)
+    canvas.paste(inner, ((spec.width - width) // 2, (spec.height - height) // 2))
+    return canvas

@@ -1,0 +1,145 @@
+"""Engines that answer: uint8 images in, scores out, whatever runtime does the arithmetic.
+
+    engine = open_engine(artifact, "onnx", threads=1)
+    scores = engine.predict(images)        # uint8 [N, H, W, C] -> float32 [N, classes]
+
+One file per engine. `auto` takes the fastest of those installed that gives the golden answers.
+"""
+
+import time
+from collections.abc import Callable
+from importlib import import_module, metadata, util
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from striate.artifact import Artifact
+from striate.errors import EngineError, UsageError, did_you_mean
+
+FLOAT_TOLERANCE = 1e-4  # max |difference| of a score between float forms
+
+
+class Engine(Protocol):
+    """What every engine does. `name` is the engine's, `kernel` what does its arithmetic."""
+
+    name: str
+    kernel: str
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Scores, float32 [N, classes], of images, uint8 [N, H, W, C]."""
+        ...
+
+
+class EngineKind(NamedTuple):
+    """One way to answer: which form it reads, which module opens it, which package it needs."""
+
+    form: str
+    file: str
+    module: str
+    needs: str
+    distribution: str
+    light: bool  # starts in well under a second, so `auto` may try it
+
+
+ENGINES: dict[str, EngineKind] = {
+    "onnx": EngineKind(
+        "onnx", "model.onnx", "striate.runtime.onnx", "onnxruntime", "onnxruntime", True
+    ),
+    "litert": EngineKind(
+        "litert", "model.tflite", "striate.runtime.litert", "ai_edge_litert", "ai-edge-litert", True
+    ),
+    "tensorflow": EngineKind(
+        "saved_model",
+        "saved_model.pb",
+        "striate.runtime.tensorflow",
+        "tensorflow",
+        "tensorflow",
+        False,
+    ),
+    "keras": EngineKind("keras", "model.keras", "striate.runtime.keras", "keras", "keras", False),
+}
+
+
+def installed() -> dict[str, str]:
+    """Engine -> version of its package, for every engine that this environment can run."""
+    return {
+        name: metadata.version(kind.distribution)
+        for name, kind in ENGINES.items()
+        if util.find_spec(kind.needs) is not None
+    }
+
+
+def open_engine(
+    artifact: Artifact,
+    name: str = "auto",
+    *,
+    threads: int | None = None,
+    root: Path | None = None,
+) -> Engine:
+    """An engine that answers for an artifact.
+
+    name: `auto`, `onnx`, `litert`, `tensorflow` or `keras`. threads: for one call; None leaves it
+    to the engine. root: read the form's files there instead of in the artifact (verification).
+
+    Raises `UsageError` for an unknown name, `EngineError` when the engine is not installed or
+    refuses its file, `ArtifactError` when the artifact has no such form.
+    """
+    if name == "auto":
+        return fastest_engine(artifact, threads=threads)
+    kind = ENGINES.get(name)
+    if kind is None:
+        raise UsageError(
+            f"expected an engine (auto, {', '.join(ENGINES)}), got {name!r}."
+            f"{did_you_mean(name, ENGINES)}"
+        )
+    if util.find_spec(kind.needs) is None:
+        raise EngineError(f"the {name} engine needs {kind.distribution}: pip install it")
+    path = artifact.file(kind.file) if root is None else root / kind.file
+    opener: Callable[..., Engine] = import_module(kind.module).open_form
+    try:
+        return opener(artifact, path, threads)
+    except Exception as error:  # whatever a runtime raises for a file that it cannot read
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise EngineError(f"{path}: the {name} engine refuses it ({reason[:300]})") from error
+
+
+def usable(artifact: Artifact) -> list[str]:
+    """The engines that are installed here and whose form the artifact holds."""
+    return [name for name in installed() if ENGINES[name].form in artifact.manifest.forms]
+
+
+def fastest_engine(artifact: Artifact, *, threads: int | None = None) -> Engine:
+    """The fastest usable engine that agrees with the goldens, each timed on one golden image.
+
+    Only engines that start quickly are tried (ONNX Runtime, LiteRT); where the artifact has
+    neither form, TensorFlow, then Keras, answers.
+    """
+    names = usable(artifact)
+    images, scores = artifact.goldens()
+    best: tuple[float, Engine] | None = None
+    for name in (n for n in names if ENGINES[n].light):
+        engine = open_engine(artifact, name, threads=threads)
+        if np.abs(engine.predict(images) - scores).max() > FLOAT_TOLERANCE:
+            continue
+        seconds = _seconds_of_one(engine, images[:1])
+        if best is None or seconds < best[0]:
+            best = (seconds, engine)
+    if best is not None:
+        return best[1]
+    heavy = [name for name in names if not ENGINES[name].light]
+    if not heavy:
+        raise EngineError(
+            f"{artifact.path}: holds the forms {', '.join(artifact.manifest.forms)}, and none of "
+            f"the installed engines ({', '.join(installed()) or 'none'}) reads one of them"
+        )
+    return open_engine(artifact, heavy[0], threads=threads)
+
+
+def _seconds_of_one(engine: Engine, image: np.ndarray) -> float:
+    def once() -> float:
+        start = time.perf_counter()
+        engine.predict(image)
+        return time.perf_counter() - start
+
+    return min(once() for _ in range(3))

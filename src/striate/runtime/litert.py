@@ -1,0 +1,40 @@
+"""LiteRT (TensorFlow Lite): the engine of phones, here with XNNPACK on a CPU."""
+
+import threading
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from striate.artifact import Artifact
+
+
+class LiteRtEngine:
+    """An interpreter over `model.tflite`. It holds its tensors, so calls take turns."""
+
+    name = "litert"
+
+    def __init__(self, path: Path, threads: int | None):
+        from ai_edge_litert.interpreter import Interpreter
+
+        self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        self._interpreter.allocate_tensors()
+        self._input = self._interpreter.get_input_details()[0]["index"]
+        self._output = self._interpreter.get_output_details()[0]["index"]
+        self._shape: tuple[int, ...] = ()
+        self._turn = threading.Lock()
+        self.kernel = f"litert {metadata.version('ai-edge-litert')} xnnpack fp32"
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        with self._turn:
+            if images.shape != self._shape:
+                self._interpreter.resize_tensor_input(self._input, images.shape)
+                self._interpreter.allocate_tensors()
+                self._shape = images.shape
+            self._interpreter.set_tensor(self._input, images)
+            self._interpreter.invoke()
+            return self._interpreter.get_tensor(self._output)
+
+
+def open_form(artifact: Artifact, path: Path, threads: int | None) -> LiteRtEngine:
+    return LiteRtEngine(path, threads)

@@ -1,0 +1,83 @@
+"""Pieces that several families share: each takes a tensor and returns a tensor.
+
+Nets born in torch or Caffe pad symmetrically, nets born in TensorFlow pad `same`, which at stride 2
+puts the odd row at the bottom and the odd column at the right.
+"""
+
+from typing import Any
+
+from striate.lazy import keras
+
+HE = (
+    "he_normal"  # He et al. 2015, arXiv:1502.01852: the scale that ReLU nets keep their signal with
+)
+
+
+def conv(
+    x, filters: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False, name: str
+):
+    """Convolution with symmetric zero padding (kernel // 2 on every side)."""
+    if stride > 1 and kernel > 1:
+        x = keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
+    return keras.layers.Conv2D(
+        filters,
+        kernel,
+        strides=stride,
+        padding="valid" if stride > 1 else "same",
+        groups=groups,
+        use_bias=bias,
+        kernel_initializer=HE,
+        name=f"{name}_conv",
+    )(x)
+
+
+def conv_bn(
+    x,
+    filters: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    relu: bool = True,
+    name: str,
+):
+    """Convolution, batch normalisation as in torch (epsilon 1e-5, momentum 0.9), optional ReLU."""
+    x = conv(x, filters, kernel, stride=stride, groups=groups, bias=bias, name=name)
+    x = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x
+
+
+def max_pool(x, size: int, *, stride: int, pad: int = 0, ceil_mode: bool = False, name: str):
+    """Max pooling of a ReLU's output, so that a zero in the padding never wins.
+
+    pad: on every side, as in torch. ceil_mode: a last window that overhangs the right and bottom
+    border counts too, as in Caffe and torch's ceil_mode; Keras would drop it.
+    """
+    if pad or ceil_mode:
+        overhang = pad + (stride - 1 if ceil_mode else 0)
+        x = keras.layers.ZeroPadding2D(((pad, overhang), (pad, overhang)), name=f"{name}_pad")(x)
+    return keras.layers.MaxPooling2D(size, strides=stride, name=name)(x)
+
+
+def stage_out(x, stage: int):
+    """Give the output of a stage its public name, `stage{i}_out`; it computes nothing."""
+    return keras.layers.Identity(name=f"stage{stage}_out")(x)
+
+
+def dropout(x, rate: float, *, name: str):
+    """Dropout, or nothing at all where the rate is 0."""
+    return keras.layers.Dropout(rate, name=name)(x) if rate else x
+
+
+def logits(x, num_classes: int, *, dropout: float = 0.0, **dense: Any):
+    """A linear classifier on a vector: float32 logits, also under mixed precision."""
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="logits_dropout")(x)
+    return keras.layers.Dense(num_classes, dtype="float32", name="logits", **dense)(x)
+
+
+def pool_and_classify(x, num_classes: int, *, dropout: float = 0.0):
+    """Global average pooling (`features`) and a linear classifier (`logits`)."""
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    return logits(x, num_classes, dropout=dropout)

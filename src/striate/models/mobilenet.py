@@ -1,0 +1,188 @@
+"""MobileNets, versions 1 and 2.
+
+Howard et al., "MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+2017, arXiv:1704.04861. A 3x3 convolution splits into one that filters each channel by itself
+(depthwise) and one that mixes channels (1x1): eight to nine times less work.
+
+Sandler, Howard, Zhu, Zhmoginov, Chen, "MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+2018, arXiv:1801.04381. A block widens a thin tensor, filters it depthwise and thins it again
+without a nonlinearity; the shortcut joins the thin ends.
+
+Differs from the papers: version 1 uses ReLU6, as its released code does. Where a map has an odd
+side, striding pads on both sides (`same`, as in the authors' code); keras.applications' version 1
+pads only right and bottom there, which at 224, 192, 160 and 128 pixels is the same thing.
+"""
+
+from striate.lazy import keras
+from striate.models.blocks import pool_and_classify, stage_out
+from striate.registry import Accuracy, register_family
+
+
+def bn_relu6(x, *, momentum: float, relu: bool = True, name: str):
+    """Batch normalisation as in the authors' code (epsilon 1e-3), then ReLU capped at 6."""
+    x = keras.layers.BatchNormalization(epsilon=1e-3, momentum=momentum, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+
+
+def pointwise(x, filters: int, *, momentum: float, relu: bool = True, name: str):
+    """1x1 convolution: mixes the channels of each pixel."""
+    x = keras.layers.Conv2D(
+        filters, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    return bn_relu6(x, momentum=momentum, relu=relu, name=name)
+
+
+def depthwise(x, *, stride: int, momentum: float, name: str):
+    """3x3 convolution of each channel by itself."""
+    x = keras.layers.DepthwiseConv2D(
+        3,
+        strides=stride,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        name=f"{name}_conv",
+    )(x)
+    return bn_relu6(x, momentum=momentum, name=name)
+
+
+def stem(x, filters: int, *, momentum: float):
+    """An ordinary 3x3 convolution of stride 2."""
+    x = keras.layers.Conv2D(
+        filters,
+        3,
+        strides=2,
+        padding="same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name="stem_conv",
+    )(x)
+    return bn_relu6(x, momentum=momentum, name="stem")
+
+
+# === Version 1 ===
+
+V1_STAGES = [  # Table 1: the width of each separable block; a new stage halves the resolution
+    [64],
+    [128, 128],
+    [256, 256],
+    [512, 512, 512, 512, 512, 512],
+    [1024, 1024],
+]
+
+
+def mobilenet_v1(inputs, *, num_classes: int, alpha: float, dropout: float = 0.001):
+    """Thirteen depthwise separable blocks, `alpha` times as wide as Table 1 of the paper."""
+    momentum = 0.99
+    x = stem(inputs, int(32 * alpha), momentum=momentum)
+    for i, widths in enumerate(V1_STAGES, start=1):
+        for j, width in enumerate(widths, start=1):
+            name = f"stage{i}_block{j}"
+            stride = 2 if i > 1 and j == 1 else 1
+            x = depthwise(x, stride=stride, momentum=momentum, name=f"{name}_dw")
+            x = pointwise(x, int(width * alpha), momentum=momentum, name=f"{name}_pw")
+        x = stage_out(x, i)
+    return pool_and_classify(x, num_classes, dropout=dropout)
+
+
+def _v1(alpha: float, trainable: int, total: int, top1: float) -> tuple[dict, dict]:
+    accuracy = Accuracy("ImageNet", top1, "the paper, Table 6")
+    return {"alpha": alpha}, {"trainable": trainable, "total": total, "accuracy": accuracy}
+
+
+register_family(
+    mobilenet_v1,
+    family="mobilenet",
+    year=2017,
+    paper="1704.04861",
+    title="MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications",
+    input_shape=(224, 224, 3),
+    classes=1000,
+    min_size=17,
+    first_conv="stem_conv",
+    cam_layer="stage5_out",
+    pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out", "stage5_out"),
+    preprocess="tf",
+    differs="ReLU6 for ReLU, as in the authors' code",
+    variants={
+        "mobilenet_v1_100": _v1(1.0, 4_231_976, 4_253_864, 70.6),
+        "mobilenet_v1_075": _v1(0.75, 2_585_560, 2_601_976, 68.4),
+        "mobilenet_v1_050": _v1(0.5, 1_331_592, 1_342_536, 63.7),
+        "mobilenet_v1_025": _v1(0.25, 470_072, 475_544, 50.6),
+    },
+)
+
+
+# === Version 2 ===
+
+V2_STAGES = [  # Table 2: expansion, channels, blocks, stride of the first block
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+]
+
+
+def make_divisible(width: float, by: int = 8) -> int:
+    """The multiple of `by` nearest to a width, but never under 90 % of it."""
+    rounded = max(by, int(width + by / 2) // by * by)
+    return rounded + by if rounded < 0.9 * width else rounded
+
+
+def inverted_residual(x, width: int, *, expansion: int, stride: int, name: str):
+    """Widen, filter depthwise, thin again; add the input where the shapes agree."""
+    momentum = 0.999
+    y = x
+    if expansion > 1:
+        expanded = expansion * x.shape[-1]
+        y = pointwise(y, expanded, momentum=momentum, name=f"{name}_expand")
+    y = depthwise(y, stride=stride, momentum=momentum, name=f"{name}_dw")
+    y = pointwise(y, width, momentum=momentum, relu=False, name=f"{name}_project")
+    if stride > 1 or x.shape[-1] != width:
+        return y
+    return keras.layers.Add(name=f"{name}_add")([x, y])
+
+
+def mobilenet_v2(inputs, *, num_classes: int, alpha: float, dropout: float = 0.2):
+    """Seventeen inverted residual blocks; the last 1x1 convolution never thins below 1280."""
+    x = stem(inputs, make_divisible(32 * alpha), momentum=0.999)
+    for i, (expansion, channels, blocks, first_stride) in enumerate(V2_STAGES, start=1):
+        width = make_divisible(int(channels * alpha))
+        for j in range(1, blocks + 1):
+            stride = first_stride if j == 1 else 1
+            name = f"stage{i}_block{j}"
+            x = inverted_residual(x, width, expansion=expansion, stride=stride, name=name)
+        x = stage_out(x, i)
+    x = pointwise(x, make_divisible(1280 * max(1.0, alpha)), momentum=0.999, name="top")
+    return pool_and_classify(x, num_classes, dropout=dropout)
+
+
+def _v2(alpha: float, trainable: int, total: int, top1: float) -> tuple[dict, dict]:
+    accuracy = Accuracy("ImageNet", top1, "tensorflow/models, mobilenet_v2 checkpoints")
+    return {"alpha": alpha}, {"trainable": trainable, "total": total, "accuracy": accuracy}
+
+
+register_family(
+    mobilenet_v2,
+    family="mobilenet",
+    year=2018,
+    paper="1801.04381",
+    title="MobileNetV2: Inverted Residuals and Linear Bottlenecks",
+    input_shape=(224, 224, 3),
+    classes=1000,
+    min_size=17,
+    first_conv="stem_conv",
+    cam_layer="top_relu",
+    pyramid=("stage1_out", "stage2_out", "stage3_out", "stage5_out", "stage7_out"),
+    preprocess="tf",
+    variants={
+        "mobilenet_v2_035": _v2(0.35, 1_677_128, 1_691_208, 60.3),
+        "mobilenet_v2_050": _v2(0.5, 1_968_680, 1_987_224, 65.4),
+        "mobilenet_v2_075": _v2(0.75, 2_636_424, 2_663_064, 69.8),
+        "mobilenet_v2_100": _v2(1.0, 3_504_872, 3_538_984, 71.8),
+        "mobilenet_v2_130": _v2(1.3, 5_386_792, 5_431_048, 74.4),
+        "mobilenet_v2_140": _v2(1.4, 6_108_776, 6_156_712, 75.0),
+    },
+)

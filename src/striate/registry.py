@@ -1,0 +1,239 @@
+"""Every net that striate can build, as plain data: one `ModelSpec` a net, read without Keras.
+
+A family file in `striate.models` describes its nets with `register_family`; `create_model` builds
+one. A test builds every registered net and holds each field of its spec against the graph.
+"""
+
+import dataclasses
+import fnmatch
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from striate import pretrained
+from striate.errors import UsageError, did_you_mean
+from striate.pretrained import Layout, Weights
+
+if TYPE_CHECKING:
+    import keras
+else:
+    from striate.lazy import keras
+
+Builder = Callable[..., Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Accuracy:
+    """A published accuracy, in per cent of the data set's test or validation pictures."""
+
+    dataset: str
+    top1: float
+    source: str
+    top5: float | None = None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ModelSpec:
+    """What is known of one net before it is built.
+
+    name, family, year: as listed by `striate models`.
+    paper: arXiv number, or the citation where there is none; title: the paper's.
+    input_shape: (height, width, channels) of the paper; min_size: the least height and width.
+    classes: outputs in the paper; trainable, total: parameters at `input_shape` and `classes`,
+        total with BatchNorm's moving statistics (Keras' `count_params`).
+    first_conv: the layer that sees the input.
+    head: the classifier is every layer whose name begins so; the output layer has exactly this
+        name and gives float32 logits.
+    features: the layer whose output is the pooled vector before the classifier.
+    cam_layer: the last feature map [N, h, w, c], where class activation maps are taken.
+    pyramid: `stage{i}_out` layers, one a resolution, fine to coarse.
+    accuracy: published, with its source; None where none is comparable.
+    preprocess: the preset that a net trained from scratch takes; pretrained weights name their own.
+    differs: how the net differs from its paper.
+    finetune_options: builder options that suit a pretrained body under a new classifier.
+    reduced: builder options that shrink the net without changing its structure, for quick tests.
+    exceptions: contract -> reason, for what the contract tests must not expect of this net.
+    weights: published weights; layouts: files of other projects that `weights=FILE` understands.
+    builder, config: `builder(inputs, num_classes=..., **config)` returns the logits tensor.
+    """
+
+    name: str
+    family: str
+    year: int
+    paper: str
+    title: str
+    input_shape: tuple[int, int, int]
+    classes: int
+    trainable: int
+    total: int
+    min_size: int
+    first_conv: str
+    cam_layer: str
+    pyramid: tuple[str, ...]
+    preprocess: str
+    builder: Builder
+    config: Mapping[str, Any]
+    head: str = "logits"
+    features: str = "features"
+    accuracy: Accuracy | None = None
+    differs: str = ""
+    finetune_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    reduced: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    exceptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    weights: tuple[Weights, ...] = ()
+    layouts: tuple[Layout, ...] = ()
+
+    def __post_init__(self) -> None:
+        for field in ("config", "finetune_options", "reduced", "exceptions"):
+            object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        """What `create_model` accepts beside its own arguments, each with its default."""
+        return {
+            name: self.config.get(name, parameter.default)
+            for name, parameter in inspect.signature(self.builder).parameters.items()
+            if parameter.default is not inspect.Parameter.empty
+        }
+
+    def to_dict(self) -> dict[str, Any]:
+        """The row of `striate models --json`."""
+        return {
+            "name": self.name,
+            "family": self.family,
+            "year": self.year,
+            "input_shape": list(self.input_shape),
+            "classes": self.classes,
+            "trainable": self.trainable,
+            "total": self.total,
+            "pretrained": [weights.name for weights in self.weights],
+        }
+
+
+_specs: dict[str, ModelSpec] = {}
+
+
+def register_family(
+    builder: Builder,
+    *,
+    variants: Mapping[str, tuple[Mapping[str, Any], Mapping[str, Any]]],
+    **common: Any,
+) -> None:
+    """Register the nets of one family.
+
+    builder: `builder(inputs, *, num_classes, ...)` -> logits. Its parameters without a default are
+        what tells the variants apart; those with one are the user's options.
+    variants: name -> (the builder's arguments, `ModelSpec` fields of this net alone).
+    common: `ModelSpec` fields that the whole family shares.
+    """
+    for name, (config, facts) in variants.items():
+        if name in _specs:
+            raise ValueError(f"{name!r} is registered twice")
+        _specs[name] = ModelSpec(name=name, builder=builder, config=config, **{**common, **facts})
+
+
+def list_models(
+    pattern: str = "*",
+    *,
+    family: str | None = None,
+    max_params: int | None = None,
+    pretrained: bool | None = None,
+) -> list[ModelSpec]:
+    """The nets whose name matches a shell pattern, in the order in which families are registered.
+
+    family: only this one; max_params: at most so many trainable parameters; pretrained: only nets
+    with (True) or without (False) published weights.
+    """
+    return [
+        spec
+        for spec in _specs.values()
+        if fnmatch.fnmatch(spec.name, pattern)
+        and family in (None, spec.family)
+        and (max_params is None or spec.trainable <= max_params)
+        and pretrained in (None, bool(spec.weights))
+    ]
+
+
+def get_spec(name: str) -> ModelSpec:
+    """The spec of one net; an unknown name is a `UsageError` that offers the nearest."""
+    if name not in _specs:
+        raise UsageError(
+            f"expected the name of a net, got {name!r}.{did_you_mean(name, _specs)} "
+            "`striate models` lists them all."
+        )
+    return _specs[name]
+
+
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    input_shape: tuple[int, int, int] | None = None,
+    weights: str | Path | None = None,
+    **options: Any,
+) -> "keras.Model":
+    """Build a net: normalised pixels float [N, H, W, C] -> float32 logits [N, num_classes].
+
+    num_classes: by default the classes of the weights file, or else the paper's.
+    input_shape: (height, width, channels); by default the paper's.
+    weights: None (fresh), the name of published weights ("imagenet"), or a file of weights. The
+        body is loaded whole; the classifier too where the number of classes is the same, and
+        starts fresh where it is not. The first convolution adapts to other channel counts.
+    options: of the net's family, `get_spec(name).options`; those that the weights were made with
+        are the default.
+
+    Raises `UsageError` for a name, option, shape or weights file that does not fit.
+
+    >>> create_model("squeezenet1_1", num_classes=12, input_shape=(96, 96, 3)).output_shape
+    (None, 12)
+    """
+    spec = get_spec(name)
+    shape = _checked_shape(spec, input_shape)
+    _check_options(spec, options)
+    loaded = None
+    if weights is not None:
+        loaded = pretrained.read(weights, spec.name, spec.config, spec.weights, spec.layouts)
+        options = {**loaded.options, **options}
+        num_classes = num_classes or loaded.classes
+    model = _build(spec, shape, spec.classes if num_classes is None else num_classes, options)
+    if loaded is not None:
+        loaded.assign(model, first_conv=spec.first_conv, head=spec.head)
+    return model
+
+
+def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: dict) -> Any:
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise UsageError(f"{spec.name}: expected num_classes of at least 1, got {num_classes!r}")
+    inputs = keras.Input(shape, name="input")
+    logits = spec.builder(inputs, num_classes=num_classes, **{**spec.config, **options})
+    return keras.Model(inputs, logits, name=spec.name)
+
+
+def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if shape is None:
+        return spec.input_shape
+    shape = tuple(shape)
+    rank = len(spec.input_shape)
+    if len(shape) != rank or not all(isinstance(n, int) and n >= 1 for n in shape):
+        raise UsageError(
+            f"{spec.name}: expected input_shape as {rank} positive integers with the channels "
+            f"last, such as {spec.input_shape}, got {shape}"
+        )
+    if min(shape[:-1]) < spec.min_size:
+        raise UsageError(
+            f"{spec.name}: expected an input of at least {spec.min_size} x {spec.min_size} "
+            f"pixels, got {' x '.join(map(str, shape[:-1]))}"
+        )
+    return shape
+
+
+def _check_options(spec: ModelSpec, options: Mapping[str, Any]) -> None:
+    known = spec.options
+    for option in options:
+        if option not in known:
+            raise UsageError(
+                f"{spec.name} has no option {option!r}.{did_you_mean(option, known)} "
+                f"Its options: {', '.join(known) or 'none'}."
+            )

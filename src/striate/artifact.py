@@ -30,7 +30,7 @@ import numpy as np
 
 from striate.errors import ArtifactError, UsageError
 from striate.preprocess import Preprocess, pixels
-from striate.registry import ModelSpec, get_spec, has_model
+from striate.registry import ModelSpec, list_models
 
 SCHEMA = 1
 MANIFEST = "striate.json"
@@ -119,8 +119,7 @@ class Artifact:
     @property
     def spec(self) -> ModelSpec | None:
         """The registry's entry for this net; None when it is not one of the registry's."""
-        name = self.manifest.model["name"]
-        return get_spec(name) if has_model(name) else None
+        return next(iter(list_models(self.manifest.model["name"])), None)
 
     @cached_property
     def model(self):

@@ -22,7 +22,7 @@ class Normalise(keras.layers.Layer):
     def call(self, x):
         x = ops.cast(x, "float32")
         if self.order == "bgr":
-            x = ops.flip(x, axis=-1)
+            x = x[..., ::-1]
         mean = ops.convert_to_tensor(self.mean, "float32")
         scale = ops.convert_to_tensor(self.scale, "float32")
         return (x - mean) * scale

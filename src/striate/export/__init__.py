@@ -1,0 +1,95 @@
+"""Export with proof: write a form, load it in its own runtime, hold it to Keras' answers, then keep it.
+
+    artifact, rows = export(artifact, ["saved_model", "onnx", "litert"])
+    rows = verify(artifact)
+
+A form that disagrees never enters the artifact. One file per form.
+"""
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from pathlib import Path
+
+import numpy as np
+
+from striate.artifact import Artifact, add_form
+from striate.errors import EngineError, UsageError, did_you_mean
+from striate.export.verify import Agreement, check_form, probe_images, reference_scores
+
+# form -> (the module that writes it, the engine that reads it)
+FORMS: dict[str, tuple[str, str]] = {
+    "saved_model": ("striate.export.saved_model", "tensorflow"),
+    "onnx": ("striate.export.onnx", "onnx"),
+    "litert": ("striate.export.litert", "litert"),
+}
+
+
+def export(
+    artifact: Artifact,
+    to: Iterable[str] = tuple(FORMS),
+    *,
+    images: np.ndarray | None = None,
+    on_form: Callable[[str], None] = lambda form: None,
+) -> tuple[Artifact, list[Agreement]]:
+    """Write exported forms into an artifact, each only after it gave Keras' answers.
+
+    to: forms out of `FORMS`; images: uint8 [N, H, W, C] to compare on besides the goldens (default:
+    pictures made from the goldens, and noise); on_form is called with each form as it begins.
+
+    Returns the artifact with its new forms, and one `Agreement` a form. Raises `UsageError` for an
+    unknown form, `DisagreementError` when a form answers differently, `EngineError` when its
+    runtime is missing or refuses it; the forms before that one are kept.
+    """
+    forms = check_names(to)
+    _need_tensorflow_backend()
+    probes = probe_images(artifact, images)
+    expected = reference_scores(artifact, probes)
+    rows = []
+    for form in forms:
+        on_form(form)
+        writer, engine = FORMS[form]
+        write = import_module(writer).write
+
+        def check(staged: Path, form=form, engine=engine) -> dict:
+            rows.append(check_form(artifact, form, engine, probes, expected, root=staged))
+            return rows[-1].record()
+
+        artifact = add_form(artifact, form, lambda staged, w=write: w(artifact, staged), check)
+    return artifact, rows
+
+
+def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agreement]:
+    """Hold every form that the artifact has to Keras' answers again, and every file to its hash.
+
+    Raises `ArtifactError` for a changed file, `DisagreementError` for a form that disagrees.
+    """
+    artifact.check()
+    probes = probe_images(artifact, images)
+    expected = reference_scores(artifact, probes)
+    return [
+        check_form(artifact, form, FORMS[form][1], probes, expected)
+        for form in artifact.manifest.forms
+        if form in FORMS
+    ]
+
+
+def check_names(forms: Iterable[str]) -> list[str]:
+    """The forms asked for, once each, in order; `UsageError` names one that does not exist."""
+    names = list(dict.fromkeys(forms))
+    for name in names:
+        if name not in FORMS:
+            raise UsageError(
+                f"expected forms out of {', '.join(FORMS)}, got {name!r}.{did_you_mean(name, FORMS)}"
+            )
+    return names
+
+
+def _need_tensorflow_backend() -> None:
+    import keras
+
+    backend = keras.backend.backend()
+    if backend != "tensorflow":
+        raise EngineError(
+            f"export goes through TensorFlow, and Keras runs on {backend!r} here: "
+            "run it with KERAS_BACKEND=tensorflow (the artifact is the same)"
+        )

@@ -1,0 +1,19 @@
+"""LiteRT: `model.tflite` with the signature `serving_default` (image -> scores)."""
+
+import tempfile
+from pathlib import Path
+
+from striate.artifact import Artifact
+from striate.export.graph import save, scores_function
+
+
+def write(artifact: Artifact, directory: Path) -> None:
+    """Convert through a SavedModel of the one signature, the only way that keeps its names."""
+    import tensorflow as tf
+
+    with tempfile.TemporaryDirectory() as plain:
+        save(artifact, {"serving_default": scores_function(artifact)}, plain)
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            plain, signature_keys=["serving_default"]
+        )
+        (directory / "model.tflite").write_bytes(converter.convert())

@@ -1,0 +1,22 @@
+"""ONNX: `model.onnx`, uint8 `image` [N, H, W, C] -> float32 `scores` [N, classes]."""
+
+import logging
+from pathlib import Path
+
+from striate.artifact import Artifact
+from striate.export.graph import image_spec, scores_function
+
+OPSET = 18
+
+
+def write(artifact: Artifact, directory: Path) -> None:
+    """Convert the classifier's TensorFlow graph; the check that follows loads what was written."""
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # it reports its own optimiser's progress
+    tf2onnx.convert.from_function(
+        scores_function(artifact),
+        input_signature=[image_spec(artifact)],
+        opset=OPSET,
+        output_path=str(directory / "model.onnx"),
+    )

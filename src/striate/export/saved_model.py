@@ -1,0 +1,90 @@
+"""SavedModel: what TensorFlow Serving serves, with the signatures of the contract.
+
+    serving_default   image uint8 [N, H, W, C]      -> scores
+    bytes             image_bytes string [N]        -> scores, classes
+    classify          inputs: tf.Example string [N] -> classes, scores      (Classify RPC)
+    features          image uint8 [N, H, W, C]      -> features             (where the net has them)
+
+A plain TensorFlow Serving decodes `bytes` and `classify` in the graph (`striate.export.decode`);
+striate's own server decodes on the host, with the same result.
+"""
+
+import shutil
+import tempfile
+from pathlib import Path
+
+from striate.artifact import Artifact
+from striate.export.decode import pixels_function
+from striate.export.graph import image_spec, save, scores_function
+
+EXAMPLE_FEATURE = "image/encoded"
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+
+
+def write(artifact: Artifact, directory: Path) -> None:
+    """Write the SavedModel and its warm-up requests into `directory`."""
+    with tempfile.TemporaryDirectory() as whole:
+        save(artifact, _signatures(artifact), whole)
+        for name in ("saved_model.pb", "fingerprint.pb", "variables"):
+            shutil.move(Path(whole) / name, directory / name)
+    _write_warmup(artifact, directory / WARMUP)
+
+
+def _signatures(artifact: Artifact) -> dict:
+    import tensorflow as tf
+
+    scores = scores_function(artifact)
+    to_pixels = pixels_function(artifact.preprocess)
+    labels = tf.constant(artifact.labels)
+
+    def answer(encoded):
+        found = scores(to_pixels(encoded))["scores"]
+        classes = tf.tile(labels[tf.newaxis], [tf.shape(found)[0], 1])
+        return {"scores": found, "classes": classes}
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def from_bytes(image_bytes):
+        return answer(image_bytes)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(inputs):
+        feature = {EXAMPLE_FEATURE: tf.io.FixedLenFeature([], tf.string)}
+        return answer(tf.io.parse_example(inputs, feature)[EXAMPLE_FEATURE])
+
+    found = {"serving_default": scores, "bytes": from_bytes, "classify": classify}
+    features = _features_function(artifact)
+    return {**found, "features": features} if features is not None else found
+
+
+def _features_function(artifact: Artifact):
+    """image -> the pooled vector before the head; None for a net without that layer."""
+    import keras
+    import tensorflow as tf
+
+    net = artifact.model
+    if "features" not in {layer.name for layer in net.layers}:
+        return None
+    body = keras.Model(net.input, net.get_layer("features").output)
+    normalise = artifact.preprocess.layer()
+
+    @tf.function(input_signature=[image_spec(artifact)])
+    def features(image):
+        return {"features": body(normalise(image), training=False)}
+
+    return features
+
+
+def _write_warmup(artifact: Artifact, path: Path) -> None:
+    """One Predict request on a golden picture, so that the first user does not pay for tracing."""
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    images, _ = artifact.goldens()
+    log = prediction_log_pb2.PredictionLog()
+    request = log.predict_log.request
+    request.model_spec.name = artifact.name
+    request.model_spec.signature_name = "serving_default"
+    request.inputs["image"].CopyFrom(tf.make_tensor_proto(images[:1]))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(log.SerializeToString())

@@ -1,0 +1,123 @@
+"""Hold an exported form to Keras' answers: the same pictures through both, compared score by score."""
+
+import dataclasses
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from striate.artifact import Artifact, inventory
+from striate.errors import DisagreementError
+from striate.runtime import FLOAT_TOLERANCE, open_engine
+
+PROBES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """What comparing one form with Keras measured. `latency_ms`: median of one picture, batch 1."""
+
+    form: str
+    engine: str
+    kernel: str
+    bytes: int
+    n: int
+    max_abs_diff: float
+    top1_agreement: float
+    latency_ms: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def record(self) -> dict[str, Any]:
+        """What `striate.json` keeps of it: the latency of another machine is left out."""
+        return {k: v for k, v in self.to_dict().items() if k not in ("form", "latency_ms")}
+
+
+def probe_images(artifact: Artifact, images: np.ndarray | None) -> np.ndarray:
+    """The pictures to compare on: the goldens, then `images`, or what is made of the goldens.
+
+    Made ones are mirrored and darkened goldens and uniform noise, from a fixed seed, so that an
+    accident of a few real pictures (a dead channel, a saturated score) does not hide a difference.
+    """
+    goldens, _ = artifact.goldens()
+    if images is not None:
+        return np.concatenate([goldens, images])
+    noise = np.random.default_rng(0).integers(
+        0, 256, (max(1, PROBES - 2 * len(goldens)), *goldens.shape[1:]), dtype=np.uint8
+    )
+    return np.concatenate([goldens, goldens[:, :, ::-1], goldens // 2, noise])[: 2 * PROBES]
+
+
+def reference_scores(artifact: Artifact, images: np.ndarray) -> np.ndarray:
+    """Keras' scores of the pictures, after it gave the goldens' own.
+
+    Raises `DisagreementError` when Keras itself no longer gives the golden answers: then the weights
+    or the libraries changed, and no form could be trusted.
+    """
+    golden_images, golden_scores = artifact.goldens()
+    scores = open_engine(artifact, "keras").predict(images)
+    difference = float(np.abs(scores[: len(golden_images)] - golden_scores).max())
+    if not np.isfinite(scores).all():
+        raise DisagreementError(f"{artifact.path}: Keras itself gives scores that are not finite")
+    if difference > FLOAT_TOLERANCE:
+        raise DisagreementError(
+            f"{artifact.path}: Keras differs from the stored goldens by {difference:.2g}, "
+            f"expected at most {FLOAT_TOLERANCE:g}; model.keras is not the net that wrote them"
+        )
+    return scores
+
+
+def check_form(
+    artifact: Artifact,
+    form: str,
+    engine_name: str,
+    images: np.ndarray,
+    expected: np.ndarray,
+    *,
+    root: Path | None = None,
+) -> Agreement:
+    """Load a form in its own runtime and compare; `DisagreementError` unless it agrees.
+
+    Agreeing is max |difference| <= 1e-4 on every score, and the same first class on every picture,
+    where a class whose score ties with the first within that tolerance counts as first.
+    """
+    engine = open_engine(artifact, engine_name, root=root)
+    scores = np.concatenate([engine.predict(images[:1]), engine.predict(images[1:])])
+    difference = float(np.abs(scores - expected).max()) if np.isfinite(scores).all() else np.inf
+    rows = np.arange(len(images))
+    tied = expected[rows, scores.argmax(1)] >= expected.max(1) - FLOAT_TOLERANCE
+    agreement = Agreement(
+        form=form,
+        engine=engine.name,
+        kernel=engine.kernel,
+        bytes=_size(artifact, form, root),
+        n=len(images),
+        max_abs_diff=difference,
+        top1_agreement=float(tied.mean()),
+        latency_ms=_median_ms(engine, images[:1]),
+    )
+    if difference > FLOAT_TOLERANCE or agreement.top1_agreement < 1:
+        raise DisagreementError(
+            f"{artifact.path}: {form} disagrees with Keras: max |difference| {difference:.2g} "
+            f"(expected at most {FLOAT_TOLERANCE:g}), same first class on "
+            f"{agreement.top1_agreement:.1%} of {len(images)} pictures; it was not kept"
+        )
+    return agreement
+
+
+def _size(artifact: Artifact, form: str, root: Path | None) -> int:
+    if root is not None:
+        return sum(entry["bytes"] for entry in inventory(root).values())
+    names = artifact.manifest.forms[form]["files"]
+    return sum(artifact.manifest.files[name]["bytes"] for name in names)
+
+
+def _median_ms(engine, image: np.ndarray, repeats: int = 7) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        engine.predict(image)
+        times.append(time.perf_counter() - start)
+    return round(1000 * float(np.median(times)), 3)

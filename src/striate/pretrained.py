@@ -1,31 +1,328 @@
-"""Weights that were trained elsewhere: where they are published, and how their files are read."""
+"""Weights that were trained elsewhere: where they are published, and how a file becomes a net's.
+
+A file is first read as arrays per layer, whatever wrote it; a family's `Layout` then says which of
+its layers is which of ours. Nothing is unpickled, and a net is only touched once everything fits.
+"""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+import io
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from striate.errors import StriateError, UsageError
+from striate.fetch import fetch
+
+Arrays = dict[str, list[np.ndarray]]
+SHIPPED = "shipped:"
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """Published weights of one net.
+
+    name: what `create_model(..., weights=name)` asks for.
+    url: where the file is; "shipped:NAME/VERSION/FILE" is one that comes with striate.
+    hash: "md5:..." or "sha256:..." of the file; None where no hash is published anywhere.
+    preprocess: the preset of `striate.preprocess` that the net was trained with.
+    input_shape: what it was trained at; None for the net's own.
+    options: builder options that it needs.
+    """
+
+    name: str
+    url: str
+    hash: str | None
+    preprocess: str
+    licence: str
+    input_shape: tuple[int, int, int] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def path(self, model: str) -> Path:
+        """The local file, fetched on first use. Raises `StriateError` when it cannot be had."""
+        if self.url.startswith(SHIPPED):
+            return _shipped(self.url.removeprefix(SHIPPED))
+        return fetch(self.url, hash=self.hash, name=f"weights/{model}/{self.url.rsplit('/')[-1]}")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """How another project's files name and store the weights of a family."""
+    """How another project's files name and store the weights of a family.
+
+    names: the variant's configuration -> {our layer: its layer}; the classifier included.
+    preprocess: the preset that its weights were trained with.
+    options: builder options that its weights need.
+    epsilon: of its batch normalisation, where that is not ours.
+    top: our layers beside the classifier that its files without a top lack.
+    """
 
     name: str
     names: Callable[..., Mapping[str, str]]
     preprocess: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     epsilon: float | None = None
+    top: tuple[str, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weights:
-    """Published weights of one net."""
+def _shipped(relative: str) -> Path:
+    """A file of the model repository that striate ships: in the wheel, or in a source checkout."""
+    package = Path(__file__).parent
+    for root in (package / "saved_models", package.parents[1] / "saved_models"):
+        if (root / relative).is_file():
+            return root / relative
+    raise StriateError(f"{relative} does not come with this installation of striate; reinstall it")
 
-    name: str
-    url: str
+
+# === Files -> arrays per layer ===
 
 
-def read(source: Any, name: str, config: Any, published: Any, layouts: Any) -> Any:
-    """Not yet."""
-    from striate.errors import UsageError
+def read_arrays(path: Path) -> Arrays:
+    """The weights in a Keras file, by the name of their layer: a layer -> its arrays in order.
 
-    raise UsageError(f"{name}: weights={source!r} cannot be read yet; build with weights=None")
+    Reads `.h5` of Keras 1 and 2 (weights or whole models), `.weights.h5` and `.keras` of Keras 3,
+    and the model in a version directory of striate's. A model inside a model is read through.
+    Raises `UsageError` for anything else.
+    """
+    import h5py
+
+    if path.is_dir():
+        path = path / "model.keras"
+    if not path.exists():
+        raise UsageError(f"{path}: expected a file of weights, got nothing there")
+    if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
+        raise UsageError(f"{path}: expected .keras, .weights.h5 or .h5; torch's files come later")
+    try:
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                source = io.BytesIO(archive.read("model.weights.h5"))
+        else:
+            source = path
+        with h5py.File(source, "r") as file:
+            arrays = _keras2_arrays(file) if _is_keras2(file) else _keras3_arrays(file)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"{path}: expected weights saved by Keras (.keras, .weights.h5 or .h5), "
+            f"got something else ({error})"
+        ) from None
+    if not arrays:
+        raise UsageError(f"{path}: expected weights saved by Keras 3.4 or newer, found none")
+    return arrays
+
+
+def _is_keras2(file) -> bool:
+    return "model_weights" in file or "layer_names" in file.attrs
+
+
+def _keras2_arrays(file) -> Arrays:
+    """Groups named by layer; a group whose weights name several layers holds a nested model."""
+    root = file.get("model_weights", file)
+    arrays: Arrays = {}
+    for layer in _strings(root.attrs["layer_names"]):
+        group = root[layer]
+        names = _strings(group.attrs.get("weight_names", ()))
+        owners = [name.rpartition("/")[0] for name in names]
+        nested = len(set(owners)) > 1
+        for name, owner in zip(names, owners, strict=True):
+            key = owner.rpartition("/")[2] if nested else layer
+            arrays.setdefault(key, []).append(np.asarray(group[name]))
+    return arrays
+
+
+def _keras3_arrays(file) -> Arrays:
+    """Groups `.../layers/KIND/vars` whose attribute `name` is the layer's."""
+    import h5py
+
+    arrays: Arrays = {}
+
+    def visit(path: str, group) -> None:
+        if not (isinstance(group, h5py.Group) and path.endswith("/vars") and len(group)):
+            return
+        if path.split("/")[-3] != "layers" or "name" not in group.attrs:
+            return  # an optimiser's, a metric's or a dropout seed's
+        in_order = sorted(group, key=int)
+        arrays[_strings([group.attrs["name"]])[0]] = [np.asarray(group[key]) for key in in_order]
+
+    file.visititems(visit)
+    return arrays
+
+
+def _strings(values: Sequence) -> list[str]:
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+
+
+# === Arrays -> a net ===
+
+
+@dataclasses.dataclass(eq=False)
+class Pretrained:
+    """The weights of one file, and how they belong to one net; `open_weights` makes it.
+
+    preprocess: the preset they were trained with, None where the file does not tell.
+    input_shape: what they were trained at, None where nothing tells.
+    options: builder options that they need. classes: of their classifier, None without one.
+    names: {our layer: the file's}, None for striate's own names. fresh: layers that may be missing.
+    """
+
+    path: Path
+    arrays: Arrays
+    head: str
+    names: Mapping[str, str] | None = None
+    fresh: tuple[str, ...] = ()
+    epsilon: float | None = None
+    preprocess: str | None = None
+    input_shape: tuple[int, int, int] | None = None
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def classes(self) -> int | None:
+        heads = [self._theirs(name) for name in self.names or self.arrays if self._is_head(name)]
+        kernels = [self.arrays[name][0] for name in heads if name in self.arrays]
+        return kernels[0].shape[-1] if kernels else None
+
+    def assign(self, model, *, first_conv: str) -> None:
+        """Load everything into `model`; a classifier for other classes stays as it is.
+
+        The first convolution adapts to the model's channels. Raises `UsageError` that names the
+        first layer that does not fit, before anything is changed.
+        """
+        plan: list[tuple[Any, np.ndarray]] = []
+        biases: dict[str, np.ndarray] = {}
+        for layer in model.layers:
+            if not layer.weights or self._stays_fresh(layer.name):
+                continue
+            arrays = self._arrays(model, layer.name)
+            if layer.name == first_conv:
+                arrays = [adapt_channels(arrays[0], layer.weights[0].shape[-2]), *arrays[1:]]
+            arrays = self._folded(layer, arrays, biases)
+            shapes = [tuple(weight.shape) for weight in layer.weights]
+            if _fit(arrays, shapes):
+                arrays = [a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)]
+                plan += zip(layer.weights, arrays, strict=True)
+            elif not self._is_head(layer.name):
+                raise self._misfit(
+                    model,
+                    f"layer {self._theirs(layer.name)!r} has {_join(a.shape for a in arrays)}, "
+                    f"expected {_join(shapes)}",
+                )
+        if biases:
+            raise self._misfit(model, f"it has a bias for {min(biases)!r}, which takes none")
+        self._refuse_left_over(model)
+        for weight, array in plan:
+            weight.assign(array)
+
+    def _theirs(self, ours: str) -> str:
+        return ours if self.names is None else self.names.get(ours, ours)
+
+    def _is_head(self, ours: str) -> bool:
+        return ours.startswith(self.head)
+
+    def _stays_fresh(self, ours: str) -> bool:
+        may = self._is_head(ours) or ours in self.fresh
+        return may and self._theirs(ours) not in self.arrays
+
+    def _arrays(self, model, ours: str) -> list[np.ndarray]:
+        theirs = self._theirs(ours)
+        if theirs not in self.arrays:
+            raise self._misfit(model, f"it has no layer {theirs!r}")
+        return self.arrays[theirs]
+
+    def _folded(self, layer, arrays: list[np.ndarray], biases: dict) -> list[np.ndarray]:
+        """A convolution's bias moves into the mean of the batch normalisation after it, and the
+        difference of epsilons into its variance: the same function, exactly."""
+        if layer.name.endswith("_conv") and len(arrays) == 2 and len(layer.weights) == 1:
+            biases[layer.name.removesuffix("_conv") + "_bn"] = arrays[1]
+            return arrays[:1]
+        if layer.name.endswith("_bn") and len(arrays) == 4:
+            gamma, beta, mean, variance = arrays
+            mean = mean - biases.pop(layer.name, np.float32(0))
+            if self.epsilon is not None:
+                variance = variance + np.float32(self.epsilon - layer.epsilon)
+            return [gamma, beta, mean, variance]
+        return arrays
+
+    def _refuse_left_over(self, model) -> None:
+        """Convolutions that the net has no place for mean that the file is another net's."""
+        ours = [layer.name for layer in model.layers]
+        known = {self._theirs(name) for name in ours}
+        known |= {self._theirs(name) for name in self.names or self.arrays if self._is_head(name)}
+        for theirs, arrays in self.arrays.items():
+            if theirs not in known and (arrays[0].ndim > 2 or len(arrays) > 2):
+                raise self._misfit(
+                    model, f"it has a layer {theirs!r} for which the net has no place"
+                )
+
+    def _misfit(self, model, what: str) -> UsageError:
+        return UsageError(f"{self.path} does not hold weights of {model.name}: {what}")
+
+
+def open_weights(
+    path: Path, *, head: str, layouts: Sequence[Layout], config: Mapping[str, Any]
+) -> Pretrained:
+    """Read a file for the net of a family's `config`, in the layout whose layer names it has.
+
+    head: what the names of the classifier's layers begin with. Raises `UsageError` for a file that
+    is not one of weights.
+    """
+    arrays = read_arrays(path)
+    best, layout, names = 0, None, None
+    for candidate in layouts:
+        candidate_names = candidate.names(**config)
+        theirs = len(arrays.keys() & candidate_names.values())
+        ours = len(arrays.keys() & candidate_names.keys())
+        if theirs > max(best, ours):
+            best, layout, names = theirs, candidate, candidate_names
+    if layout is None:
+        return Pretrained(path, arrays, head)
+    return Pretrained(
+        path,
+        arrays,
+        head,
+        names=_with_head(names, arrays, head),
+        fresh=layout.top,
+        epsilon=layout.epsilon,
+        preprocess=layout.preprocess,
+        options=layout.options,
+    )
+
+
+def _with_head(names: Mapping[str, str], arrays: Arrays, head: str) -> Mapping[str, str]:
+    """A classifier under another name is known by being the one dense layer that is left over."""
+    ours = next(name for name in names if name.startswith(head))
+    left_over = [name for name in arrays if name not in names.values()]
+    if names[ours] in arrays or len(left_over) != 1:
+        return names
+    kernel = arrays[left_over[0]][0]
+    return {**names, ours: left_over[0]} if np.squeeze(kernel).ndim == 2 else names
+
+
+def _fit(arrays: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> bool:
+    """The same shapes, but for axes of length 1 (a 1x1 convolution is a dense layer)."""
+
+    def bare(shape: Sequence[int]) -> list[int]:
+        return [n for n in shape if n != 1]
+
+    return len(arrays) == len(shapes) and all(
+        bare(array.shape) == bare(shape) for array, shape in zip(arrays, shapes, strict=True)
+    )
+
+
+def _join(shapes) -> str:
+    return " and ".join(str(tuple(shape)) for shape in shapes)
+
+
+def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """A first convolution's kernel [h, w, c, f] for another number of input channels.
+
+    For 1 channel the kernels of all colours are summed: grey pixels give the very answer that the
+    same grey in every channel would. For more, they are repeated in turn and rescaled by
+    c / channels, so that the response keeps its size.
+    """
+    given = kernel.shape[-2]
+    if channels == given:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=-2, keepdims=True)
+    turns = np.arange(channels) % given
+    return kernel[..., turns, :] * np.float32(given / channels)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from striate import pretrained
 from striate.errors import UsageError, did_you_mean
-from striate.pretrained import Layout, Weights
+from striate.pretrained import Layout, Pretrained, Weights
 
 if TYPE_CHECKING:
     import keras
@@ -166,23 +166,54 @@ def get_spec(name: str) -> ModelSpec:
     return _specs[name]
 
 
+def open_weights(name: str, weights: str | Path) -> Pretrained:
+    """What a name or a file of weights holds for a net, before the net is built.
+
+    `.preprocess` is the preset it was trained with, `.input_shape` at what size, `.classes` and
+    `.options` are what `create_model` takes from it; the result can be passed as its `weights`.
+    Raises `UsageError` for weights that do not exist or are no weights, `StriateError` when they
+    cannot be fetched.
+    """
+    spec = get_spec(name)
+    for published in spec.weights:
+        if published.name == weights:
+            opened = _open_file(spec, published.path(spec.name))
+            opened.preprocess = published.preprocess
+            opened.input_shape = published.input_shape or spec.input_shape
+            opened.options = published.options
+            return opened
+    if not Path(weights).exists():
+        names = [published.name for published in spec.weights]
+        choices = ", ".join(["None", *map(repr, names)])
+        raise UsageError(
+            f"{spec.name}: expected weights {choices} or a file, got {str(weights)!r}, "
+            f"which is no file.{did_you_mean(str(weights), names)}"
+        )
+    return _open_file(spec, Path(weights))
+
+
+def _open_file(spec: ModelSpec, path: Path) -> Pretrained:
+    return pretrained.open_weights(path, head=spec.head, layouts=spec.layouts, config=spec.config)
+
+
 def create_model(
     name: str,
     *,
     num_classes: int | None = None,
     input_shape: tuple[int, int, int] | None = None,
-    weights: str | Path | None = None,
+    weights: str | Path | Pretrained | None = None,
     **options: Any,
 ) -> "keras.Model":
     """Build a net: normalised pixels float [N, H, W, C] -> float32 logits [N, num_classes].
 
-    num_classes: by default the classes of the weights file, or else the paper's.
-    input_shape: (height, width, channels); by default the paper's.
-    weights: None (fresh), the name of published weights ("imagenet"), or a file of weights. The
-        body is loaded whole; the classifier too where the number of classes is the same, and
-        starts fresh where it is not. The first convolution adapts to other channel counts.
-    options: of the net's family, `get_spec(name).options`; those that the weights were made with
-        are the default.
+    num_classes: by default the classes of the weights, or else the paper's.
+    input_shape: (height, width, channels); by default that of published weights, or else the
+        paper's.
+    weights: None (fresh), the name of published weights ("imagenet"), a file, or what
+        `open_weights` gave. The body is loaded whole; the classifier too where the number of
+        classes is the same, and starts fresh where it is not. The first convolution adapts to
+        other channel counts.
+    options: of the net's family, see `get_spec(name).options`; by default what the weights need.
 
     Raises `UsageError` for a name, option, shape or weights file that does not fit.
 
@@ -190,16 +221,20 @@ def create_model(
     (None, 12)
     """
     spec = get_spec(name)
-    shape = _checked_shape(spec, input_shape)
     _check_options(spec, options)
-    loaded = None
-    if weights is not None:
-        loaded = pretrained.read(weights, spec.name, spec.config, spec.weights, spec.layouts)
-        options = {**loaded.options, **options}
-        num_classes = num_classes or loaded.classes
-    model = _build(spec, shape, spec.classes if num_classes is None else num_classes, options)
+    loaded = open_weights(name, weights) if isinstance(weights, str | Path) else weights
     if loaded is not None:
-        loaded.assign(model, first_conv=spec.first_conv, head=spec.head)
+        options = {**loaded.options, **options}
+        num_classes = loaded.classes if num_classes is None else num_classes
+        input_shape = loaded.input_shape if input_shape is None else input_shape
+    model = _build(
+        spec,
+        _checked_shape(spec, input_shape),
+        spec.classes if num_classes is None else num_classes,
+        options,
+    )
+    if loaded is not None:
+        loaded.assign(model, first_conv=spec.first_conv)
     return model
 
 

@@ -1,3 +1,3 @@
 """The nets, one file per family. Importing this package registers them all, without Keras."""
 
-from striate.models import lenet, mobilenet, squeezenet  # noqa: F401
+from striate.models import alexnet, lenet, mobilenet, resnet, squeezenet, vgg  # noqa: F401

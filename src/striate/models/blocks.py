@@ -60,14 +60,16 @@ def max_pool(x, size: int, *, stride: int, pad: int = 0, ceil_mode: bool = False
     return keras.layers.MaxPooling2D(size, strides=stride, name=name)(x)
 
 
+def adaptive_average_pool(x, size: int, *, name: str):
+    """Average a map to size x size whatever its own size; a map of that size stays as it is."""
+    if x.shape[1:3] == (size, size):
+        return x
+    return keras.layers.AdaptiveAveragePooling2D(size, name=name)(x)
+
+
 def stage_out(x, stage: int):
     """Give the output of a stage its public name, `stage{i}_out`; it computes nothing."""
     return keras.layers.Identity(name=f"stage{stage}_out")(x)
-
-
-def dropout(x, rate: float, *, name: str):
-    """Dropout, or nothing at all where the rate is 0."""
-    return keras.layers.Dropout(rate, name=name)(x) if rate else x
 
 
 def logits(x, num_classes: int, *, dropout: float = 0.0, **dense: Any):

@@ -15,7 +15,11 @@ pads only right and bottom there, which at 224, 192, 160 and 128 pixels is the s
 
 from striate.lazy import keras
 from striate.models.blocks import pool_and_classify, stage_out
+from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+LICENCE = "Apache-2.0, the TensorFlow authors"
 
 
 def bn_relu6(x, *, momentum: float, relu: bool = True, name: str):
@@ -84,9 +88,31 @@ def mobilenet_v1(inputs, *, num_classes: int, alpha: float, dropout: float = 0.0
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
-def _v1(alpha: float, trainable: int, total: int, top1: float) -> tuple[dict, dict]:
+def keras_names_v1(**_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' MobileNet."""
+    names = {"stem_conv": "conv1", "stem_bn": "conv1_bn", "logits": "conv_preds"}
+    blocks = [(i, j) for i, widths in enumerate(V1_STAGES, 1) for j in range(1, len(widths) + 1)]
+    for n, (i, j) in enumerate(blocks, start=1):
+        for part in ("dw", "pw"):
+            names[f"stage{i}_block{j}_{part}_conv"] = f"conv_{part}_{n}"
+            names[f"stage{i}_block{j}_{part}_bn"] = f"conv_{part}_{n}_bn"
+    return names
+
+
+def v1(
+    alpha: float, trainable: int, total: int, top1: float, file: str, hash: str | None = None
+) -> tuple[dict, dict]:
+    """One width of version 1, with its published weights."""
+    imagenet = Weights(
+        "imagenet",
+        url=f"{KERAS_URL}mobilenet/mobilenet_{file}_224_tf.h5",
+        hash=hash,
+        preprocess="tf",
+        licence=LICENCE,
+    )
     accuracy = Accuracy("ImageNet", top1, "the paper, Table 6")
-    return {"alpha": alpha}, {"trainable": trainable, "total": total, "accuracy": accuracy}
+    facts = {"trainable": trainable, "total": total, "accuracy": accuracy, "weights": (imagenet,)}
+    return {"alpha": alpha}, facts
 
 
 register_family(
@@ -103,11 +129,14 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out", "stage5_out"),
     preprocess="tf",
     differs="ReLU6 for ReLU, as in the authors' code",
+    layouts=(Layout("keras.applications", names=keras_names_v1, preprocess="tf"),),
     variants={
-        "mobilenet_v1_100": _v1(1.0, 4_231_976, 4_253_864, 70.6),
-        "mobilenet_v1_075": _v1(0.75, 2_585_560, 2_601_976, 68.4),
-        "mobilenet_v1_050": _v1(0.5, 1_331_592, 1_342_536, 63.7),
-        "mobilenet_v1_025": _v1(0.25, 470_072, 475_544, 50.6),
+        "mobilenet_v1_100": v1(
+            1.0, 4_231_976, 4_253_864, 70.6, "1_0", "md5:03394917f9a9ea3362f46332a5b6a215"
+        ),
+        "mobilenet_v1_075": v1(0.75, 2_585_560, 2_601_976, 68.4, "7_5"),
+        "mobilenet_v1_050": v1(0.5, 1_331_592, 1_342_536, 63.7, "5_0"),
+        "mobilenet_v1_025": v1(0.25, 470_072, 475_544, 50.6, "2_5"),
     },
 )
 
@@ -159,9 +188,35 @@ def mobilenet_v2(inputs, *, num_classes: int, alpha: float, dropout: float = 0.2
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
-def _v2(alpha: float, trainable: int, total: int, top1: float) -> tuple[dict, dict]:
+def keras_names_v2(**_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' MobileNetV2."""
+    names = {"stem_conv": "Conv1", "stem_bn": "bn_Conv1", "logits": "predictions"}
+    names |= {"top_conv": "Conv_1", "top_bn": "Conv_1_bn"}
+    blocks = [(i, j) for i, row in enumerate(V2_STAGES, 1) for j in range(1, row[2] + 1)]
+    for n, (i, j) in enumerate(blocks):
+        theirs = f"block_{n}" if n else "expanded_conv"
+        for part, kind in (("expand", "expand"), ("dw", "depthwise"), ("project", "project")):
+            if n or part != "expand":
+                names[f"stage{i}_block{j}_{part}_conv"] = f"{theirs}_{kind}"
+                names[f"stage{i}_block{j}_{part}_bn"] = f"{theirs}_{kind}_BN"
+    return names
+
+
+def v2(
+    alpha: float, trainable: int, total: int, top1: float, hash: str | None = None
+) -> tuple[dict, dict]:
+    """One width of version 2, with its published weights."""
+    file = f"mobilenet_v2_weights_tf_dim_ordering_tf_kernels_{alpha}_224.h5"
+    imagenet = Weights(
+        "imagenet",
+        url=f"{KERAS_URL}mobilenet_v2/{file}",
+        hash=hash,
+        preprocess="tf",
+        licence=LICENCE,
+    )
     accuracy = Accuracy("ImageNet", top1, "tensorflow/models, mobilenet_v2 checkpoints")
-    return {"alpha": alpha}, {"trainable": trainable, "total": total, "accuracy": accuracy}
+    facts = {"trainable": trainable, "total": total, "accuracy": accuracy, "weights": (imagenet,)}
+    return {"alpha": alpha}, facts
 
 
 register_family(
@@ -177,12 +232,15 @@ register_family(
     cam_layer="top_relu",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage5_out", "stage7_out"),
     preprocess="tf",
+    layouts=(Layout("keras.applications", names=keras_names_v2, preprocess="tf"),),
     variants={
-        "mobilenet_v2_035": _v2(0.35, 1_677_128, 1_691_208, 60.3),
-        "mobilenet_v2_050": _v2(0.5, 1_968_680, 1_987_224, 65.4),
-        "mobilenet_v2_075": _v2(0.75, 2_636_424, 2_663_064, 69.8),
-        "mobilenet_v2_100": _v2(1.0, 3_504_872, 3_538_984, 71.8),
-        "mobilenet_v2_130": _v2(1.3, 5_386_792, 5_431_048, 74.4),
-        "mobilenet_v2_140": _v2(1.4, 6_108_776, 6_156_712, 75.0),
+        "mobilenet_v2_035": v2(0.35, 1_677_128, 1_691_208, 60.3),
+        "mobilenet_v2_050": v2(0.5, 1_968_680, 1_987_224, 65.4),
+        "mobilenet_v2_075": v2(0.75, 2_636_424, 2_663_064, 69.8),
+        "mobilenet_v2_100": v2(
+            1.0, 3_504_872, 3_538_984, 71.8, "md5:321911b381f6fd09b744356f6796ee18"
+        ),
+        "mobilenet_v2_130": v2(1.3, 5_386_792, 5_431_048, 74.4),
+        "mobilenet_v2_140": v2(1.4, 6_108_776, 6_156_712, 75.0),
     },
 )

@@ -12,6 +12,7 @@ it and torchvision has it.
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models.blocks import conv, max_pool, pool_and_classify, stage_out
+from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
 # (squeeze, expand) of each fire module; a list per stage, and a pooling before each stage.
@@ -86,6 +87,39 @@ def squeezenet(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of keras-squeezenet (trained by the authors in Caffe) ===
+
+
+def caffe_names(*, stages: list[list[tuple[int, int]]], **_) -> dict[str, str]:
+    """Our layer -> the layer of the authors' Caffe net and of its Keras port."""
+    names = {"stem_conv": "conv1", "logits_conv": "conv10"}
+    fire = 2
+    for i, stage in enumerate(stages, start=1):
+        for j in range(1, len(stage) + 1):
+            for ours, theirs in (("squeeze", "squeeze1x1"), ("expand1", "expand1x1")):
+                names[f"stage{i}_block{j}_{ours}_conv"] = f"fire{fire}/{theirs}"
+            names[f"stage{i}_block{j}_expand3_conv"] = f"fire{fire}/expand3x3"
+            fire += 1
+    return names
+
+
+# The port drops the windows that overhang the border, and its weights give their best so.
+CAFFE = Layout(
+    "keras-squeezenet", names=caffe_names, preprocess="caffe", options={"ceil_mode": False}
+)
+IMAGENET = Weights(
+    "imagenet",
+    url="shipped:squeezenet1_1/1/model.keras",
+    hash=None,
+    preprocess="caffe",
+    input_shape=(227, 227, 3),
+    options={"ceil_mode": False},
+    licence="BSD-3-Clause, rcmalli/keras-squeezenet, from the authors' Caffe weights",
+)
+
+
+# === Nets ===
+
 register_family(
     squeezenet,
     family="squeezenet",
@@ -98,6 +132,7 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
+    layouts=(CAFFE,),
     finetune_options={"classifier": "linear"},
     exceptions={
         "features": "the paper's classifier averages class maps, not features; "
@@ -120,6 +155,7 @@ register_family(
                 "total": 1_235_496,
                 "min_size": 17,
                 "accuracy": Accuracy("ImageNet", 58.18, "torchvision IMAGENET1K_V1", top5=80.62),
+                "weights": (IMAGENET,),
             },
         ),
     },

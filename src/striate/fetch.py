@@ -1,0 +1,94 @@
+"""Fetching a published file once, checked against its hash, into the user's cache."""
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+import warnings
+from pathlib import Path
+
+from striate.errors import StriateError
+
+TIMEOUT = 60  # seconds without a byte before a server is given up
+
+
+def cache_dir() -> Path:
+    """Where fetched files are kept: $STRIATE_CACHE, or `striate` in the user's cache folder."""
+    chosen = os.environ.get("STRIATE_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "striate"
+
+
+def fetch(url: str, *, hash: str | None, name: str) -> Path:
+    """The local copy of `url`, fetched unless the cache has it.
+
+    hash: "md5:..." or "sha256:...", checked for a cached file too; None if nobody has published
+        one: the file is then taken as it comes over HTTPS, and a warning gives its sha256.
+    name: the file's path inside the cache.
+
+    Raises `StriateError` when the server cannot be reached or the hash differs; a file with another
+    hash is deleted. A file is never visible half-written.
+    """
+    path = cache_dir() / name
+    if path.exists():
+        if hash is not None:
+            _check(path, hash, url)
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise StriateError(
+            f"the cache {path.parent} cannot be written ({error.strerror}); "
+            "point STRIATE_CACHE at a folder that can"
+        ) from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            _download(url, file, path)
+        _check(Path(part), hash, url)
+        os.replace(part, path)
+    finally:
+        Path(part).unlink(missing_ok=True)
+    return path
+
+
+def _download(url: str, file, path: Path) -> None:
+    try:
+        with urllib.request.urlopen(url, timeout=TIMEOUT) as response:
+            expected = response.headers.get("Content-Length")
+            got = 0
+            while block := response.read(1 << 20):
+                file.write(block)
+                got += len(block)
+    except (OSError, http.client.HTTPException) as error:
+        raise StriateError(
+            f"{url} cannot be fetched ({getattr(error, 'reason', error)}); "
+            f"fetch it by other means and put it at {path}"
+        ) from None
+    if expected is not None and got != int(expected):
+        raise StriateError(f"{url}: expected {expected} bytes, got {got}; try again")
+
+
+def _check(path: Path, expected: str | None, url: str) -> None:
+    """Delete a file whose hash differs from the pinned one, and say so."""
+    if expected is None:
+        digest = _digest(path, "sha256")
+        warnings.warn(f"{url}: no hash is published for this file; sha256 {digest}", stacklevel=3)
+        return
+    algorithm, _, digest = expected.partition(":")
+    got = _digest(path, algorithm)
+    if got != digest:
+        path.unlink()
+        raise StriateError(
+            f"{url}: expected {algorithm} {digest}, got {got}; the file was deleted. "
+            "Try again; if it stays so, the file was changed at its source"
+        )
+
+
+def _digest(path: Path, algorithm: str) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(algorithm, usedforsecurity=False)
+        ).hexdigest()

@@ -1,0 +1,150 @@
+"""VGG. Simonyan, Zisserman, "Very Deep Convolutional Networks for Large-Scale Image Recognition",
+2014, arXiv:1409.1556.
+
+Nothing but 3x3 convolutions and 2x2 pooling: two of them see as far as a 5x5, three as a 7x7, with
+fewer weights and more nonlinearities. `_bn` adds a batch normalisation to every convolution, as
+torchvision's nets do.
+
+At sizes other than 224 the last map is averaged to 7 x 7, as in torchvision, so that the dense
+layers and their weights stay the same; `adaptive_pool=False` takes the map as it is, as
+keras.applications does.
+"""
+
+from striate.lazy import keras
+from striate.models.blocks import adaptive_average_pool, conv, conv_bn, logits, stage_out
+from striate.pretrained import Layout, Weights
+from striate.registry import Accuracy, register_family
+
+WIDTHS = (64, 128, 256, 512, 512)
+
+
+def vgg(
+    inputs,
+    *,
+    num_classes: int,
+    depths: tuple[int, ...],
+    batch_norm: bool,
+    adaptive_pool: bool = True,
+    fc_units: int = 4096,
+    dropout: float = 0.5,
+):
+    """Five stages of 3x3 convolutions, each ending in 2x2 max pooling, and three dense layers.
+
+    adaptive_pool: average the last map to 7 x 7 whatever the input's size.
+    fc_units: width of the two hidden dense layers; dropout: after each of them.
+    """
+    x = inputs
+    for i, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
+        for j in range(1, depth + 1):
+            name = f"stage{i}_block{j}"
+            if batch_norm:
+                x = conv_bn(x, width, 3, bias=True, name=name)
+            else:
+                x = conv(x, width, 3, bias=True, name=name)
+                x = keras.layers.ReLU(name=f"{name}_relu")(x)
+        x = stage_out(x, i)
+        x = keras.layers.MaxPooling2D(2, name=f"stage{i}_pool")(x)
+    if adaptive_pool:
+        x = adaptive_average_pool(x, 7, name="adaptive_pool")
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name="fc1")(x)
+    x = keras.layers.ReLU(name="fc1_relu")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="fc1_dropout")(x)
+    x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name="fc2")(x)
+    x = keras.layers.ReLU(name="features")(x)
+    return logits(x, num_classes, dropout=dropout)
+
+
+# === Weights of keras.applications ===
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+
+
+def keras_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' VGG-16 and -19."""
+    names = {
+        f"stage{i}_block{j}_conv": f"block{i}_conv{j}"
+        for i, depth in enumerate(depths, start=1)
+        for j in range(1, depth + 1)
+    }
+    return {**names, "fc1": "fc1", "fc2": "fc2", "logits": "predictions"}
+
+
+KERAS = Layout("keras.applications", names=keras_names, preprocess="caffe", top=("fc1", "fc2"))
+
+
+def keras_weights(name: str, md5: str) -> dict:
+    """The published weights and the layout of a net without batch normalisation."""
+    imagenet = Weights(
+        "imagenet",
+        url=f"{KERAS_URL}{name}/{name}_weights_tf_dim_ordering_tf_kernels.h5",
+        hash=f"md5:{md5}",
+        preprocess="caffe",
+        licence="CC BY 4.0, Visual Geometry Group, Oxford",
+    )
+    return {"weights": (imagenet,), "layouts": (KERAS,)}
+
+
+# === Nets ===
+
+
+def variant(
+    depths: tuple[int, ...], bn: bool, trainable: int, total: int, top1: float, top5=None, **facts
+) -> tuple[dict, dict]:
+    accuracy = Accuracy("ImageNet", top1, "torchvision IMAGENET1K_V1", top5=top5)
+    facts = {"trainable": trainable, "total": total, "accuracy": accuracy, **facts}
+    if bn:
+        facts["differs"] = "batch normalisation after every convolution, as in torchvision"
+        facts["exceptions"] = {
+            "gradient": "a convolution's bias before batch normalisation has the gradient 0"
+        }
+    return {"depths": depths, "batch_norm": bn}, facts
+
+
+A = (1, 1, 2, 2, 2)
+B = (2, 2, 2, 2, 2)
+D = (2, 2, 3, 3, 3)
+E = (2, 2, 4, 4, 4)
+
+register_family(
+    vgg,
+    family="vgg",
+    year=2014,
+    paper="1409.1556",
+    title="Very Deep Convolutional Networks for Large-Scale Image Recognition",
+    input_shape=(224, 224, 3),
+    classes=1000,
+    min_size=32,
+    first_conv="stage1_block1_conv",
+    cam_layer="stage5_out",
+    pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out", "stage5_out"),
+    preprocess="torch",
+    reduced={"fc_units": 64},
+    variants={
+        "vgg11": variant(A, False, 132_863_336, 132_863_336, 69.02, 88.63),
+        "vgg13": variant(B, False, 133_047_848, 133_047_848, 69.93, 89.25),
+        "vgg16": variant(
+            D,
+            False,
+            138_357_544,
+            138_357_544,
+            71.59,
+            90.38,
+            **keras_weights("vgg16", "64373286793e3c8b2b4e3219cbf3544b"),
+        ),
+        "vgg19": variant(
+            E,
+            False,
+            143_667_240,
+            143_667_240,
+            72.38,
+            90.88,
+            **keras_weights("vgg19", "cbe5617147190e668d6c5d5026f83318"),
+        ),
+        "vgg11_bn": variant(A, True, 132_868_840, 132_874_344, 70.37),
+        "vgg13_bn": variant(B, True, 133_053_736, 133_059_624, 71.59),
+        "vgg16_bn": variant(D, True, 138_365_992, 138_374_440, 73.36),
+        "vgg19_bn": variant(E, True, 143_678_248, 143_689_256, 74.22),
+    },
+)

@@ -1,0 +1,57 @@
+"""Labelled pictures from wherever they lie, and batches of pixels out of them.
+
+>>> dataset = striate.data.load("my_pictures/")
+>>> print(*dataset.report(), sep="\\n")
+>>> examples = dataset.examples(preprocess, "val")
+
+A reader is a module with `matches(source) -> bool` and `read(source) -> Records`; `READERS` are
+asked in turn, the more special first.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from striate.data import folder, idx, npz, table
+from striate.data.dataset import Dataset, assemble
+from striate.data.pipeline import Examples
+from striate.data.records import Problem, Records
+from striate.errors import DataError, UsageError
+
+__all__ = ["READERS", "Dataset", "Examples", "Problem", "Records", "load"]
+
+READERS = (idx, npz, table, folder)
+
+
+def load(
+    source: str | os.PathLike,
+    *,
+    split: float = 0.2,
+    seed: int = 0,
+    strict: bool = False,
+    classes: Sequence[str] | None = None,
+) -> Dataset:
+    """Labelled pictures from a folder, a table or arrays.
+
+    source: a folder with a folder for each class (also below train, val and test); a `.csv` or
+        `.tsv` of path and label; an `.npz` of images and labels; IDX files or a folder of them.
+    split: the share of each class that is held out as `val`, 0 <= split < 1, where the source does
+        not give a validation split itself; 0 holds out none.
+    seed: of that split. strict: an unreadable picture is a `DataError` instead of being left out
+        and said. classes: the classes that must be meant, in their order; by default those found.
+
+    Raises `DataError` where there is nothing to use: no pictures, a single class, a broken file.
+    Pictures are decoded when `Dataset.examples` asks for them.
+    """
+    if not 0 <= split < 1:
+        raise UsageError(f"expected a validation split from 0 to less than 1, got {split}")
+    where = os.fspath(source)
+    for reader in READERS:
+        if reader.matches(where):
+            records = reader.read(where)
+            return assemble(where, records, split=split, seed=seed, strict=strict, classes=classes)
+    got = "a file of another kind" if Path(where).exists() else "nothing there"
+    raise DataError(
+        f"{where}: expected a folder with a folder of pictures for each class, or a .csv, .tsv, "
+        f".npz or IDX file, got {got}"
+    )

@@ -1,0 +1,290 @@
+"""A labelled collection of pictures: classes, splits, a fingerprint, and what is wrong with it."""
+
+import dataclasses
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from striate.data.pipeline import CACHE_BYTES, Examples, prepare
+from striate.data.records import Problem, Records
+from striate.data.splits import stratified_folds, stratified_split
+from striate.errors import DataError, UsageError, did_you_mean
+from striate.preprocess import Preprocess
+
+SPLITS = ("train", "val", "test")
+IMBALANCE = 10.0  # the largest class over the smallest, from which a warning is due
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Labelled pictures; `striate.data.load` makes one.
+
+    source: where they came from; classes: names, in the order of the labels; names: of the
+    pictures, sorted; labels: int32 [N]; images: N paths, or uint8 [N, h, w, c];
+    digests: SHA-256 of each picture's content; splits: train, val, test -> indices, int64;
+    given: the splits that the source named itself; problems: what a user should know.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    names: tuple[str, ...]
+    labels: np.ndarray
+    images: Sequence[Path] | np.ndarray
+    digests: np.ndarray
+    splits: Mapping[str, np.ndarray]
+    given: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
+    strict: bool = False
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256, in hexadecimal, over the classes and every picture's name, label and content.
+
+        It does not depend on where the source lies, nor on the order in which it was read.
+        """
+        digest = hashlib.sha256("\0".join(self.classes).encode())
+        for name, label, content in zip(self.names, self.labels, self.digests, strict=True):
+            digest.update(f"\0{name}\0{self.classes[label]}\0".encode() + bytes(content))
+        return digest.hexdigest()
+
+    def split(self, name: str) -> np.ndarray:
+        """The indices of one split; `UsageError` when there is no such split."""
+        if name not in self.splits:
+            raise UsageError(
+                f"{self.source}: expected one of its splits ({', '.join(self.splits)}), "
+                f"got {name!r}.{did_you_mean(name, self.splits)}"
+            )
+        return self.splits[name]
+
+    def counts(self, indices: np.ndarray | None = None) -> dict[str, int]:
+        """Class -> number of pictures, of all or of those in `indices`."""
+        labels = self.labels if indices is None else self.labels[indices]
+        found = np.bincount(labels, minlength=len(self.classes))
+        return dict(zip(self.classes, map(int, found), strict=True))
+
+    def examples(
+        self,
+        preprocess: Preprocess,
+        which: str | np.ndarray | None = None,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> Examples:
+        """The pictures of a split (or of some indices, or all) as pixels at a net's input size.
+
+        They are decoded now, in parallel, and kept where they fit into `cache_bytes`; larger sets
+        are checked now and decoded again whenever they are used. A picture that cannot be decoded
+        is left out and listed in `Examples.problems`; a `DataError` where the data set is strict.
+        """
+        indices = np.arange(len(self)) if which is None else which
+        if isinstance(indices, str):
+            indices = self.split(indices)
+        return prepare(
+            self.images,
+            self.labels,
+            self.names,
+            np.asarray(indices, np.int64),
+            preprocess,
+            cache_bytes=cache_bytes,
+            strict=self.strict,
+        )
+
+    def folds(self, k: int = 5, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+        """k pairs (train, validation) of indices for cross-validation over all the pictures.
+
+        Every picture validates exactly once, and each class is spread evenly; copies of one
+        picture stay together.
+        """
+        smallest = min(n for n in self.counts().values() if n)
+        if not 2 <= k <= len(self):
+            raise UsageError(
+                f"expected from 2 to {len(self)} folds, got {k} (smallest class: {smallest})"
+            )
+        return stratified_folds(self.labels, self.digests, k, seed)
+
+    def report(self) -> list[str]:
+        """What there is, in lines for a person: sizes first, then one line a problem."""
+        counts = [n for n in self.counts().values() if n]
+        sizes = (
+            f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+        )
+        lines = [f"{self.source}: {len(self)} pictures, {len(counts)} classes of {sizes}"]
+        lines.append(
+            "splits: "
+            + ", ".join(
+                f"{name} {len(indices)}{' (given)' if name in self.given else ''}"
+                for name, indices in self.splits.items()
+            )
+        )
+        return lines + [str(problem) for problem in self.problems]
+
+
+def assemble(
+    source: str,
+    records: Records,
+    *,
+    split: float,
+    seed: int,
+    strict: bool,
+    classes: Sequence[str] | None,
+) -> Dataset:
+    """Sort, number the classes, split, and look for what is wrong; see `load` for the arguments."""
+    order = sorted(range(len(records.names)), key=records.names.__getitem__)
+    labels_found = [records.labels[i] for i in order]
+    class_names = _class_names(source, records, labels_found, classes)
+    number = {name: i for i, name in enumerate(class_names)}
+    labels = np.array([number[label] for label in labels_found], np.int32)
+    digests = np.array([records.digests[i] for i in order], dtype="S32")
+    images = _reorder(records.images, order)
+    given = {} if records.splits is None else _given([records.splits[i] for i in order])
+    splits = _complete(given, labels, digests, split, seed)
+    dataset = Dataset(
+        source=source,
+        classes=class_names,
+        names=tuple(records.names[i] for i in order),
+        labels=labels,
+        images=images,
+        digests=digests,
+        splits=splits,
+        given=tuple(name for name in given if len(given[name]) == len(splits[name])),
+        strict=strict,
+    )
+    problems = (*records.problems, *find_problems(dataset))
+    unreadable = [problem for problem in problems if problem.kind == "unreadable"]
+    if strict and unreadable:
+        raise DataError(f"{unreadable[0]} (strict)")
+    return dataclasses.replace(dataset, problems=problems)
+
+
+def find_problems(dataset: Dataset) -> list[Problem]:
+    """Small, unbalanced and untaught classes, and copies of one picture; `DataError` where a class
+    is in another split but has no picture to learn from."""
+    return [*_class_problems(dataset), *_copies(dataset)]
+
+
+def _class_names(
+    source: str, records: Records, labels: Sequence[str], wanted: Sequence[str] | None
+) -> tuple[str, ...]:
+    """The wanted classes, the source's own, or the sorted labels; at least two."""
+    present = set(labels)
+    if wanted is not None:
+        unknown = sorted(present - set(wanted))
+        if unknown:
+            raise DataError(
+                f"{source}: expected classes that the classifier knows, got {unknown[0]!r}."
+                f"{did_you_mean(unknown[0], wanted)}"
+            )
+        return tuple(wanted)
+    if len(present) < 2:
+        raise DataError(
+            f"{source}: expected at least two classes, got one, {min(present)!r}; "
+            "put the pictures of each class into a folder of its own"
+        )
+    if records.classes is not None:
+        return tuple(name for name in records.classes if name in present)
+    return tuple(sorted(present, key=_label_key))
+
+
+def _label_key(label: str) -> tuple[int, int, str]:
+    """Numbers by value, before words by letter."""
+    return (0, int(label), "") if label.isdecimal() else (1, 0, label)
+
+
+def _reorder(images: Sequence[Path] | np.ndarray, order: list[int]) -> Sequence[Path] | np.ndarray:
+    if not isinstance(images, np.ndarray):
+        return [images[i] for i in order]
+    return images if order == list(range(len(order))) else images[order]
+
+
+def _given(splits: Sequence[str]) -> dict[str, np.ndarray]:
+    named = np.array(splits)
+    return {name: np.flatnonzero(named == name) for name in SPLITS if (named == name).any()}
+
+
+def _complete(
+    given: dict[str, np.ndarray], labels: np.ndarray, digests: np.ndarray, share: float, seed: int
+) -> dict[str, np.ndarray]:
+    """Given splits as they are; a missing validation split comes out of the training pictures."""
+    train = given.get("train", np.arange(len(labels)) if not given else np.arange(0))
+    if "val" in given or not share:
+        return {"train": train, **given}
+    kept, held_out = stratified_split(labels[train], digests[train], share, seed)
+    splits = {"train": train[kept], "val": train[held_out], **_only(given, "test")}
+    return {name: indices for name, indices in splits.items() if name == "train" or len(indices)}
+
+
+def _only(splits: dict[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return {name: splits[name]} if name in splits else {}
+
+
+def _class_problems(dataset: Dataset) -> list[Problem]:
+    problems = []
+    taught = dataset.counts(dataset.splits["train"])
+    for name, indices in dataset.splits.items():
+        counts = dataset.counts(indices)
+        for label in dataset.classes:
+            if counts[label] and not taught[label] and len(dataset.splits["train"]):
+                raise DataError(
+                    f"{dataset.source}: class {label!r} has pictures in {name} but none in train, "
+                    "so it cannot be learnt; add some or take the class out"
+                )
+    present = {label: n for label, n in dataset.counts().items() if n}
+    small = [label for label, n in present.items() if n < 5]
+    if small:
+        problems.append(
+            Problem(
+                "small_class",
+                f"{_some(small)}: fewer than 5 pictures, too few to learn from or to judge by",
+                tuple(small),
+            )
+        )
+    fewest, most = min(present, key=present.__getitem__), max(present, key=present.__getitem__)
+    if present[most] >= IMBALANCE * present[fewest]:
+        problems.append(
+            Problem(
+                "imbalance",
+                f"classes are unbalanced: {present[most]} pictures of {most!r}, "
+                f"{present[fewest]} of {fewest!r}; accuracy alone will flatter the large ones",
+                (most, fewest),
+            )
+        )
+    return problems
+
+
+def _copies(dataset: Dataset) -> list[Problem]:
+    """Pictures of equal content: in two splits, under two classes, or simply twice."""
+    _, group, sizes = np.unique(dataset.digests, return_inverse=True, return_counts=True)
+    repeated = np.flatnonzero(sizes[group] > 1)
+    if not len(repeated):
+        return []
+    where = np.full(len(dataset), "", dtype="<U5")
+    for name, indices in dataset.splits.items():
+        where[indices] = name
+    members: dict[int, list[int]] = {}
+    for i in repeated:
+        members.setdefault(int(group[i]), []).append(int(i))
+    leaks = [m for m in members.values() if len(set(where[m]) - {""}) > 1]
+    contradictions = [m for m in members.values() if len(set(dataset.labels[m])) > 1]
+    plain = [m for m in members.values() if m not in leaks and m not in contradictions]
+    problems = []
+    for kind, found, what in (
+        ("leak", leaks, "in two splits, so that the score will be too good"),
+        ("duplicate", contradictions, "under two classes, so that one of them is wrong"),
+        ("duplicate", plain, "more than once"),
+    ):
+        if found:
+            names = tuple(dataset.names[i] for m in found for i in m)
+            first = " and ".join(dataset.names[i] for i in found[0][:2])
+            pictures = "1 picture is" if len(found) == 1 else f"{len(found)} pictures are"
+            problems.append(Problem(kind, f"{pictures} there {what}: {first}", names))
+    return problems
+
+
+def _some(names: Sequence[str], most: int = 3) -> str:
+    """The first names of a list, and how many more there are."""
+    shown = ", ".join(repr(name) for name in names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -1,0 +1,72 @@
+"""What the readers of picture files share: which files are pictures, and what each one holds."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from striate.data.records import Problem
+
+# What striate.preprocess.decode reads, and what a user might take for a picture all the same.
+PICTURES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+)
+UNREAD_PICTURES = frozenset(
+    (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef")
+)
+THREADS = min(32, 2 * (os.cpu_count() or 1))
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is no data by its name alone: dot files, archives' leftovers."""
+    return path.name.startswith(".") or path.name in ("__MACOSX", "Thumbs.db", "desktop.ini")
+
+
+def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(pictures, pictures of a format that cannot be read) in a folder and below, by their names.
+
+    Files that are no pictures (notes, tables) and hidden ones are passed over in silence.
+    """
+    pictures, unread = [], []
+    for where, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(f for f in folders if not is_hidden(Path(f)))
+        for file in sorted(files):
+            path = Path(where, file)
+            if is_hidden(path):
+                continue
+            if path.suffix.lower() in PICTURES:
+                pictures.append(path)
+            elif path.suffix.lower() in UNREAD_PICTURES:
+                unread.append(path)
+    return pictures, unread
+
+
+def digests_of(paths: Sequence[Path]) -> list[bytes | OSError]:
+    """The SHA-256 of each file's content, or why it cannot be read; in parallel."""
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(_digest, paths))
+
+
+def _digest(path: Path) -> bytes | OSError:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        return error
+
+
+def unreadable(name: str, error: OSError) -> Problem:
+    """The problem of a file that cannot even be opened."""
+    return Problem("unreadable", f"{name}: cannot be read ({error.strerror or error})", (name,))
+
+
+def ignored(paths: Iterable[Path], root: Path, why: str) -> list[Problem]:
+    """One problem for pictures that are left out, or none where there are none."""
+    names = tuple(path.relative_to(root).as_posix() for path in paths)
+    if not names:
+        return []
+    kinds = ", ".join(sorted(Counter(Path(name).suffix.lower() for name in names)))
+    files = "1 file" if len(names) == 1 else f"{len(names)} files"
+    return [Problem("ignored", f"{files} ({kinds}) left out, {why}: {names[0]}", names)]

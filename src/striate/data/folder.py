@@ -1,0 +1,124 @@
+"""A folder for each class: `root/CLASS/**/picture`, or `root/{train,val,test}/CLASS/**/picture`."""
+
+from pathlib import Path
+
+from striate.data.files import (
+    PICTURES,
+    digests_of,
+    ignored,
+    is_hidden,
+    pictures_under,
+    unreadable,
+)
+from striate.data.records import Problem, Records
+from striate.errors import DataError
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}
+LAYOUT = "expected one folder of pictures for each class (root/CLASS/picture.jpg)"
+
+
+def matches(source: str) -> bool:
+    """Whether a source is a folder; readers of more special folders are asked first."""
+    return Path(source).is_dir()
+
+
+def read(source: str) -> Records:
+    """The pictures below `source` with the folder names as classes and, where given, splits.
+
+    Raises `DataError` when there is no class folder with a picture in it.
+    """
+    root = Path(source)
+    found: list[tuple[Path, str, str | None]] = []  # path, class, split
+    problems: list[Problem] = []
+    unread: list[Path] = []
+    for folder, split in _class_folders(root):
+        pictures, other = pictures_under(folder)
+        found += [(path, folder.name, split) for path in pictures]
+        unread += other
+        if not pictures:
+            where = folder.relative_to(root).as_posix()
+            problems.append(
+                Problem("empty_class", f"class folder {where!r} holds no picture", (where,))
+            )
+    strays = sorted(p for p in root.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
+    if not found:
+        raise DataError(f"{root}: {LAYOUT}, got {_what_is_there(root, strays, unread)}")
+    _check_single_class(root, {label for _, label, _ in found})
+    problems += ignored(unread, root, "a format that striate does not read")
+    problems += ignored(strays, root, "in no class folder")
+    digests = digests_of([path for path, _, _ in found])
+    return _records(root, found, digests, problems)
+
+
+def _records(root: Path, found, digests, problems: list[Problem]) -> Records:
+    kept = []
+    for (path, label, split), digest in zip(found, digests, strict=True):
+        name = path.relative_to(root).as_posix()
+        if isinstance(digest, OSError):
+            problems.append(unreadable(name, digest))
+        else:
+            kept.append((name, path, label, split, digest))
+    if not kept:
+        raise DataError(f"{root}: none of its {len(found)} pictures can be read; {problems[-1]}")
+    names, paths, labels, splits, contents = map(list, zip(*kept, strict=True))
+    return Records(
+        names=names,
+        images=paths,
+        labels=labels,
+        digests=contents,
+        splits=None if splits[0] is None else splits,
+        problems=problems,
+    )
+
+
+def _class_folders(root: Path) -> list[tuple[Path, str | None]]:
+    """Each class folder with its split; the split is None where the folders do not name any."""
+    folders = _folders(root)
+    names = [folder.name.lower() for folder in folders]
+    split_tree = (
+        "train" in {SPLIT_FOLDERS.get(name) for name in names}
+        and all(name in SPLIT_FOLDERS for name in names)
+        and all(_folders(folder) for folder in folders)
+    )
+    if not split_tree:
+        return [(folder, None) for folder in folders]
+    return [
+        (inner, SPLIT_FOLDERS[folder.name.lower()])
+        for folder in folders
+        for inner in _folders(folder)
+    ]
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p))
+
+
+def _check_single_class(root: Path, labels: set[str]) -> None:
+    """A tree that was unpacked into a folder of its own is one class to us: say so."""
+    if len(labels) != 1:
+        return
+    inner = root / next(iter(labels))
+    if inner.is_dir() and len(_folders(inner)) > 1:
+        raise DataError(
+            f"{root}: {LAYOUT}, got only {inner.name!r}, which holds folders itself; "
+            f"did you mean {inner}?"
+        )
+
+
+def _what_is_there(root: Path, strays: list[Path], unread: list[Path]) -> str:
+    if strays:
+        return f"{len(strays)} pictures in no class folder, such as {strays[0].name}"
+    if unread:
+        return f"only formats that striate does not read, such as {unread[0].name}"
+    folders = _folders(root)
+    if folders:
+        return f"{len(folders)} folders without a picture, such as {folders[0].name!r}"
+    return "an empty folder" if not any(root.iterdir()) else "no folder in it"

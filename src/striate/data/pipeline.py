@@ -1,0 +1,152 @@
+"""From pictures to batches: decoded once, in parallel, and dealt out in an order that is a pure
+function of (seed, epoch, step), so that a resumed run sees exactly what the killed one would have.
+"""
+
+import dataclasses
+import os
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+from striate.data.records import Problem
+from striate.errors import DataError
+from striate.preprocess import Preprocess, pixels
+
+CACHE_BYTES = 2 << 30  # pictures are kept in memory up to this, decoded again and again beyond it
+THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter while it decodes
+AHEAD = 2  # batches that are being decoded while one is used
+
+Source = Path | np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Examples:
+    """Labelled pixels at the input size of one net.
+
+    preprocess: what made the pixels; labels: int32 [N]; names: of the pictures; indices: int64 [N],
+    where they stand in their data set; sources: paths or arrays; images: uint8 [N, H, W, C], or
+    None where they are too large to keep; problems: the pictures that could not be decoded.
+    """
+
+    preprocess: Preprocess
+    labels: np.ndarray
+    names: tuple[str, ...]
+    indices: np.ndarray
+    sources: Sequence[Source]
+    images: np.ndarray | None
+    problems: tuple[Problem, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pixels(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """uint8 [k, H, W, C] at some positions, 0 to N - 1."""
+        return next(self.stream([np.asarray(positions, np.int64)]))[0]
+
+    def batches(self, batch_size: int = 32) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """(uint8 [B, H, W, C], int32 [B]) in order, each picture once; the last batch may be
+        smaller."""
+        starts = range(0, len(self), batch_size)
+        return self.stream(np.arange(i, min(i + batch_size, len(self))) for i in starts)
+
+    def stream(self, order: Iterable[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """One batch (uint8 [B, H, W, C], int32 [B]) for each array of positions in `order`."""
+        if self.images is not None:
+            for positions in order:
+                yield self.images[positions], self.labels[positions]
+            return
+        with ThreadPoolExecutor(THREADS) as pool:
+            waiting: deque = deque()
+            for positions in order:
+                jobs = [pool.submit(pixels, self.sources[i], self.preprocess) for i in positions]
+                waiting.append((jobs, self.labels[positions]))
+                if len(waiting) > AHEAD:
+                    yield _collect(*waiting.popleft())
+            while waiting:
+                yield _collect(*waiting.popleft())
+
+
+def steps_per_epoch(n: int, batch_size: int) -> int:
+    """How many batches of at most `batch_size` hold n pictures."""
+    return -(-n // batch_size)
+
+
+def epoch_order(
+    n: int, batch_size: int, *, seed: int, epoch: int, start: int = 0
+) -> Iterator[np.ndarray]:
+    """The positions in each batch of one epoch, from step `start`: every picture once, shuffled.
+
+    The batches differ in size by one at most, so that no tiny last one spoils the statistics of
+    batch normalisation or weighs more than its pictures.
+    """
+    order = np.random.default_rng([seed, epoch]).permutation(n)
+    return iter(np.array_split(order, steps_per_epoch(n, batch_size))[start:])
+
+
+def prepare(
+    images: Sequence[Path] | np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    indices: np.ndarray,
+    preprocess: Preprocess,
+    *,
+    cache_bytes: int = CACHE_BYTES,
+    strict: bool = False,
+) -> Examples:
+    """Decode the pictures at `indices` and keep what fits; see `Dataset.examples`."""
+    sources = images[indices] if isinstance(images, np.ndarray) else [images[i] for i in indices]
+    size = len(indices) * int(np.prod(preprocess.shape))
+    ready = isinstance(sources, np.ndarray) and sources.shape[1:] == preprocess.shape
+    if ready:
+        kept, errors = sources, {}
+    elif size <= cache_bytes:
+        kept = np.empty((len(indices), *preprocess.shape), np.uint8)
+        errors = _decode_all(sources, preprocess, into=kept)
+    else:
+        kept, errors = None, _decode_all(sources, preprocess)
+    if errors and strict:
+        raise DataError(f"{next(iter(errors.values()))} (strict)")
+    if errors and len(errors) == len(indices):
+        raise DataError(f"none of {len(indices)} pictures can be decoded; {errors[0]}")
+    good = np.array([i for i in range(len(indices)) if i not in errors], np.int64)
+    if errors:
+        sources = [sources[i] for i in good]
+        kept = None if kept is None else kept[good]
+    return Examples(
+        preprocess=preprocess,
+        labels=labels[indices[good]],
+        names=tuple(names[i] for i in indices[good]),
+        indices=indices[good],
+        sources=sources,
+        images=kept,
+        problems=tuple(
+            Problem("unreadable", f"{error}; left out", (names[indices[i]],))
+            for i, error in errors.items()
+        ),
+    )
+
+
+def _decode_all(
+    sources: Sequence[Source], preprocess: Preprocess, into: np.ndarray | None = None
+) -> dict[int, DataError]:
+    """Decode every picture, into an array or only to see that it can be; position -> error."""
+
+    def decode(i: int) -> DataError | None:
+        try:
+            tensor = pixels(sources[i], preprocess)
+        except DataError as error:
+            return error
+        if into is not None:
+            into[i] = tensor
+        return None
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        results = pool.map(decode, range(len(sources)))
+        return {i: error for i, error in enumerate(results) if error is not None}
+
+
+def _collect(jobs: list, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.stack([job.result() for job in jobs]), labels

@@ -1,0 +1,42 @@
+"""What a reader hands over, and what a user is told."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """Something that a user should know before training; none of it stops anything.
+
+    kind: unreadable, ignored, empty_class, small_class, imbalance, duplicate, leak or validation.
+    message: one line; names: the pictures or classes that it is about.
+    """
+
+    kind: str
+    message: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return self.message
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Records:
+    """What a reader of one format found, before striate looks at it.
+
+    names: unique name of each picture; images: paths, or uint8 [N, h, w, c]; labels: the name of
+    each one's class; digests: SHA-256 of each one's content (32 bytes); splits: the split that the
+    source itself puts each picture in, or None; classes: class names in the source's own order,
+    or None to take them from the labels.
+    """
+
+    names: Sequence[str]
+    images: Sequence[Path] | np.ndarray
+    labels: Sequence[str]
+    digests: Sequence[bytes]
+    splits: Sequence[str] | None = None
+    classes: Sequence[str] | None = None
+    problems: Sequence[Problem] = ()

@@ -1,0 +1,127 @@
+"""A table of pictures: CSV or TSV with a path and a label a row, relative to the table's folder."""
+
+import csv
+from pathlib import Path
+
+from striate.data.files import PICTURES, digests_of, unreadable
+from striate.data.folder import SPLIT_FOLDERS
+from striate.data.records import Problem, Records
+from striate.errors import DataError
+
+PATH_COLUMNS = (
+    "path",
+    "file",
+    "filename",
+    "file_name",
+    "filepath",
+    "file_path",
+    "image",
+    "picture",
+)
+LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "y")
+SPLIT_COLUMNS = ("split", "subset", "partition")
+
+
+def matches(source: str) -> bool:
+    """Whether a source is named like a table."""
+    return Path(source).suffix.lower() in (".csv", ".tsv")
+
+
+def read(source: str) -> Records:
+    """The pictures that a table lists; it may have a header, a split column and others.
+
+    Without a header the first two columns are path and label. Raises `DataError`, naming the row,
+    for a row without a path or label; a file that is not there is left out, and said.
+    """
+    table = Path(source)
+    rows = _rows(table)
+    path_column, label_column, split_column, has_header = _columns(table, rows)
+    names, paths, labels, splits, numbers = [], [], [], [], []
+    for number, row in rows[1:] if has_header else rows:
+        cells = [cell.strip() for cell in row]
+        if len(cells) <= max(path_column, label_column):
+            raise DataError(f"{table}, row {number}: expected a path and a label, got {row}")
+        if not cells[path_column] or not cells[label_column]:
+            raise DataError(f"{table}, row {number}: the path or the label is empty, got {row}")
+        names.append(cells[path_column])
+        paths.append(table.parent / cells[path_column])
+        labels.append(cells[label_column])
+        numbers.append(number)
+        if split_column is not None:
+            splits.append(_split(table, number, cells, split_column))
+    if not names:
+        raise DataError(f"{table}: expected rows of a path and a label, got none")
+    return _records(table, names, paths, labels, splits, numbers)
+
+
+def _records(table: Path, names, paths, labels, splits, numbers) -> Records:
+    problems: list[Problem] = []
+    kept: dict[str, int] = {}
+    digests = digests_of(paths)
+    for i, (name, digest) in enumerate(zip(names, digests, strict=True)):
+        if isinstance(digest, OSError):
+            problems.append(unreadable(f"{table}, row {numbers[i]}: {name}", digest))
+        elif name in kept and labels[kept[name]] != labels[i]:
+            raise DataError(
+                f"{table}, row {numbers[i]}: {name} is {labels[i]!r} here and "
+                f"{labels[kept[name]]!r} in row {numbers[kept[name]]}; keep one of them"
+            )
+        else:
+            kept.setdefault(name, i)
+    if not kept:
+        raise DataError(
+            f"{table}: none of its {len(names)} pictures is there; paths are relative to the table "
+            f"({problems[0]})"
+        )
+    rows = list(kept.values())
+    return Records(
+        names=[names[i] for i in rows],
+        images=[paths[i] for i in rows],
+        labels=[labels[i] for i in rows],
+        digests=[digests[i] for i in rows],
+        splits=[splits[i] for i in rows] if splits else None,
+        problems=problems,
+    )
+
+
+def _rows(table: Path) -> list[tuple[int, list[str]]]:
+    """(row number from 1, cells) of every row that is not blank."""
+    try:
+        text = table.read_text("utf-8-sig")
+    except OSError as error:
+        raise DataError(f"{table}: cannot be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise DataError(f"{table}: expected text in UTF-8, got something else") from None
+    first = text.split("\n", 1)[0]
+    delimiter = max("\t,;", key=first.count)
+    rows = list(enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1))
+    rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
+    if not rows:
+        raise DataError(f"{table}: expected rows of a path and a label, got an empty file")
+    return rows
+
+
+def _columns(table: Path, rows) -> tuple[int, int, int | None, bool]:
+    """(path, label, split column or None, whether the first row is a header)."""
+    first = [cell.strip().lower() for cell in rows[0][1]]
+    path, label = _find(first, PATH_COLUMNS), _find(first, LABEL_COLUMNS)
+    if path is not None and label is not None:
+        return path, label, _find(first, SPLIT_COLUMNS), True
+    if len(first) < 2:
+        raise DataError(
+            f"{table}, row {rows[0][0]}: expected a path and a label, got {rows[0][1]}; "
+            "separate them by a comma or a tab"
+        )
+    is_header = Path(first[0]).suffix not in PICTURES and not (table.parent / first[0]).exists()
+    return 0, 1, None, is_header
+
+
+def _find(header: list[str], names: tuple[str, ...]) -> int | None:
+    return next((header.index(name) for name in names if name in header), None)
+
+
+def _split(table: Path, number: int, cells: list[str], column: int) -> str:
+    value = cells[column].lower() if column < len(cells) else ""
+    if value not in SPLIT_FOLDERS:
+        raise DataError(f"{table}, row {number}: expected split train, val or test, got {value!r}")
+    return SPLIT_FOLDERS[value]

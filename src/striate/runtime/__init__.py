@@ -6,6 +6,7 @@
 One file per engine. `auto` takes the fastest of those installed that gives the golden answers.
 """
 
+import sys
 import time
 from collections.abc import Callable
 from importlib import import_module, metadata, util
@@ -66,8 +67,13 @@ def installed() -> dict[str, str]:
     return {
         name: metadata.version(kind.distribution)
         for name, kind in ENGINES.items()
-        if util.find_spec(kind.needs) is not None
+        if _is_installed(kind.needs)
     }
+
+
+def _is_installed(module: str) -> bool:
+    """Whether a module can be imported; `find_spec` alone would load one that is loaded lazily."""
+    return module in sys.modules or util.find_spec(module) is not None
 
 
 def open_engine(
@@ -93,7 +99,7 @@ def open_engine(
             f"expected an engine (auto, {', '.join(ENGINES)}), got {name!r}."
             f"{did_you_mean(name, ENGINES)}"
         )
-    if util.find_spec(kind.needs) is None:
+    if not _is_installed(kind.needs):
         raise EngineError(f"the {name} engine needs {kind.distribution}: pip install it")
     path = artifact.file(kind.file) if root is None else root / kind.file
     opener: Callable[..., Engine] = import_module(kind.module).open_form

@@ -1,0 +1,234 @@
+"""Clients without TensorFlow: the same questions over gRPC (`Client`) and REST (`HttpClient`).
+
+    client = Client("localhost:8500", "mine")
+    client.predict(["a.jpg", "b.png"])          # float32 [2, classes]
+    client.classify(["a.jpg"], top=3)           # [[("chair", 0.97), ("sofa", 0.02), ...]]
+
+Pictures are paths or encoded bytes, which the server decodes as it did in training, or uint8 arrays
+of the net's input size, which are sent as they are.
+"""
+
+import base64
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from striate.errors import StriateError, UsageError
+from striate.serve.status import Code, ServingError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Picture = Any  # str | os.PathLike | bytes | np.ndarray; numpy is not imported until it is needed
+
+
+class Client:
+    """Asks a server over gRPC. Raises `ServingError`, with the server's code and message.
+
+    address: host:port. version: a number, or None for the newest. timeout: seconds a call.
+    """
+
+    def __init__(
+        self, address: str, model: str, *, version: int | None = None, timeout: float = 30.0
+    ):
+        import grpc
+
+        from striate.serve import protos
+
+        self._protos = protos
+        self._channel = grpc.insecure_channel(
+            address,
+            options=[
+                ("grpc.max_receive_message_length", -1),
+                ("grpc.max_send_message_length", -1),
+            ],
+        )
+        self._prediction = protos.prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+        self._models = protos.model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._model, self._version, self._timeout = model, version, timeout
+
+    def predict(self, images: Sequence[Picture]) -> "np.ndarray":
+        """Scores, float32 [N, classes]."""
+        return self._ask(images, ["scores"])["scores"]
+
+    def classify(
+        self, pictures: Sequence[Picture], *, top: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """The best `top` (label, score) of each picture (paths or bytes), the best first."""
+        _expect_encoded(pictures)
+        found = self._ask(pictures, ["scores", "classes"])
+        labels = [[label.decode() for label in row] for row in found["classes"]]
+        return best(labels, found["scores"], top)
+
+    def status(self) -> dict[int, str]:
+        """Version -> state (`AVAILABLE`, ...), with the reason where it is not served."""
+        request = self._protos.get_model_status_pb2.GetModelStatusRequest()
+        self._fill(request.model_spec)
+        response = self._call(self._models.GetModelStatus, request)
+        states = self._protos.get_model_status_pb2.ModelVersionStatus.State
+        return {
+            version.version: _state(states.Name(version.state), version.status.error_message)
+            for version in response.model_version_status
+        }
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _ask(self, images: Sequence[Picture], outputs: list[str]) -> dict[str, "np.ndarray"]:
+        from striate.serve import tensors
+
+        request = self._protos.predict_pb2.PredictRequest()
+        self._fill(request.model_spec)
+        request.output_filter.extend(outputs)
+        if _are_arrays(images):
+            request.inputs["image"].CopyFrom(tensors.to_content(stacked(images)))
+        else:
+            request.model_spec.signature_name = "bytes"
+            request.inputs["image_bytes"].CopyFrom(
+                tensors.to_proto(tensors.strings([encoded(picture) for picture in images]))
+            )
+        response = self._call(self._prediction.Predict, request)
+        return {
+            name: tensors.from_proto(proto, max_bytes=1 << 40)
+            for name, proto in response.outputs.items()
+        }
+
+    def _fill(self, spec) -> None:
+        spec.name = self._model
+        if self._version is not None:
+            spec.version.value = self._version
+
+    def _call(self, method, request):
+        import grpc
+
+        try:
+            return method(request, timeout=self._timeout)
+        except grpc.RpcError as error:
+            raise ServingError(Code(error.code().value[0]), error.details()) from None
+
+
+class HttpClient:
+    """Asks a server over REST, with nothing but the standard library and numpy.
+
+    url: http://host:port. Raises `StriateError` with the server's message.
+    """
+
+    def __init__(self, url: str, model: str, *, version: int | None = None, timeout: float = 30.0):
+        self._base = f"{url.rstrip('/')}/v1/models/{model}"
+        if version is not None:
+            self._base += f"/versions/{version}"
+        self._timeout = timeout
+
+    def predict(self, images: Sequence[Picture]) -> "np.ndarray":
+        """Scores, float32 [N, classes]."""
+        import numpy as np
+
+        if _are_arrays(images):
+            scores = self._post({"inputs": stacked(images).tolist()})["outputs"]
+        else:
+            scores = self._ask_encoded(images)["scores"]
+        return np.array(scores, np.float32)
+
+    def classify(
+        self, pictures: Sequence[Picture], *, top: int = 5
+    ) -> list[list[tuple[str, float]]]:
+        """The best `top` (label, score) of each picture (paths or bytes), the best first."""
+        import numpy as np
+
+        _expect_encoded(pictures)
+        found = self._ask_encoded(pictures)
+        return best(found["classes"], np.array(found["scores"], np.float32), top)
+
+    def status(self) -> dict[int, str]:
+        """Version -> state (`AVAILABLE`, ...), with the reason where it is not served."""
+        return {
+            int(version["version"]): _state(version["state"], version["status"]["error_message"])
+            for version in self._open(self._base)["model_version_status"]
+        }
+
+    def _ask_encoded(self, pictures: Sequence[Picture]) -> dict[str, Any]:
+        values = [{"b64": base64.b64encode(encoded(picture)).decode()} for picture in pictures]
+        return self._post({"signature_name": "bytes", "inputs": {"image_bytes": values}})["outputs"]
+
+    def _post(self, document: dict[str, Any]) -> dict[str, Any]:
+        return self._open(
+            urllib.request.Request(
+                f"{self._base}:predict",
+                json.dumps(document).encode(),
+                {"Content-Type": "application/json"},
+            )
+        )
+
+    def _open(self, request: "urllib.request.Request | str") -> dict[str, Any]:
+        try:
+            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise StriateError(_error_in(error.read())) from None
+        except urllib.error.URLError as error:
+            raise StriateError(f"{self._base}: no answer ({error.reason})") from None
+
+
+def best(
+    labels: Sequence[Sequence[str]], scores: "np.ndarray", top: int
+) -> list[list[tuple[str, float]]]:
+    """The `top` pairs of each row, by falling score."""
+    order = (-scores).argsort(axis=1, kind="stable")[:, :top]
+    return [
+        [(names[i], float(row[i])) for i in chosen]
+        for names, row, chosen in zip(labels, scores, order, strict=True)
+    ]
+
+
+def encoded(picture: Picture) -> bytes:
+    """The bytes of a picture file; a path is read."""
+    if isinstance(picture, bytes):
+        return picture
+    try:
+        return Path(picture).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{picture}: cannot be read ({error.strerror})") from None
+
+
+def stacked(images: Sequence[Picture]) -> "np.ndarray":
+    """uint8 [N, H, W, C] of pictures [H, W, C], or of an array that is that already."""
+    import numpy as np
+
+    array = np.asarray(images)
+    if array.dtype != np.uint8 or array.ndim != 4:
+        raise UsageError(
+            f"expected uint8 images [N, H, W, C] of one size, got {array.dtype} {list(array.shape)}"
+        )
+    return array
+
+
+def _are_arrays(images: Sequence[Picture]) -> bool:
+    if isinstance(images, str | bytes | os.PathLike) or len(images) == 0:
+        raise UsageError(f"expected a list of pictures, at least one, got {images!r}")
+    return not isinstance(images[0], str | bytes | os.PathLike)
+
+
+def _expect_encoded(pictures: Sequence[Picture]) -> None:
+    if _are_arrays(pictures):
+        raise UsageError("expected paths or encoded pictures; ask `predict` about arrays")
+
+
+def _state(state: str, message: str) -> str:
+    return f"{state}: {message}" if message else state
+
+
+def _error_in(body: bytes) -> str:
+    try:
+        return json.loads(body)["error"]
+    except (ValueError, KeyError, TypeError):
+        return body.decode(errors="replace")

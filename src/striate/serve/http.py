@@ -1,0 +1,228 @@
+"""TensorFlow Serving's REST API over the core, as an ASGI application.
+
+    POST /v1/models/NAME[/versions/N]:predict | :classify
+    GET  /v1/models/NAME[/versions/N]              status
+    GET  /v1/models/NAME[/versions/N]/metadata     signatures
+    GET  /healthz                                  200 once every model answers, else 503
+
+A body is JSON whatever its content type says. Errors are {"error": "..."} with the HTTP code that
+TensorFlow Serving gives for the gRPC code.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any
+from urllib.parse import unquote
+
+from google.protobuf import json_format
+from starlette.applications import Starlette
+from starlette.requests import ClientDisconnect
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from striate.serve import json_tensors, protos, tensors
+from striate.serve.core import Core, Request, Target
+from striate.serve.signatures import Signature, Tensors
+from striate.serve.status import Code, ServingError, UnknownSignature, cut, invalid
+from striate.serve.tfs_messages import METADATA_FIELD, metadata_of, status_of
+
+log = logging.getLogger("striate.serve")
+
+METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+_WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_ASK = re.compile(_WHOM + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
+_LOOK = re.compile(_WHOM + r"(?:/(?P<part>metadata))?", re.IGNORECASE)
+
+_HTTP_STATUS = {
+    Code.OK: 200,
+    Code.CANCELLED: 499,
+    Code.UNKNOWN: 500,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.DATA_LOSS: 500,
+    Code.UNAUTHENTICATED: 401,
+}
+
+
+def application(
+    core: Core, executor: Executor, *, timeout_seconds: float, draining: Callable[[], bool]
+) -> Starlette:
+    """The REST API. Requests are answered on `executor`'s threads, so that none holds up the rest.
+
+    timeout_seconds: how long a request may wait for its turn; draining() says that the server is
+    on its way down.
+    """
+
+    async def healthz(request: HttpRequest) -> Response:
+        ready = core.repository.ready() and not draining()
+        return _json({"ready": ready}, 200 if ready else 503)
+
+    async def rest(request: HttpRequest) -> Response:
+        path = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1")
+        deadline = time.monotonic() + timeout_seconds
+        try:
+            body = await _body(request, core.max_bytes)
+        except ServingError as error:
+            return _json({"error": str(error)}, 413)
+        except ClientDisconnect:
+            return Response(status_code=499)
+        work = (answer, core, request.method, path, body, deadline)
+        return await asyncio.get_running_loop().run_in_executor(executor, *work)
+
+    return Starlette(
+        routes=[
+            Route("/healthz", healthz),
+            Route("/v1/{rest:path}", rest, methods=METHODS),
+        ]
+    )
+
+
+def answer(core: Core, method: str, path: str, body: bytes, deadline: float) -> Response:
+    """The response to one request under /v1, errors included."""
+    try:
+        if method == "POST" and (match := _ASK.fullmatch(path)):
+            ask = {"predict": predict, "classify": classify, "regress": regress}
+            target = _target(match)
+            return _json(ask[match["method"].lower()](core, target, body, deadline))
+        if method == "GET" and re.fullmatch("/v1/models/?", path, re.IGNORECASE):
+            raise invalid("Missing model name in request.")
+        if method == "GET" and (match := _LOOK.fullmatch(path)):
+            return _message(_look(core, match))
+        raise invalid(f"Malformed request: {method} {path}")
+    except ServingError as error:
+        return _json({"error": cut(str(error))}, _HTTP_STATUS[error.code])
+    except Exception as error:  # a mistake of ours: the client gets one line, the log the rest
+        log.exception("%s %s", method, path)
+        return _json({"error": cut(f"{type(error).__name__}: {error}")}, 500)
+
+
+def predict(core: Core, target: Target, body: bytes, deadline: float) -> dict[str, Any]:
+    """Tensors in row or column format -> predictions or outputs."""
+    document = json_tensors.parse(body)
+    rows = json_tensors.is_rows(document)
+
+    def read(signature: Signature) -> Tensors:
+        if rows:
+            return json_tensors.from_rows(document["instances"], signature)
+        return json_tensors.from_columns(document["inputs"], signature)
+
+    try:
+        found = core.predict(
+            Request(target, json_tensors.signature_name(document), read, deadline=deadline)
+        )
+    except UnknownSignature as error:
+        raise invalid(
+            f'Serving signature name: "{error.signature}" not found in signature def'
+        ) from None
+    return json_tensors.write(found.outputs, rows=rows)
+
+
+def classify(core: Core, target: Target, body: bytes, deadline: float) -> dict[str, Any]:
+    """Examples as JSON objects -> a list of [label, score] for each."""
+    document = json_tensors.parse(body)
+
+    def read(signature: Signature) -> Tensors:
+        return {"inputs": tensors.strings(json_tensors.to_examples(document))}
+
+    request = Request(
+        target, json_tensors.signature_name(document), read, deadline=deadline, classify=True
+    )
+    try:
+        found = core.predict(request).outputs
+    except UnknownSignature as error:
+        raise invalid(f"No signature was found with the name: {error.signature}") from None
+    labels = json_tensors.to_json(found["classes"], "classes")
+    scores = json_tensors.to_json(found["scores"], "scores")
+    return {
+        "results": [
+            [list(pair) for pair in zip(*row, strict=True)]
+            for row in zip(labels, scores, strict=True)
+        ]
+    }
+
+
+def regress(core: Core, target: Target, body: bytes, deadline: float) -> dict[str, Any]:
+    """Nothing here gives one number a picture."""
+    raise ServingError(
+        Code.UNIMPLEMENTED, "regress is not served: this model classifies, ask predict or classify"
+    )
+
+
+def _look(core: Core, match: re.Match) -> dict[str, Any]:
+    """Status or metadata, as TensorFlow Serving prints its messages: defaults and all."""
+    target = _target(match)
+    if not match["part"]:
+        request = protos.get_model_status_pb2.GetModelStatusRequest()
+        _fill(request.model_spec, target)
+        return _printed(status_of(core, request))
+    request = protos.get_model_metadata_pb2.GetModelMetadataRequest()
+    request.metadata_field.append(METADATA_FIELD)
+    _fill(request.model_spec, target)
+    response = metadata_of(core, request)
+    signatures = protos.get_model_metadata_pb2.SignatureDefMap()
+    response.metadata[METADATA_FIELD].Unpack(signatures)
+    return {
+        "model_spec": _printed(response.model_spec),
+        "metadata": {METADATA_FIELD: _printed(signatures)},
+    }
+
+
+def _printed(message) -> dict[str, Any]:
+    return json_format.MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
+
+
+def _target(match: re.Match) -> Target:
+    version, label = match["version"], match["label"]
+    if version is not None and int(version) >= 1 << 63:
+        raise invalid(f"Failed to convert version: {version} to numeric.")
+    return Target(
+        unquote(match["model"]),
+        version=None if version is None else int(version),
+        label=None if label is None else unquote(label),
+    )
+
+
+def _fill(spec, target: Target) -> None:
+    spec.name = target.model
+    if target.version is not None:
+        spec.version.value = target.version
+    if target.label is not None:
+        spec.version_label = target.label
+
+
+async def _body(request: HttpRequest, most: int) -> bytes:
+    """A request's body, of at most `most` bytes; the rest of a longer one is never read."""
+    parts, size = [], 0
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
+        if size > most:
+            raise invalid(f"Expected a body of at most {most:,} bytes, got more")
+    return b"".join(parts)
+
+
+def _json(document: Any, status: int = 200) -> Response:
+    return Response(json.dumps(document), status, media_type="application/json")
+
+
+def _message(document: Any) -> Response:
+    return Response(json.dumps(document, indent=1), media_type="application/json")

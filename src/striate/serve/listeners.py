@@ -1,0 +1,161 @@
+"""The two sockets: a gRPC server and an HTTP server, started and drained alike.
+
+Both answer on threads. There are more of them than places in the scheduler, so that a request over
+the limit is refused at once instead of waiting for a thread.
+"""
+
+import errno
+import functools
+import socket
+import threading
+import time
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from striate.errors import StriateError
+from striate.serve import tfs_grpc
+from striate.serve.core import Core
+from striate.serve.options import ServerOptions
+
+SPARE_THREADS = 8  # for refusals, status, metadata and health while all places are taken
+
+
+def thread_pool(core: Core, name: str) -> ThreadPoolExecutor:
+    """Threads for every place in the scheduler, and some to refuse the rest with."""
+    places = core.scheduler.workers + core.scheduler.max_queue
+    return ThreadPoolExecutor(places + SPARE_THREADS, thread_name_prefix=name)
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A socket bound to a port, not yet listening; `StriateError` when the port is taken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    bound = socket.socket(family, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        if error.errno == errno.EADDRINUSE:
+            raise StriateError(
+                f"port {port} is in use on {host}: stop what listens there, or choose another port"
+            ) from None
+        raise StriateError(f"cannot listen on {host}:{port} ({error.strerror})") from None
+    return bound
+
+
+class GrpcListener:
+    """TensorFlow Serving's services, health and reflection on one port."""
+
+    def __init__(self, core: Core, options: ServerOptions):
+        bind(options.host, options.port).close()  # gRPC's own refusal takes several lines
+        self._streams = _OpenStreams()
+        self._server = grpc.server(
+            thread_pool(core, "grpc"),
+            interceptors=[self._streams],
+            options=[
+                ("grpc.max_receive_message_length", options.max_message_bytes),
+                ("grpc.max_send_message_length", -1),
+                ("grpc.so_reuseport", 0),  # or a second server would take half of the requests
+            ],
+        )
+        services = tfs_grpc.register(core, self._server)
+        self._health = health.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for service in services:
+            self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        named = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(named, self._server)
+        self._address = f"{options.host}:{options.port}"
+
+    def start(self) -> None:
+        try:
+            self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise StriateError(f"cannot listen on {self._address} ({error})") from None
+        self._server.start()
+
+    def drain(self, seconds: float) -> threading.Event:
+        """Say NOT_SERVING, take no new calls, let the others end; then the event is set."""
+        self._health.enter_graceful_shutdown()
+        stopped = self._server.stop(seconds)
+        self._streams.cancel()
+        return stopped
+
+
+class _OpenStreams(grpc.ServerInterceptor):
+    """Remembers the streaming calls (health Watch, reflection): they would hold up a drain."""
+
+    def __init__(self):
+        self._contexts: weakref.WeakSet = weakref.WeakSet()
+
+    def cancel(self) -> None:
+        for context in list(self._contexts):
+            context.cancel()
+
+    def intercept_service(self, continuation, details):
+        handler = continuation(details)
+        if handler is None or not handler.response_streaming:
+            return handler
+        kind = "stream_stream" if handler.request_streaming else "unary_stream"
+        return handler._replace(**{kind: self._remembered(getattr(handler, kind))})
+
+    def _remembered(self, behaviour):
+        @functools.wraps(behaviour)
+        def call(request, context, *more):
+            self._contexts.add(context)
+            return behaviour(request, context, *more)
+
+        return call
+
+
+class HttpListener:
+    """The REST API on one port, in a thread with an event loop of its own."""
+
+    def __init__(self, core: Core, options: ServerOptions):
+        import uvicorn
+
+        from striate.serve.http import application
+
+        self._socket = bind(options.host, options.rest_api_port)
+        self._draining = threading.Event()
+        app = application(
+            core,
+            thread_pool(core, "http"),
+            timeout_seconds=options.rest_api_timeout_in_ms / 1000,
+            draining=self._draining.is_set,
+        )
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                lifespan="off",
+                log_level="warning",
+                access_log=False,
+                timeout_graceful_shutdown=round(options.drain_seconds),
+            )
+        )
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        while not self._server.started:
+            if self._stopped.is_set():
+                raise StriateError("the REST server did not start; its log says why")
+            time.sleep(0.005)
+
+    def drain(self, seconds: float) -> threading.Event:
+        """Take no new connections, let the requests in flight end; then the event is set."""
+        self._draining.set()
+        self._server.should_exit = True
+        return self._stopped
+
+    def _serve(self) -> None:
+        try:
+            self._server.run(sockets=[self._socket])
+        finally:
+            self._socket.close()
+            self._stopped.set()

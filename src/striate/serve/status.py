@@ -1,0 +1,54 @@
+"""The codes with which every protocol says how a request went: gRPC's, by their numbers."""
+
+from enum import IntEnum
+
+from striate.errors import StriateError
+
+
+class Code(IntEnum):
+    """google.rpc.Code."""
+
+    OK = 0
+    CANCELLED = 1
+    UNKNOWN = 2
+    INVALID_ARGUMENT = 3
+    DEADLINE_EXCEEDED = 4
+    NOT_FOUND = 5
+    ALREADY_EXISTS = 6
+    PERMISSION_DENIED = 7
+    RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
+    ABORTED = 10
+    OUT_OF_RANGE = 11
+    UNIMPLEMENTED = 12
+    INTERNAL = 13
+    UNAVAILABLE = 14
+    DATA_LOSS = 15
+    UNAUTHENTICATED = 16
+
+
+class ServingError(StriateError):
+    """A request that is refused, or that a server refused: `code` and one line."""
+
+    def __init__(self, code: Code, message: str):
+        super().__init__(message)
+        self.code = code
+
+
+class UnknownSignature(ServingError):
+    """A signature that the model does not have; each API words it in its own way."""
+
+    def __init__(self, signature: str):
+        message = f'Serving signature key "{signature}" not found.'
+        super().__init__(Code.FAILED_PRECONDITION, message)
+        self.signature = signature
+
+
+def invalid(message: str) -> ServingError:
+    """The error for a request that can never be answered as it is."""
+    return ServingError(Code.INVALID_ARGUMENT, message)
+
+
+def cut(message: str) -> str:
+    """A message as TensorFlow Serving sends it: at most 1024 characters of it."""
+    return message if len(message) <= 1024 else message[:1024] + "...TRUNCATED"

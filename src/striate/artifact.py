@@ -75,7 +75,9 @@ class Manifest:
             values = json.loads(text)
             schema = values["schema"]
         except (ValueError, TypeError, KeyError):
-            raise ArtifactError(f"{where}: expected a striate manifest, got something else") from None
+            raise ArtifactError(
+                f"{where}: expected a striate manifest, got something else"
+            ) from None
         if schema != SCHEMA:
             raise ArtifactError(
                 f"{where}: expected schema {SCHEMA}, got {schema!r}; "

@@ -2,8 +2,8 @@
 
 It has two halves, and nothing else in striate does either of them:
 
-* `pixels(source, spec)`: bytes, a file or an array -> uint8 [H, W, C] on the host, so that a picture
-  becomes the same pixels, bit for bit, wherever it is answered;
+* `pixels(source, spec)`: bytes, a file or an array -> uint8 [H, W, C] on the host, so that a
+  picture becomes the same pixels, bit for bit, wherever it is answered;
 * `Preprocess.layer()`: uint8 -> float32, the normalisation that lives inside every graph.
 """
 
@@ -31,9 +31,9 @@ class Preprocess:
     """How a picture becomes the tensor of one net: plain data that travels with the weights.
 
     height, width, channels: the net's input; 3 channels are colour, 1 is grey.
-    fit: `crop` takes the largest centred box of the input's shape, `stretch` the whole picture,
-        `pad` shrinks or grows the whole picture into the input and fills what is left.
-    crop: the share of that box, along each side, that is kept; 0 < crop <= 1 (ImageNet: 0.875).
+    fit: `crop` takes the largest centred box of the input's shape, `stretch` the whole picture and
+        warps it, `pad` the whole picture, in its shape, and fills what is left of the input.
+    crop: the share of that box, along each side, that is kept; 0 < crop <= 1 (1 for `pad`).
     interpolation: the resampling filter, widened when it shrinks (antialiased), as Pillow does it.
     background: the grey level, 0 to 255, behind transparent pixels and in padding.
     order: the channel order that the net was trained with; pixels are always RGB.
@@ -58,6 +58,7 @@ class Preprocess:
         _expect(self.channels in (1, 3), "channels 1 (grey) or 3 (colour)", self)
         _expect(self.fit in ("crop", "stretch", "pad"), "fit crop, stretch or pad", self)
         _expect(0 < self.crop <= 1, "0 < crop <= 1", self)
+        _expect(self.fit != "pad" or self.crop == 1, "crop 1 where fit is pad", self)
         _expect(self.interpolation in _FILTERS, f"interpolation {', '.join(_FILTERS)}", self)
         _expect(0 <= self.background <= 255, "background from 0 to 255", self)
         _expect(self.order in ("rgb", "bgr"), "order rgb or bgr", self)
@@ -233,20 +234,25 @@ def _from_array(array: np.ndarray):
 
 def source_box(width: int, height: int, spec: Preprocess) -> tuple[float, float, float, float]:
     """The box (left, top, right, bottom) of a width x height picture that fills the tensor."""
-    if spec.fit != "crop":
-        return (0.0, 0.0, float(width), float(height))
-    shrink = spec.crop * min(width / spec.width, height / spec.height)
-    box_width, box_height = spec.width * shrink, spec.height * shrink
+    if spec.fit == "crop":
+        shrink = spec.crop * min(width / spec.width, height / spec.height)
+        box_width, box_height = spec.width * shrink, spec.height * shrink
+    else:
+        box_width, box_height = width * spec.crop, height * spec.crop
     left, top = (width - box_width) / 2, (height - box_height) / 2
-    return (max(left, 0.0), max(top, 0.0), min(left + box_width, width), min(top + box_height, height))
+    return (
+        max(left, 0.0),
+        max(top, 0.0),
+        min(left + box_width, width),
+        min(top + box_height, height),
+    )
 
 
 def _fit(image, spec: Preprocess):
     if spec.fit == "pad":
         return _letterbox(image, spec)
-    size = (spec.width, spec.height)
     box = source_box(image.width, image.height, spec)
-    return image.resize(size, _FILTERS[spec.interpolation], box=box)
+    return _resample(image, spec.width, spec.height, box, spec)
 
 
 def _letterbox(image, spec: Preprocess):
@@ -255,8 +261,20 @@ def _letterbox(image, spec: Preprocess):
     factor = min(spec.width / image.width, spec.height / image.height)
     width = min(spec.width, max(1, round(image.width * factor)))
     height = min(spec.height, max(1, round(image.height * factor)))
-    inner = image.resize((width, height), _FILTERS[spec.interpolation])
+    inner = _resample(image, width, height, (0, 0, image.width, image.height), spec)
     fill = spec.background if image.mode == "L" else (spec.background,) * 3
     canvas = Image.new(image.mode, (spec.width, spec.height), fill)
     canvas.paste(inner, ((spec.width - width) // 2, (spec.height - height) // 2))
     return canvas
+
+
+def _resample(image, width: int, height: int, box, spec: Preprocess):
+    """Resize a box of an image in two steps, across and then down, each rounded to 8 bits.
+
+    One step would leave the order of the two passes, and so the last bit of many pixels, to the
+    release of Pillow that happens to be installed.
+    """
+    left, top, right, bottom = box
+    resampling = _FILTERS[spec.interpolation]
+    across = image.resize((width, image.height), resampling, box=(left, 0, right, image.height))
+    return across.resize((width, height), resampling, box=(0, top, width, bottom))

@@ -1,4 +1,4 @@
-"""Export with proof: write a form, load it in its own runtime, hold it to Keras' answers, then keep it.
+"""Export with proof: write a form, load it in its own runtime, hold it to Keras, then keep it.
 
     artifact, rows = export(artifact, ["saved_model", "onnx", "litert"])
     rows = verify(artifact)
@@ -6,9 +6,10 @@
 A form that disagrees never enters the artifact. One file per form.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,12 +30,11 @@ def export(
     to: Iterable[str] = tuple(FORMS),
     *,
     images: np.ndarray | None = None,
-    on_form: Callable[[str], None] = lambda form: None,
 ) -> tuple[Artifact, list[Agreement]]:
     """Write exported forms into an artifact, each only after it gave Keras' answers.
 
     to: forms out of `FORMS`; images: uint8 [N, H, W, C] to compare on besides the goldens (default:
-    pictures made from the goldens, and noise); on_form is called with each form as it begins.
+    pictures made from the goldens, and noise).
 
     Returns the artifact with its new forms, and one `Agreement` a form. Raises `UsageError` for an
     unknown form, `DisagreementError` when a form answers differently, `EngineError` when its
@@ -46,16 +46,25 @@ def export(
     expected = reference_scores(artifact, probes)
     rows = []
     for form in forms:
-        on_form(form)
-        writer, engine = FORMS[form]
-        write = import_module(writer).write
-
-        def check(staged: Path, form=form, engine=engine) -> dict:
-            rows.append(check_form(artifact, form, engine, probes, expected, root=staged))
-            return rows[-1].record()
-
-        artifact = add_form(artifact, form, lambda staged, w=write: w(artifact, staged), check)
+        artifact, agreement = _export_form(artifact, form, probes, expected)
+        rows.append(agreement)
     return artifact, rows
+
+
+def _export_form(
+    artifact: Artifact, form: str, probes: np.ndarray, expected: np.ndarray
+) -> tuple[Artifact, Agreement]:
+    writer, engine = FORMS[form]
+    found = []
+
+    def write(staged: Path) -> None:
+        import_module(writer).write(artifact, staged)
+
+    def check(staged: Path) -> dict[str, Any]:
+        found.append(check_form(artifact, form, engine, probes, expected, root=staged))
+        return found[0].record()
+
+    return add_form(artifact, form, write, check), found[0]
 
 
 def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agreement]:
@@ -79,7 +88,8 @@ def check_names(forms: Iterable[str]) -> list[str]:
     for name in names:
         if name not in FORMS:
             raise UsageError(
-                f"expected forms out of {', '.join(FORMS)}, got {name!r}.{did_you_mean(name, FORMS)}"
+                f"expected forms out of {', '.join(FORMS)}, got {name!r}."
+                f"{did_you_mean(name, FORMS)}"
             )
     return names
 

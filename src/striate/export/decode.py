@@ -86,11 +86,12 @@ def _fit(image, spec: Preprocess):
     height, width = size[0], size[1]
     if spec.fit == "pad":
         return _letterbox(image, height, width, spec)
-    zero = tf.zeros([], tf.float64)
-    if spec.fit == "stretch":
-        return _resize(image, (zero, height), spec.height, (zero, width), spec.width, spec)
-    shrink = tf.constant(spec.crop, tf.float64) * tf.minimum(width / spec.width, height / spec.height)
-    box_width, box_height = spec.width * shrink, spec.height * shrink
+    if spec.fit == "crop":
+        kept = tf.constant(spec.crop, tf.float64)
+        shrink = kept * tf.minimum(width / spec.width, height / spec.height)
+        box_width, box_height = spec.width * shrink, spec.height * shrink
+    else:
+        box_width, box_height = width * spec.crop, height * spec.crop
     left, top = (width - box_width) / 2, (height - box_height) / 2
     columns = (tf.maximum(left, 0), tf.minimum(left + box_width, width))
     rows = (tf.maximum(top, 0), tf.minimum(top + box_height, height))

@@ -1,4 +1,4 @@
-"""Hold an exported form to Keras' answers: the same pictures through both, compared score by score."""
+"""Hold an exported form to Keras' answers: the same pictures through both, score by score."""
 
 import dataclasses
 import time
@@ -53,8 +53,8 @@ def probe_images(artifact: Artifact, images: np.ndarray | None) -> np.ndarray:
 def reference_scores(artifact: Artifact, images: np.ndarray) -> np.ndarray:
     """Keras' scores of the pictures, after it gave the goldens' own.
 
-    Raises `DisagreementError` when Keras itself no longer gives the golden answers: then the weights
-    or the libraries changed, and no form could be trusted.
+    Raises `DisagreementError` when Keras itself no longer gives the golden answers: then the
+    weights or the libraries changed, and no form could be trusted.
     """
     golden_images, golden_scores = artifact.goldens()
     scores = open_engine(artifact, "keras").predict(images)

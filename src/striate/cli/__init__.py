@@ -1,0 +1,85 @@
+"""The command line: `striate VERB ...`, one file a verb.
+
+A verb's module imports nothing heavy at its top, so that `--help`, `models` and a mistake in the
+configuration answer in well under a second.
+"""
+
+import os
+import sys
+
+import typer
+
+from striate import __version__
+from striate.errors import StriateError
+
+app = typer.Typer(
+    name="striate",
+    help="From a folder of images to a classifier that answers over the network or on a phone.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"striate {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _striate(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it when it is imported
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+
+
+def _add_verbs() -> None:
+    from striate.cli import (
+        doctor,
+        evaluate,
+        export,
+        finetune,
+        info,
+        models,
+        predict,
+        quickstart,
+        serve,
+        train,
+    )
+
+    verbs = [
+        ("quickstart", quickstart),
+        ("models", models),
+        ("info", info),
+        ("train", train),
+        ("finetune", finetune),
+        ("evaluate", evaluate),
+        ("predict", predict),
+        ("export", export),
+        ("serve", serve),
+        ("doctor", doctor),
+    ]
+    for name, module in verbs:
+        app.command(name)(getattr(module, name))
+
+
+_add_verbs()
+
+
+def main() -> None:
+    """Run the command line; a user's mistake is one line on standard error, never a traceback."""
+    try:
+        app()
+    except StriateError as error:
+        print(f"striate: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("striate: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `striate ... | head`
+        sys.exit(0)

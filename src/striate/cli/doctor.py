@@ -1,0 +1,89 @@
+"""`striate doctor`: what this machine and this environment can do."""
+
+import os
+import platform
+from importlib import metadata, util
+from typing import Any
+
+from striate.cli.console import Json, emit, quiet_libraries, table
+
+BACKENDS = ("tensorflow", "jax", "torch")
+
+
+def doctor(as_json: Json = False) -> None:
+    """Say which backends, engines and kernels work here, and on what machine."""
+    document = {
+        "machine": _machine(),
+        "keras_backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "backends": {name: _version(name) for name in BACKENDS},
+        "engines": _engines(),
+    }
+    if as_json:
+        emit(document)
+        return
+    for key, value in document["machine"].items():
+        print(f"{key:>10}  {value}")
+    print()
+    rows = [
+        [name, version or "not installed", "in use" if name == document["keras_backend"] else ""]
+        for name, version in document["backends"].items()
+    ]
+    table(["backend", "version", ""], rows)
+    rows = [[e["engine"], e["version"], e["kernel"]] for e in document["engines"]]
+    table(["engine", "version", "kernel"], rows)
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "cpu": _cpu(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            facts = dict(line.split(":", 1) for line in lines if ":" in line)
+    except OSError:
+        return platform.processor() or platform.machine()
+    found = {key.strip(): value.strip() for key, value in facts.items()}
+    flags = found.get("flags", "").split()
+    vector = [f for f in ("avx2", "avx512f", "avx512_vpopcntdq", "amx_bf16") if f in flags]
+    return f"{found.get('model name', platform.machine())} ({' '.join(vector) or 'no AVX2'})"
+
+
+def _version(name: str) -> str | None:
+    if util.find_spec(name) is None:
+        return None
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "?"
+
+
+def _engines() -> list[dict[str, str | None]]:
+    from striate.runtime import ENGINES, installed
+
+    versions = installed()
+    return [
+        {"engine": name, "version": versions.get(name, "not installed"), "kernel": _kernel(name)}
+        for name in ENGINES
+    ]
+
+
+def _kernel(engine: str) -> str | None:
+    """What does the arithmetic, where finding out costs little."""
+    if engine == "onnx" and util.find_spec("onnxruntime"):
+        import onnxruntime
+
+        with quiet_libraries():
+            return ", ".join(p.removesuffix("ExecutionProvider") for p in _providers(onnxruntime))
+    return {"litert": "XNNPACK", "tensorflow": "oneDNN", "keras": "the backend's"}.get(engine)
+
+
+def _providers(onnxruntime) -> list[str]:
+    return onnxruntime.get_available_providers()

@@ -1,0 +1,58 @@
+"""`striate export`: write an artifact's other forms, each proven against Keras."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries, table
+
+
+def export(
+    artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
+    to: Annotated[
+        str, typer.Option(help="Forms, separated by commas.")
+    ] = "saved_model,onnx,litert",
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; verify the forms that are there.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Write SavedModel, ONNX and LiteRT; a form that does not give Keras' answers is an error."""
+    from striate.artifact import load
+    from striate.export import check_names, verify
+    from striate.export import export as write_forms
+
+    loaded = load(artifact)
+    forms = check_names(form.strip() for form in to.split(",") if form.strip())
+    load_tensorflow()
+    if check:
+        with quiet_libraries():
+            rows = verify(loaded)
+    else:
+        rows = []
+        for form in forms:
+            note(f"{form}: writing and verifying")
+            with quiet_libraries():
+                loaded, more = write_forms(loaded, [form])
+            rows += more
+    if as_json:
+        emit([row.to_dict() for row in rows])
+        return
+    table(
+        ["form", "engine", "kernel", "MB", "max |difference|", "same top-1", "n", "ms"],
+        [
+            [
+                row.form,
+                row.engine,
+                row.kernel,
+                round(row.bytes / 1e6, 2),
+                f"{row.max_abs_diff:.1e}",
+                f"{row.top1_agreement:.0%}",
+                row.n,
+                row.latency_ms,
+            ]
+            for row in rows
+        ],
+        title=f"{loaded.path}: every form against Keras (ms: one picture, batch 1)",
+    )

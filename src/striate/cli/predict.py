@@ -1,0 +1,61 @@
+"""`striate predict`: name what is in pictures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries
+
+
+def predict(
+    artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures.")],
+    engine: Annotated[str, typer.Option(help="auto, onnx, litert, tensorflow or keras.")] = "auto",
+    top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
+    as_json: Json = False,
+) -> None:
+    """Name what is in each picture, the likeliest classes first."""
+    import numpy as np
+
+    from striate.artifact import load
+    from striate.errors import DataError
+    from striate.preprocess import pixels
+    from striate.runtime import ENGINES, open_engine, usable
+
+    loaded = load(artifact)
+    heavy = engine in ("keras", "tensorflow") or not any(ENGINES[n].light for n in usable(loaded))
+    if heavy:
+        load_tensorflow()
+    with quiet_libraries():
+        opened = open_engine(loaded, engine)
+    failed = 0
+    answers = []
+    for path in images:
+        try:
+            tensor = pixels(path, loaded.preprocess)
+        except DataError as error:
+            note(f"striate: {error}")
+            failed += 1
+            continue
+        scores = opened.predict(tensor[np.newaxis])[0]
+        order = np.argsort(-scores, kind="stable")[:top]
+        best = [
+            {"index": int(i), "label": loaded.labels[i], "score": float(scores[i])} for i in order
+        ]
+        answers.append({"path": str(path), "engine": opened.name, "top": best})
+    if as_json:
+        emit(answers)
+    else:
+        _print(answers, opened.kernel)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _print(answers: list[dict], kernel: str) -> None:
+    for answer in answers:
+        print(answer["path"])
+        for row in answer["top"]:
+            print(f"  {row['score']:7.2%}  {row['label']}")
+    if answers:
+        note(f"answered by {kernel}")

@@ -1,0 +1,164 @@
+"""The artifact: whole or not there, and what is damaged is named in one line."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from making import tiny_artifact
+from striate.artifact import MANIFEST, add_form, drift_baseline, load, versions, write_version
+from striate.errors import ArtifactError, UsageError
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return tiny_artifact(tmp_path / "mine")
+
+
+def test_a_written_version_loads_with_everything_it_was_given(artifact):
+    loaded = load(artifact.path)
+    assert (loaded.name, loaded.version) == ("mine", 1)
+    assert loaded.labels == ["class 0", "class 1", "class 2", "class 3"]
+    assert loaded.spec.name == "lenet5"
+    assert (loaded.path / "assets" / "labels.txt").read_text().splitlines() == loaded.labels
+    loaded.check()
+
+
+def test_the_goldens_are_what_the_loaded_model_answers(artifact):
+    images, scores = artifact.goldens()
+    answered = load(artifact.path).predict(images)
+    assert np.abs(answered - scores).max() < 1e-6
+    assert np.allclose(answered.sum(axis=1), 1, atol=1e-5)
+
+
+def test_versions_count_up_and_the_newest_answers_for_the_name(tmp_path):
+    first, second = tiny_artifact(tmp_path / "mine"), tiny_artifact(tmp_path / "mine")
+    assert (first.version, second.version) == (1, 2)
+    assert load(tmp_path / "mine").version == 2
+    assert versions(tmp_path / "mine") == [1, 2]
+
+
+def test_temperature_softens_the_scores(tmp_path, artifact):
+    images, scores = artifact.goldens()
+    warm = write_version(
+        tmp_path / "warm",
+        model=artifact.model,
+        labels=artifact.labels,
+        goldens=images,
+        preprocess=artifact.preprocess,
+        model_name="lenet5",
+        temperature=4.0,
+    )
+    softened = warm.goldens()[1]
+    assert (softened.max(axis=1) < scores.max(axis=1)).all()
+    assert (softened.argmax(axis=1) == scores.argmax(axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "complaint"),
+    [
+        (lambda p: (p / "model.keras").write_bytes(b"half"), "got 4 bytes; the version is incompl"),
+        (lambda p: (p / "model.keras").unlink(), "got no file; the version is incomplete"),
+        (lambda p: (p / MANIFEST).unlink(), "expected striate.json"),
+        (lambda p: (p / MANIFEST).write_text("{"), "expected a striate manifest"),
+        (lambda p: (p / MANIFEST).write_text('{"schema": 99}'), "expected schema 1, got 99"),
+        (lambda p: (p / MANIFEST).write_text('{"schema": 1}'), "expected a complete manifest"),
+    ],
+)
+def test_a_truncated_artifact_is_one_clear_line(artifact, damage, complaint):
+    damage(artifact.path)
+    with pytest.raises(ArtifactError, match=complaint) as caught:
+        _ = load(artifact.path).model
+    assert "\n" not in str(caught.value)
+
+
+def test_check_finds_a_changed_byte(artifact):
+    labels = artifact.path / "assets" / "labels.txt"
+    labels.write_text(labels.read_text().replace("class 0", "class X"))
+    with pytest.raises(ArtifactError, match=r"labels.txt: its contents changed"):
+        load(artifact.path).check()
+
+
+def test_what_is_no_artifact_is_refused(tmp_path):
+    with pytest.raises(ArtifactError, match="got nothing there"):
+        load(tmp_path / "nowhere")
+    with pytest.raises(ArtifactError, match="version directories"):
+        load(tmp_path)
+
+
+def test_labels_and_preprocess_must_fit_the_net(tmp_path, artifact):
+    images, _ = artifact.goldens()
+    given = {"model": artifact.model, "goldens": images, "model_name": "lenet5"}
+    with pytest.raises(UsageError, match="expected 4 labels, got 1"):
+        write_version(tmp_path / "x", labels=["a"], preprocess=artifact.preprocess, **given)
+    wide = dataclasses.replace(artifact.preprocess, width=64)
+    with pytest.raises(UsageError, match="expected a preprocess of shape"):
+        write_version(tmp_path / "x", labels=artifact.labels, preprocess=wide, **given)
+    assert versions(tmp_path / "x") == []
+
+
+def test_a_form_whose_check_fails_leaves_no_trace(artifact):
+    before = sorted(p.name for p in artifact.path.rglob("*"))
+
+    def refuse(staged):
+        assert (staged / "model.bin").exists()
+        raise ArtifactError("no")
+
+    with pytest.raises(ArtifactError, match="no"):
+        add_form(artifact, "binary", lambda d: (d / "model.bin").write_bytes(b"1"), refuse)
+    assert sorted(p.name for p in artifact.path.rglob("*")) == before
+    assert [p.name for p in artifact.path.parent.iterdir()] == ["1"]
+
+
+def test_a_form_is_replaced_whole(artifact):
+    def write(*names):
+        return lambda d: [(d / name).write_bytes(name.encode()) for name in names]
+
+    artifact = add_form(artifact, "binary", write("a.bin", "b.bin"), lambda d: {"n": 1})
+    artifact = add_form(artifact, "binary", write("a.bin"), lambda d: {"n": 2})
+    assert artifact.manifest.forms["binary"] == {"n": 2, "files": ["a.bin"]}
+    assert not (artifact.path / "b.bin").exists()
+    artifact.check()
+
+
+def test_a_kill_while_writing_leaves_no_half_version(tmp_path):
+    base = tmp_path / "mine"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path; from making import tiny_artifact\n"
+        "print('ready', flush=True)\n"
+        "while True: tiny_artifact(Path(sys.argv[2]))\n"
+    )
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, os.path.dirname(__file__), str(base)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert child.stdout.readline() == "ready\n"
+    deadline = time.monotonic() + 120
+    while len(versions(base)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert len(versions(base)) >= 2
+    for version in versions(base):
+        load(base / str(version)).check()
+
+
+def test_the_drift_baseline_describes_pictures_and_answers():
+    images = np.zeros((4, 2, 2, 1), np.uint8)
+    images[2:] = 100
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]], np.float32)
+    baseline = drift_baseline(images, scores)
+    assert baseline["brightness"]["mean"] == 50
+    assert baseline["contrast"]["mean"] == 0
+    assert baseline["class_prior"] == [0.5, 0.5]
+    assert baseline["confidence"]["mean"] == pytest.approx(0.75)
+    json.dumps(baseline)

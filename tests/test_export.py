@@ -1,0 +1,182 @@
+"""Every exported form of every family gives Keras' answers, and a broken one is caught."""
+
+import numpy as np
+import pytest
+
+from making import PHOTOS, tiny_artifact
+from striate.artifact import load
+from striate.errors import ArtifactError, DisagreementError, EngineError, UsageError
+from striate.export import FORMS, export, verify
+from striate.preprocess import pixels, preset
+from striate.runtime import FLOAT_TOLERANCE, fastest_engine, installed, open_engine, usable
+
+# One net of every structure in the registry, small enough to export in seconds.
+FAMILIES = {
+    "lenet5": (32, 32, 1),
+    "alexnet_single": (63, 63, 3),
+    "vgg16": (32, 32, 3),
+    "vgg11_bn": (32, 32, 3),
+    "resnet18": (33, 33, 3),
+    "resnet50": (33, 33, 3),
+    "resnet20_cifar": (32, 32, 3),
+    "squeezenet1_0": (47, 47, 3),
+    "squeezenet1_1": (47, 47, 3),
+    "mobilenet_v1_025": (33, 33, 3),
+    "mobilenet_v2_035": (33, 33, 3),
+}
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    artifact = tiny_artifact(
+        tmp_path_factory.mktemp("models") / "mine",
+        name="squeezenet1_1",
+        shape=(64, 64, 3),
+    )
+    return export(artifact)
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_agrees_in_every_form(tmp_path, name):
+    artifact = tiny_artifact(tmp_path / name, name=name, shape=FAMILIES[name])
+    artifact, rows = export(artifact)
+    assert [row.form for row in rows] == list(FORMS)
+    assert max(row.max_abs_diff for row in rows) <= FLOAT_TOLERANCE
+    assert {row.top1_agreement for row in rows} == {1.0}
+    assert set(artifact.manifest.forms) == {"keras", *FORMS}
+    artifact.check()
+
+
+def test_every_engine_answers_the_goldens(exported):
+    artifact, _ = exported
+    images, scores = artifact.goldens()
+    for name in installed():
+        engine = open_engine(artifact, name, threads=1)
+        assert engine.name == name
+        assert name in ("keras", "tensorflow") or "fp32" in engine.kernel
+        assert np.abs(engine.predict(images) - scores).max() <= FLOAT_TOLERANCE
+        assert np.abs(engine.predict(images[:1]) - scores[:1]).max() <= FLOAT_TOLERANCE
+
+
+def test_auto_takes_a_quick_engine_that_agrees(exported):
+    artifact, _ = exported
+    assert usable(artifact) == ["onnx", "litert", "tensorflow", "keras"]
+    assert fastest_engine(artifact).name in ("onnx", "litert")
+
+
+def test_an_unknown_engine_or_form_offers_the_nearest(exported):
+    artifact, _ = exported
+    with pytest.raises(UsageError, match="Did you mean 'onnx'"):
+        open_engine(artifact, "onx")
+    with pytest.raises(UsageError, match="Did you mean 'saved_model'"):
+        export(artifact, ["savedmodel"])
+
+
+def test_an_engine_without_its_form_says_which_forms_there_are(tmp_path):
+    artifact = tiny_artifact(tmp_path / "bare")
+    with pytest.raises(ArtifactError, match=r"has no model.onnx; it holds the forms keras"):
+        open_engine(artifact, "onnx")
+
+
+def test_a_changed_file_is_caught(tmp_path):
+    artifact, _ = export(tiny_artifact(tmp_path / "mine"), ["onnx"])
+    path = artifact.path / "model.onnx"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(ArtifactError, match=r"model.onnx: its contents changed"):
+        verify(load(artifact.path))
+
+
+def test_a_form_that_answers_differently_is_never_kept(tmp_path, monkeypatch):
+    artifact = tiny_artifact(tmp_path / "mine")
+    other = tiny_artifact(tmp_path / "other", seed=1)
+    from striate.export import onnx
+
+    honest = onnx.write
+    monkeypatch.setattr(onnx, "write", lambda _, directory: honest(other, directory))
+    with pytest.raises(DisagreementError, match="onnx disagrees with Keras"):
+        export(artifact, ["onnx"])
+    assert set(load(artifact.path).manifest.forms) == {"keras"}
+    assert not (artifact.path / "model.onnx").exists()
+
+
+def test_a_form_that_its_runtime_cannot_load_is_never_kept(tmp_path, monkeypatch):
+    artifact = tiny_artifact(tmp_path / "mine")
+    from striate.export import litert
+
+    monkeypatch.setattr(litert, "write", lambda _, d: (d / "model.tflite").write_bytes(b"broken"))
+    with pytest.raises(EngineError, match="litert engine refuses it"):
+        export(artifact, ["litert"])
+    assert not (artifact.path / "model.tflite").exists()
+
+
+def test_the_saved_model_has_every_signature_of_the_contract(exported):
+    import tensorflow as tf
+
+    artifact, _ = exported
+    signatures = tf.saved_model.load(str(artifact.path)).signatures
+    pictures = [path.read_bytes() for path in sorted(PHOTOS.glob("*.jpg"))]
+    expected = artifact.predict(pictures)
+
+    answer = signatures["bytes"](image_bytes=tf.constant(pictures))
+    assert np.abs(answer["scores"].numpy() - expected).max() <= FLOAT_TOLERANCE
+    assert [c.decode() for c in answer["classes"].numpy()[0]] == artifact.labels
+
+    examples = [
+        tf.train.Example(
+            features=tf.train.Features(
+                feature={
+                    "image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
+                }
+            )
+        ).SerializeToString()
+        for data in pictures
+    ]
+    classified = signatures["classify"](inputs=tf.constant(examples))
+    assert np.abs(classified["scores"].numpy() - expected).max() <= FLOAT_TOLERANCE
+
+
+def test_the_warm_up_request_is_one_that_the_server_would_accept(exported):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    artifact, _ = exported
+    path = artifact.path / "assets.extra" / "tf_serving_warmup_requests"
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
+    log = prediction_log_pb2.PredictionLog.FromString(records[0])
+    request = log.predict_log.request
+    assert request.model_spec.signature_name == "serving_default"
+    assert tf.make_ndarray(request.inputs["image"]).shape == (1, 64, 64, 3)
+
+
+@pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_graph_decodes_to_the_same_pixels_bit_for_bit(tmp_path, fit, interpolation, channels):
+    import tensorflow as tf
+    from PIL import Image
+
+    from striate.export.decode import pixels_function
+
+    rng = np.random.default_rng(0)
+    shapes = [(1, 1, 3), (7, 90, 3), (400, 90, 3), (128, 128, 4), (300, 200, 3)]
+    for i, shape in enumerate(shapes):
+        picture = rng.integers(0, 256, shape, dtype=np.uint8)
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    sources = [p.read_bytes() for p in [*sorted(tmp_path.glob("*.png")), *PHOTOS.glob("*.jpg")]]
+    for size in ((33, 70), (224, 224)):
+        crop = 1.0 if fit == "pad" else 0.875
+        spec = preset("unit", *size, channels, fit=fit, interpolation=interpolation, crop=crop)
+        in_graph = tf.function(pixels_function(spec))(tf.constant(sources)).numpy()
+        on_host = np.stack([pixels(data, spec) for data in sources])
+        assert (in_graph == on_host).all()
+
+
+def test_export_needs_the_tensorflow_backend_and_says_so(tmp_path, monkeypatch):
+    import keras
+
+    artifact = tiny_artifact(tmp_path / "mine")
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    with pytest.raises(EngineError, match="KERAS_BACKEND=tensorflow"):
+        export(artifact)

@@ -1,0 +1,168 @@
+"""Image -> tensor: a picture arrives as the same pixels everywhere, or as one clear line."""
+
+import io
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from striate.errors import DataError, UsageError
+from striate.preprocess import Preprocess, decode, pixels, preset, source_box
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def gradient(height: int, width: int) -> np.ndarray:
+    rows, columns = np.mgrid[:height, :width]
+    return np.stack([rows * 255 // height, columns * 255 // width, rows * 0 + 40], -1).astype(
+        "uint8"
+    )
+
+
+def test_a_spec_survives_json_and_names_an_unknown_key():
+    spec = preset("caffe", 227, 227, crop=0.875)
+    assert Preprocess.from_dict(spec.to_dict()) == spec
+    with pytest.raises(UsageError, match=r"no key 'crops'. Did you mean 'crop'"):
+        Preprocess.from_dict({**spec.to_dict(), "crops": 1})
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"channels": 2}, "channels 1"),
+        ({"crop": 0.0}, "0 < crop"),
+        ({"fit": "squash"}, "fit crop, stretch or pad"),
+        ({"mean": (0.0,)}, "3 means"),
+        ({"height": 0}, "at least 1"),
+        ({"fit": "pad", "crop": 0.5}, "crop 1 where fit is pad"),
+    ],
+)
+def test_an_impossible_spec_is_refused(change, complaint):
+    with pytest.raises(UsageError, match=complaint):
+        Preprocess(**{"height": 8, "width": 8, **change})
+
+
+def test_unknown_preset_offers_the_nearest():
+    with pytest.raises(UsageError, match="Did you mean 'torch'"):
+        preset("torsh", 8, 8)
+
+
+def test_palette_grey_alpha_cmyk_and_16_bit_pictures_become_8_bit_rgb():
+    rgb = Image.fromarray(gradient(20, 30))
+    assert (decode(encoded(rgb)) == gradient(20, 30)).all()
+    assert decode(encoded(rgb.quantize(16))).shape == (20, 30, 3)
+    assert (decode(encoded(rgb.convert("L")))[..., 0] == np.asarray(rgb.convert("L"))).all()
+    cmyk = decode(encoded(rgb.convert("CMYK"), "JPEG", quality=95))
+    assert np.abs(cmyk.astype(int) - gradient(20, 30)).mean() < 12
+    deep = Image.fromarray((gradient(20, 30)[..., 0].astype(np.uint16) << 8) + 255)
+    assert (decode(encoded(deep))[..., 1] == gradient(20, 30)[..., 0]).all()
+
+
+def test_transparent_pixels_show_the_background():
+    clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
+    assert (decode(encoded(clear)) == 255).all()
+    assert (decode(encoded(clear), background=7) == 7).all()
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera lay on its right side
+    upright = decode(encoded(Image.fromarray(gradient(20, 30)), "JPEG", exif=exif))
+    assert upright.shape == (30, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("data", "complaint"),
+    [
+        (b"", "an empty file"),
+        (b"once upon a time", "something else"),
+        (encoded(Image.fromarray(gradient(64, 64)), "JPEG")[:500], "a damaged one"),
+    ],
+)
+def test_what_is_not_a_picture_is_named_in_one_line(tmp_path, data, complaint):
+    path = tmp_path / "holiday.png"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=f"holiday.png: .*{complaint}") as caught:
+        decode(path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_and_a_decompression_bomb_are_refused(tmp_path):
+    with pytest.raises(DataError, match=r"nowhere.png: cannot be read"):
+        decode(tmp_path / "nowhere.png")
+    bomb = Image.new("1", (20_000, 20_000))
+    with pytest.raises(DataError, match="expected at most 100,000,000"):
+        decode(encoded(bomb))
+
+
+def test_pixels_of_the_net_s_own_size_are_untouched():
+    spec = preset("unit", 20, 30)
+    assert (pixels(encoded(Image.fromarray(gradient(20, 30))), spec) == gradient(20, 30)).all()
+    assert pixels(gradient(20, 30), spec) is not None
+
+
+def test_bytes_path_and_array_give_the_same_pixels(tmp_path):
+    spec = preset("torch", 24, 24, crop=0.875)
+    data = encoded(Image.fromarray(gradient(50, 70)), "JPEG")
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    assert (pixels(data, spec) == pixels(path, spec)).all()
+    assert (pixels(data, spec) == pixels(decode(data), spec)).all()
+
+
+def test_crop_keeps_the_centre_stretch_the_whole_pad_the_shape():
+    picture = np.zeros((10, 30, 3), np.uint8)
+    picture[:, 10:20] = 200
+    assert (pixels(picture, preset("unit", 10, 10)) == 200).all()
+    stretched = pixels(picture, preset("unit", 10, 10, fit="stretch"))
+    assert stretched[:, 0].max() == 0
+    padded = pixels(picture, preset("unit", 30, 30, fit="pad", background=9))
+    assert (padded[0] == 9).all()
+    assert (padded[15, 15] == 200).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(1, 400),
+    height=st.integers(1, 400),
+    size=st.tuples(st.integers(1, 64), st.integers(1, 64)),
+    fit=st.sampled_from(["crop", "stretch", "pad"]),
+    channels=st.sampled_from([1, 3]),
+)
+def test_any_picture_fits_any_net(width, height, size, fit, channels):
+    spec = preset("unit", *size, channels, fit=fit)
+    left, top, right, bottom = source_box(width, height, spec)
+    assert 0 <= left < right <= width
+    assert 0 <= top < bottom <= height
+    picture = np.full((height, width, 3), 77, np.uint8)
+    out = pixels(picture, spec)
+    assert out.shape == (*size, channels)
+    assert out.dtype == np.uint8
+
+
+def test_an_array_of_the_wrong_kind_is_refused():
+    with pytest.raises(DataError, match=r"got float64 \[4, 4, 3\]"):
+        pixels(np.zeros((4, 4, 3)), preset("unit", 4, 4))
+    with pytest.raises(DataError, match=r"got uint8 \[2, 4, 4, 3\]"):
+        pixels(np.zeros((2, 4, 4, 3), np.uint8), preset("unit", 4, 4))
+
+
+@pytest.mark.parametrize("name", ["caffe", "tf", "torch", "unit"])
+def test_the_normalising_layer_is_keras_applications_preprocessing(name):
+    import keras
+
+    levels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
+    ours = np.asarray(preset(name, 5, 5).layer()(levels))
+    if name == "unit":
+        theirs = levels / 255
+    else:
+        theirs = keras.applications.imagenet_utils.preprocess_input(
+            levels.astype("float32"), mode=name
+        )
+    assert np.abs(ours - theirs).max() < 1e-4

@@ -1,0 +1,306 @@
+"""The one training loop: phases of epochs of steps, with a checkpoint that any kill survives.
+
+Keras' `fit` takes the steps, a stretch of at most `STRETCH` at a time, so that gradients, jit,
+mixed precision and devices are Keras' own on every backend; what happens between stretches is read
+here from top to bottom. A stretch begins at (epoch, step), and the pictures of a step depend on
+(seed, epoch, step) alone: continuing from a checkpoint is the same computation, bit for bit.
+"""
+
+import itertools
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from striate.data.pipeline import Examples, epoch_order, steps_per_epoch
+from striate.errors import StriateError, UsageError
+from striate.lazy import keras
+from striate.preprocess import Preprocess
+from striate.registry import ModelSpec
+from striate.train import metrics, probe
+from striate.train.augment import augmentation
+from striate.train.checkpoint import NoStore, State, Store, assign
+from striate.train.optimize import cross_entropy, make_optimizer
+from striate.train.progress import Watcher, row_line
+from striate.train.recipe import Recipe
+from striate.train.strategies import Phase, freeze, linear_head
+from striate.train.tensorboard import Logs
+
+STRETCH = 250  # steps between looks at the loss, and between checkpoints within an epoch
+
+
+class Run:
+    """One net on its way through the phases of a recipe.
+
+    net: float pixels -> logits; train, val: uint8 pixels; store: where checkpoints go.
+    """
+
+    def __init__(
+        self,
+        net: Any,
+        spec: ModelSpec,
+        recipe: Recipe,
+        train: Examples,
+        val: Examples | None,
+        *,
+        store: Store | NoStore,
+        watch: Watcher,
+        logs: Logs,
+    ) -> None:
+        self.net, self.spec, self.recipe = net, spec, recipe
+        self.train, self.val = train, val
+        self.store, self.watch, self.logs = store, watch, logs
+        self.state = State()
+        if val is None and (recipe.early_stopping.patience or recipe.early_stopping.restore_best):
+            raise UsageError("early_stopping needs validation pictures; set data.validation")
+
+    def through(self, phases: list[Phase]) -> list[dict[str, Any]]:
+        """Go through all the phases from where the store says; returns the history, a row an epoch.
+
+        Raises `StriateError` when the loss is no longer a number.
+        """
+        self.state, arrays = self.store.load()
+        if arrays:
+            self.watch.say(f"resuming {_where(self.state, phases)}")
+        if "net" in arrays:
+            assign(self.net.variables, arrays["net"])
+        while self.state.phase < len(phases):
+            phase = phases[self.state.phase]
+            freeze(self.net, phase)
+            if phase.kind == "probe":
+                self._probe(phase)
+            else:
+                self._fit(phase, arrays)
+            self.state.next_phase()
+            self.store.save(self.state, {"net": self.net.variables})
+            arrays = {}
+        return self.state.history
+
+    # === Phases ===
+
+    def _probe(self, phase: Phase) -> None:
+        """Solve for the classifier on the features of the frozen body."""
+        started = time.monotonic()
+        recipe = self.recipe
+        head = linear_head(self.net, self.spec)
+        features, labels = self._features()
+        kernel, bias = probe.solve(
+            features,
+            labels,
+            head.kernel.shape[-1],
+            l2=recipe.probe.l2,
+            label_smoothing=recipe.label_smoothing,
+        )
+        assign([head.kernel, head.bias], [kernel, bias])
+        logits = features @ kernel + bias
+        row = {
+            "phase": phase.name,
+            "loss": metrics.cross_entropy(logits, labels),
+            "accuracy": metrics.accuracy(logits, labels),
+        }
+        row |= self._validate(prediction_graph(self.net, self.train.preprocess))
+        self._record({**row, "seconds": round(time.monotonic() - started, 3)}, phase)
+
+    def _features(self) -> tuple[np.ndarray, np.ndarray]:
+        """(float32 [n, d], int [n]) of the training pictures and the copies that a recipe wants."""
+        recipe, train = self.recipe, self.train
+        body = keras.Model(self.net.input, self.net.get_layer(self.spec.features).output)
+        graph = prediction_graph(body, train.preprocess)
+        layers = augmentation(recipe.augment, recipe.seed)
+        copies = 1 + recipe.probe.mirror + (recipe.probe.copies if layers else 0)
+        batches = -(-len(train) // recipe.batch_size)
+        watched = self.watch.steps(range(copies * batches), copies * batches, "features")
+        features, labels = [], []
+        for copy in range(copies):
+            for images, batch_labels in train.batches(recipe.batch_size):
+                next(watched)
+                if copy == 1 and recipe.probe.mirror:
+                    images = images[:, :, ::-1]
+                elif copy > 0:
+                    images = _augmented(images, layers)
+                features.append(_predict(graph, images, recipe.batch_size))
+                labels.append(batch_labels)
+        next(watched, None)
+        return np.concatenate(features), np.concatenate(labels)
+
+    def _fit(self, phase: Phase, arrays: dict[str, list[np.ndarray]]) -> None:
+        """Follow the gradient for a phase's epochs, from where a checkpoint left it."""
+        recipe, state = self.recipe, self.state
+        steps = steps_per_epoch(len(self.train), recipe.batch_size)
+        trainer = training_graph(self.net, recipe, self.train.preprocess)
+        if not trainer.trainable_variables:
+            raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
+        compile_graph(trainer, recipe, steps=steps, epochs=phase.epochs)
+        if "optimizer" in arrays:
+            assign(trainer.variables, arrays["trainer"])
+            assign(trainer.optimizer.variables, arrays["optimizer"])
+
+        while state.epoch < phase.epochs and not state.stopped:
+            started = time.monotonic()
+            for step, stop, batches in self._stretches(phase, steps):
+                losses = trainer.fit(
+                    batches, steps_per_epoch=stop - step, shuffle=False, verbose=0
+                ).history
+                self._add_stretch(losses, stop - step)
+                state.step = stop
+                if stop < steps:
+                    self._checkpoint(trainer, due=False)
+            self._end_epoch(phase, trainer, started)
+            self._checkpoint(trainer, due=state.epoch == phase.epochs or state.stopped)
+        if recipe.early_stopping.restore_best and state.best:
+            assign(self.net.weights, self.store.load_best(state.best["epoch"]))
+
+    def _stretches(self, phase: Phase, steps: int) -> Iterator[tuple[int, int, Iterator]]:
+        """(step, stop, batches) of what is left of the epoch."""
+        recipe, state = self.recipe, self.state
+        first = state.step
+        order = epoch_order(
+            len(self.train), recipe.batch_size, seed=recipe.seed, epoch=state.epoch, start=first
+        )
+        what = f"{phase.name}  epoch {state.epoch + 1}/{phase.epochs}"
+        stream = self.watch.steps(self.train.stream(order), steps, what, done=first)
+        for step in range(first, steps, STRETCH):
+            stop = min(step + STRETCH, steps)
+            yield step, stop, (batch for batch in itertools.islice(stream, stop - step))
+        next(stream, None)  # let the stream see its end
+
+    def _add_stretch(self, losses: dict[str, list[float]], steps: int) -> None:
+        """Fold a stretch into the means of its epoch."""
+        partial = self.state.partial
+        before = partial.get("steps", 0)
+        for name in ("loss", "accuracy"):
+            value = float(losses[name][0])
+            if not math.isfinite(value):
+                self._diverged(name, value)
+            total = partial.get(name, 0.0) * before + value * steps
+            partial[name] = total / (before + steps)
+        partial["steps"] = before + steps
+
+    def _diverged(self, name: str, value: float) -> None:
+        recipe = self.recipe
+        raise StriateError(
+            f"training diverged: the {name} became {value} in epoch {self.state.epoch + 1}; "
+            f"lower optimizer.learning_rate (now {recipe.optimizer.learning_rate:g}), "
+            "lengthen schedule.warmup or set optimizer.clip_norm=1"
+        )
+
+    def _end_epoch(self, phase: Phase, trainer: Any, started: float) -> None:
+        """Validate, note the row, and decide whether this was the best epoch or the last."""
+        state, stopping = self.state, self.recipe.early_stopping
+        row = {
+            "phase": phase.name,
+            "epoch": state.epoch + 1,
+            "loss": state.partial["loss"],
+            "accuracy": state.partial["accuracy"],
+            "learning_rate": float(trainer.optimizer.learning_rate),
+            **self._validate(trainer),
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        self._record(row, phase)
+        state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
+        if stopping.monitor not in row:
+            return
+        sign = -1 if stopping.monitor == "val_accuracy" else 1
+        value = row[stopping.monitor]
+        if state.best is None or sign * value < sign * state.best["value"]:
+            state.best, state.stale = {"epoch": state.epoch, "value": value}, 0
+            if stopping.restore_best:
+                self.store.save_best(state.epoch, self.net.weights)
+        else:
+            state.stale += 1
+        state.stopped = stopping.patience is not None and state.stale >= stopping.patience
+        if state.stopped:
+            self.watch.say(f"no better {stopping.monitor} for {state.stale} epochs: stopping")
+
+    def _validate(self, graph: Any) -> dict[str, float]:
+        if self.val is None:
+            return {}
+        logits = logits_of(graph, self.val, self.recipe.batch_size)
+        return {
+            "val_loss": metrics.cross_entropy(logits, self.val.labels),
+            "val_accuracy": metrics.accuracy(logits, self.val.labels),
+        }
+
+    def _record(self, row: dict[str, Any], phase: Phase) -> None:
+        self.state.history.append(row)
+        self.store.log(row)
+        self.logs.add(row, len(self.state.history))
+        self.watch.say(row_line(row, phase.epochs))
+
+    def _checkpoint(self, trainer: Any, *, due: bool) -> None:
+        groups = {"trainer": trainer.variables, "optimizer": trainer.optimizer.variables}
+        self.store.save(self.state, groups, due=due)
+
+
+# === Graphs ===
+
+
+def training_graph(net: Any, recipe: Recipe, preprocess: Preprocess) -> Any:
+    """uint8 pixels -> augmentation -> normalisation -> net: what is trained, and never saved."""
+    image = keras.Input(preprocess.shape, dtype="uint8", name="image")
+    x = image
+    for layer in augmentation(recipe.augment, recipe.seed):
+        x = layer(x)
+    return keras.Model(image, net(preprocess.layer()(x)), name="trainer")
+
+
+def prediction_graph(net: Any, preprocess: Preprocess) -> Any:
+    """uint8 pixels -> normalisation -> net, for predictions."""
+    image = keras.Input(preprocess.shape, dtype="uint8", name="image")
+    graph = keras.Model(image, net(preprocess.layer()(image)), name="predictor")
+    graph.compile(jit_compile=jit())
+    return graph
+
+
+def compile_graph(trainer: Any, recipe: Recipe, *, steps: int, epochs: int) -> None:
+    """Give a training graph its loss and optimiser, and make the optimiser's variables."""
+    variables = trainer.trainable_variables
+    trainer.compile(
+        optimizer=make_optimizer(recipe, variables, steps=steps, epochs=epochs),
+        loss=cross_entropy(recipe.label_smoothing),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=jit(),
+    )
+    trainer.optimizer.build(variables)
+
+
+def jit() -> bool | str:
+    """Whether Keras should compile with XLA: it makes TensorFlow on a CPU many times slower."""
+    if keras.backend.backend() != "tensorflow":
+        return "auto"
+    import tensorflow as tf
+
+    return "auto" if tf.config.list_physical_devices("GPU") else False
+
+
+def logits_of(graph: Any, examples: Examples, batch_size: int) -> np.ndarray:
+    """float32 logits [N, classes] of all examples, in inference mode."""
+    batch_size = min(batch_size, len(examples))
+    batches = examples.batches(batch_size)
+    return np.concatenate([_predict(graph, images, batch_size) for images, _ in batches])
+
+
+def _predict(graph: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """One batch, filled up to full size: a compiled backend compiles once for each size."""
+    n = len(images)
+    if n < batch_size:
+        images = np.concatenate([images, np.repeat(images[-1:], batch_size - n, axis=0)])
+    return np.asarray(graph.predict_on_batch(images))[:n].astype(np.float32)
+
+
+def _augmented(images: np.ndarray, layers: list[Any]) -> np.ndarray:
+    """One random version of each picture, uint8 again."""
+    x = keras.ops.cast(images, "float32")
+    for layer in layers:
+        x = layer(x, training=True)
+    changed = np.asarray(keras.ops.convert_to_numpy(x))
+    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+
+
+def _where(state: State, phases: list[Phase]) -> str:
+    if state.phase >= len(phases):
+        return "after the last epoch"
+    step = f", step {state.step}" if state.step else ""
+    return f"in phase {phases[state.phase].name}, after epoch {state.epoch}{step}"

@@ -1,0 +1,83 @@
+"""What a person sees while a run is under way, on stderr: a bar on a terminal, lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
+EVERY = 10.0  # seconds between lines about one long epoch where there is no terminal
+
+
+class Watcher(Protocol):
+    """Told about a run as it goes."""
+
+    def say(self, line: str) -> None:
+        """Something worth a line."""
+
+    def steps(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+        """Pass items on while counting them; `done` of `total` are already behind."""
+
+
+class Silent:
+    """Says nothing."""
+
+    def say(self, line: str) -> None:
+        pass
+
+    def steps(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+        yield from items
+
+
+class Lines:
+    """Plain lines, for files and pipes."""
+
+    def say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+    def steps(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+        last = time.monotonic()
+        for i, item in enumerate(items, start=done + 1):
+            yield item
+            if time.monotonic() - last > EVERY:
+                last = time.monotonic()
+                self.say(f"{what}: {i} of {total}")
+
+
+class Bar:
+    """A bar that the next line replaces."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._console = Console(stderr=True, highlight=False)
+
+    def say(self, line: str) -> None:
+        self._console.print(line, markup=False, soft_wrap=True)
+
+    def steps(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            task = progress.add_task(what, total=total, completed=done)
+            for item in items:
+                yield item
+                progress.advance(task)
+
+
+def watcher(progress: bool) -> Watcher:
+    """What suits stderr as it is; silence where progress is not wanted."""
+    if not progress:
+        return Silent()
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def row_line(row: dict[str, Any], epochs: int) -> str:
+    """An epoch's row of `metrics.jsonl` as a line for a person."""
+    parts = [f"{row['phase']}"]
+    if row.get("epoch"):
+        parts.append(f"epoch {row['epoch']}/{epochs}")
+    names = ("loss", "accuracy", "val_loss", "val_accuracy")
+    parts += [f"{name} {row[name]:.4f}" for name in names if name in row]
+    return "  ".join([*parts, f"{row['seconds']:.1f} s"])

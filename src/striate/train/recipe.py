@@ -1,0 +1,348 @@
+"""One run of training, described: what a YAML file, a Python object and `--set a.b=c` all become.
+
+A recipe knows no Keras, so that a mistake in it is answered at once. Unknown keys are errors that
+offer the nearest one; every value has a type and a range.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from striate.errors import UsageError, did_you_mean
+
+SHIPPED = Path(__file__).parents[1] / "recipes"
+
+Share = Annotated[float, Field(ge=0, lt=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+Side = Annotated[int, Field(ge=1)]
+
+
+class Group(BaseModel):
+    """A part of a recipe; it has no keys but its own, and does not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Model(Group):
+    """The net and where its weights begin.
+
+    name: in the registry. weights: None (fresh), "imagenet", a file, or an artifact's directory.
+    options: of the net's family. size: the input's side in pixels, or [height, width]; None for
+    what the weights were trained at, or else the paper's. channels: 1 or 3; None for the net's own.
+    """
+
+    name: str
+    weights: str | None = None
+    options: dict[str, Any] = {}
+    size: Side | tuple[Side, Side] | None = None
+    channels: Literal[1, 3] | None = None
+
+
+class Data(Group):
+    """The pictures.
+
+    source: what `striate.data.load` reads. validation: the share held out where the source gives
+    no validation split. strict: an unreadable picture is an error. cache_gb: decoded pictures are
+    kept in memory up to this many GiB.
+    """
+
+    source: str | None = None
+    validation: Share = 0.2
+    strict: bool = False
+    cache_gb: NotNegative = 2.0
+
+
+class Preprocessing(Group):
+    """How a picture becomes the net's input; None keeps what the weights were trained with.
+
+    normalise: caffe, tf, torch, unit, or `data` for the mean and spread of the training pictures.
+    fit, crop, interpolation: as in `striate.preprocess.Preprocess`.
+    """
+
+    normalise: Literal["caffe", "tf", "torch", "unit", "data"] | None = None
+    fit: Literal["crop", "stretch", "pad"] | None = None
+    crop: Annotated[float, Field(gt=0, le=1)] | None = None
+    interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None
+
+
+class Augment(Group):
+    """Random changes of the training pictures, drawn anew each time; 0 is none.
+
+    flip: the axis that a picture may be mirrored along. translate: by up to this share of the side;
+    zoom: in or out by up to this share; rotate: by up to so many degrees either way.
+    brightness: by up to this share of the range; contrast: by up to this factor either way.
+    erase: the chance that a rectangle of noise hides a part.
+    fill: what appears at the border when a picture moves.
+    """
+
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    translate: Share = 0.0
+    zoom: Share = 0.0
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    brightness: Share = 0.0
+    contrast: Share = 0.0
+    erase: Annotated[float, Field(ge=0, le=1)] = 0.0
+    fill: Literal["nearest", "reflect", "wrap", "constant"] = "nearest"
+
+
+class Optimizer(Group):
+    """What turns gradients into steps.
+
+    weight_decay: is multiplied by the learning rate and taken straight off the weights (decoupled:
+    Loshchilov and Hutter 2017, arXiv:1711.05101), from kernels only unless decay_all. With sgd and
+    momentum m, the L2 penalty of other libraries is 1 / (1 - m) times as strong.
+    momentum, nesterov: of sgd. clip_norm: the largest norm of the whole gradient, None for none.
+    """
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    learning_rate: Positive = 1e-3
+    weight_decay: NotNegative = 0.0
+    decay_all: bool = False
+    momentum: Share = 0.9
+    nesterov: bool = True
+    clip_norm: Positive | None = None
+
+
+class Schedule(Group):
+    """How the learning rate changes.
+
+    warmup: epochs over which it rises from 0. final: what `cosine` ends with, as a share of the
+    learning rate. steps: epochs after which `step` multiplies it by factor.
+    """
+
+    name: Literal["constant", "cosine", "step"] = "cosine"
+    warmup: NotNegative = 0.0
+    final: Annotated[float, Field(ge=0, le=1)] = 0.0
+    steps: tuple[Positive, ...] = ()
+    factor: Positive = 0.1
+
+
+class Strategy(Group):
+    """Which part of the net learns, and when; see `striate.train.strategies`.
+
+    name: full, linear_probe, or lp_ft (a linear probe first, then the rest with it).
+    unfreeze_from: the first layer or block that learns, by the beginning of its name
+    (`stage3_block2`); None for all. freeze_bn: batch normalisation keeps its statistics and
+    scales; None for: exactly when the weights are pretrained.
+    """
+
+    name: Literal["full", "linear_probe", "lp_ft"] = "full"
+    unfreeze_from: str | None = None
+    freeze_bn: bool | None = None
+
+
+class Probe(Group):
+    """The linear classifier on frozen features; see `striate.train.probe`.
+
+    l2: strength of the penalty on its weights, per picture. mirror: each picture and its mirror
+    image. copies: so many more copies of each, changed as `augment` says.
+    """
+
+    l2: Positive = 0.01
+    mirror: bool = False
+    copies: Annotated[int, Field(ge=0, le=100)] = 0
+
+
+class EarlyStopping(Group):
+    """Ending before the last epoch.
+
+    patience: epochs without a better `monitor` before the end, None for never.
+    restore_best: go back to the weights of the best epoch.
+    """
+
+    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    patience: Annotated[int, Field(ge=1)] | None = None
+    restore_best: bool = False
+
+
+class Recipe(Group):
+    """One run of training. Every key has its unit or range in the group that it belongs to.
+
+    epochs: passes over the training pictures. batch_size: pictures a step.
+    seed: of everything that is random. label_smoothing: the share of belief spread over all
+    classes. precision: what is computed in; weights are always float32. deterministic: the same
+    bits every time; None for: on a CPU. checkpoint_seconds: the least time between checkpoints.
+    """
+
+    model: Model
+    data: Data = Data()
+    preprocess: Preprocessing = Preprocessing()
+    augment: Augment = Augment()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    strategy: Strategy = Strategy()
+    probe: Probe = Probe()
+    early_stopping: EarlyStopping = EarlyStopping()
+    epochs: Annotated[int, Field(ge=0, le=100_000)] = 10
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    label_smoothing: Share = 0.0
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    deterministic: bool | None = None
+    checkpoint_seconds: NotNegative = 15.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as JSON holds it; `make_recipe` reads it back."""
+        return self.model_dump(mode="json")
+
+    def changed(self, **groups: Mapping[str, Any] | Any) -> "Recipe":
+        """A copy with other values; of a group, only the keys that are named change."""
+        return _validated(_merge(self.to_dict(), groups))
+
+
+Sets = Mapping[str, Any] | Iterable[str]
+
+
+def make_recipe(
+    base: Recipe | Mapping[str, Any] | str | os.PathLike | None = None, sets: Sets = ()
+) -> Recipe:
+    """A recipe from a base and changes to it.
+
+    base: a recipe, a dictionary of its groups, a YAML file, or the name of one that striate ships.
+    sets: `{"optimizer.learning_rate": 1e-3}` or `["optimizer.learning_rate=1e-3"]`; a group that
+    has a name may be given by it alone: `strategy=full`.
+
+    Raises `UsageError`, one line, for a file, key or value that does not fit.
+
+    >>> make_recipe({"model": "lenet5"}, ["epochs=3"]).epochs
+    3
+    """
+    values = _read(base)
+    for key, value in _pairs(sets):
+        values = _merge(values, _nested(key, value))
+    return _validated(values)
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with striate, by name."""
+    return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def _read(base: Any) -> dict[str, Any]:
+    if base is None:
+        return {}
+    if isinstance(base, Recipe):
+        return base.to_dict()
+    if isinstance(base, Mapping):
+        return _merge({}, base)
+    shipped = shipped_recipes()
+    path = shipped.get(os.fspath(base), Path(base))
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise UsageError(
+            f"{base}: expected a recipe file or one that striate ships ({', '.join(shipped)}), "
+            f"but {(error.strerror or str(error)).lower()}.{did_you_mean(str(base), shipped)}"
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f", line {where.line + 1}" if where else ""
+        raise UsageError(f"{base}{line}: expected YAML, got something else") from None
+    if not isinstance(values, dict):
+        raise UsageError(
+            f"{base}: expected a recipe (keys and values), got {type(values).__name__}"
+        )
+    return _merge({}, values)
+
+
+def _pairs(sets: Sets) -> list[tuple[str, Any]]:
+    if isinstance(sets, Mapping):
+        return list(sets.items())
+    pairs = []
+    for text in sets:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(
+                f"expected key=value, such as optimizer.learning_rate=1e-3, got {text!r}"
+            )
+        try:
+            pairs.append((key.strip(), yaml.safe_load(value)))
+        except yaml.YAMLError:
+            raise UsageError(f"expected a value after {key}=, got {value!r}") from None
+    return pairs
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """{"a": {"b": value}} from "a.b"."""
+    first, dot, rest = key.partition(".")
+    return {first: _nested(rest, value)} if dot else {first: value}
+
+
+def _merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Groups merge key by key; a group's name alone stands for the group."""
+    merged = dict(base)
+    for key, value in changes.items():
+        if key in _NAMED and isinstance(value, str):
+            value = {"name": value}
+        if isinstance(value, BaseModel):
+            value = value.model_dump(mode="json", exclude_unset=True)
+        if isinstance(value, Mapping) and isinstance(merged.get(key), Mapping):
+            value = _merge(merged[key], value)
+        merged[key] = value
+    return merged
+
+
+_NAMED = {
+    name
+    for name, field in Recipe.model_fields.items()
+    if isinstance(field.annotation, type)
+    and issubclass(field.annotation, Group)
+    and "name" in field.annotation.model_fields
+}
+
+
+def _validated(values: Mapping[str, Any]) -> Recipe:
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UsageError(_first_problem(error)) from None
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One line for the first thing that is wrong; a misspelt key explains a missing one."""
+    problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
+    problem = problems[0]
+    path = [
+        str(part) for part in problem["loc"] if part not in ("constrained-int", "tuple[int, int]")
+    ]
+    key = ".".join(path)
+    if problem["type"] == "extra_forbidden":
+        return f"recipe has no key {key!r}.{_nearest_key(path)}"
+    if problem["type"] == "missing":
+        return (
+            f"recipe needs {key!r}, such as {key}={'lenet5' if key.startswith('model') else '...'}"
+        )
+    should = problem["msg"].replace("Input should", "should").replace("Value error, ", "")
+    hint = ""
+    if problem["type"] == "literal_error":
+        hint = did_you_mean(
+            str(problem["input"]),
+            problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "),
+        )
+    return f"recipe: {key} {should}, got {problem['input']!r}.{hint}"
+
+
+def _nearest_key(path: list[str]) -> str:
+    """The key that was meant, in its group or, failing that, anywhere."""
+    group: type[BaseModel] = Recipe
+    for part in path[:-1]:
+        annotation = group.model_fields[part].annotation
+        group = annotation if isinstance(annotation, type) else Recipe
+    prefix = "".join(f"{part}." for part in path[:-1])
+    near = did_you_mean(path[-1], group.model_fields)
+    if near:
+        return near.replace("'", f"'{prefix}", 1) if prefix else near
+    everywhere = {
+        key: f"{name}.{key}"
+        for name, field in Recipe.model_fields.items()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Group)
+        for key in field.annotation.model_fields
+    }
+    if path[-1] in everywhere:
+        return f" Did you mean {everywhere[path[-1]]!r}?"
+    return f" Its keys: {', '.join(group.model_fields)}."

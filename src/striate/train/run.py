@@ -1,0 +1,357 @@
+"""A run from its recipe to its artifact: train, fine-tune, cross-validate."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from striate import __version__, artifact
+from striate.artifact import Artifact
+from striate.data import Dataset, Examples, load
+from striate.errors import DataError, UsageError
+from striate.lazy import keras
+from striate.preprocess import Preprocess
+from striate.train import build, metrics
+from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
+from striate.train.loop import Run, logits_of, prediction_graph
+from striate.train.progress import Watcher, watcher
+from striate.train.recipe import Recipe, Sets, make_recipe
+from striate.train.strategies import phases_of
+from striate.train.tensorboard import Logs, is_installed
+
+GOLDENS = 8
+BASELINE = 1000  # pictures that the drift baseline is measured on
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """A fitted net and what it says of its validation pictures.
+
+    model: Keras net, normalised floats -> float32 logits; preprocess: picture -> its input;
+    recipe: with every choice made; history: a row an epoch.
+    val: the validation pictures (`.labels`, `.names`, `.indices` into the data set), or None;
+    val_logits: float32 [n, classes] of them.
+    """
+
+    model: Any
+    preprocess: Preprocess
+    recipe: Recipe
+    classes: tuple[str, ...]
+    history: list[dict[str, Any]]
+    val: Examples | None = None
+    val_logits: np.ndarray | None = None
+
+    @property
+    def val_scores(self) -> np.ndarray:
+        """float32 probabilities [n, classes] of the validation pictures."""
+        return metrics.softmax(self._logits())
+
+    @property
+    def val_accuracy(self) -> float:
+        """The share of the validation pictures that the net names rightly."""
+        return metrics.accuracy(self._logits(), self.val.labels)
+
+    def _logits(self) -> np.ndarray:
+        if self.val_logits is None:
+            raise UsageError("this fit had no validation pictures")
+        return self.val_logits
+
+
+def finetune_recipe(
+    model: str,
+    *,
+    data: str | os.PathLike | None = None,
+    recipe: Any = "finetune",
+    weights: str | os.PathLike | None = None,
+    sets: Sets = (),
+) -> Recipe:
+    """The recipe of `finetune`: the shipped one for this net, then what `sets` changes.
+
+    weights: "imagenet" (the recipe's), a file, or an artifact's directory. Answers without Keras.
+    """
+    base = make_recipe(recipe, {"model.name": model})
+    if data is not None:
+        base = base.changed(data={"source": os.fspath(data)})
+    if weights is not None:
+        base = base.changed(model={"weights": os.fspath(weights)})
+    return make_recipe(base, sets)
+
+
+def finetune(
+    model: str,
+    *,
+    data: str | os.PathLike,
+    output: str | os.PathLike,
+    recipe: Any = "finetune",
+    weights: str | os.PathLike | None = None,
+    progress: bool = True,
+    **sets: Any,
+) -> Artifact:
+    """Fine-tune a pretrained net on one's own pictures and write it as an artifact.
+
+    model: a net with pretrained weights; data: what `striate.data.load` reads; output: the model's
+    directory, which gets the next free version. sets: changes to the recipe, as
+    `epochs=20, strategy="full", **{"optimizer.learning_rate": 1e-4}`.
+    """
+    chosen = finetune_recipe(model, data=data, recipe=recipe, weights=weights, sets=sets)
+    return train(chosen, output, progress=progress)
+
+
+def train(
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    data: str | os.PathLike | Dataset | None = None,
+    progress: bool = True,
+    **sets: Any,
+) -> Artifact:
+    """Train as a recipe says and write an artifact: the next free version under `output`.
+
+    recipe: a `Recipe`, a dictionary, a YAML file or the name of a shipped one; data: in place of
+    the recipe's own source; sets: changes to the recipe, as in `finetune`.
+
+    A run leaves a hidden directory under `output` until its artifact is there. The same call again
+    continues a killed run from its last checkpoint; on a CPU the weights are the same, bit for bit.
+
+    Raises `UsageError` for a recipe that does not fit, `DataError` for pictures that cannot be used
+    and `StriateError` when training diverges.
+    """
+    recipe = make_recipe(recipe, sets)
+    watch = watcher(progress)
+    dataset = _dataset(recipe, data, watch)
+    train_indices = dataset.split("train")
+    val_indices = dataset.splits.get("val")
+    if val_indices is None:
+        watch.say("no validation pictures: nothing will tell how good the classifier is")
+    prepared = _prepare(recipe, dataset, train_indices, val_indices, watch)
+    base, fingerprint = Path(output), _fingerprint(prepared, dataset)
+    for path in other_runs(base, fingerprint):
+        watch.say(f"{path} is an unfinished run of another recipe or other data; remove it freely")
+    if not is_installed():
+        watch.say("no TensorBoard logs: the package tensorboard is not installed")
+    with open_store(base, fingerprint, recipe.checkpoint_seconds) as store:
+        made = _published(base, store)
+        if made is None:
+            fitted = _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
+            made = _publish(base, fitted, prepared, dataset, store)
+        _keep_logs(store, made)
+        discard(store)
+    watch.say(f"wrote {made.path}")
+    return made
+
+
+def fit(
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike,
+    dataset: Dataset,
+    train: np.ndarray,
+    val: np.ndarray | None = None,
+    *,
+    progress: bool = False,
+    **sets: Any,
+) -> Fitted:
+    """Train on the pictures at some indices of a data set, and judge at others; writes nothing.
+
+    >>> recipe = finetune_recipe("squeezenet1_1")
+    >>> fits = [fit(recipe, dataset, *fold) for fold in dataset.folds(5)]
+    """
+    watch = watcher(progress)
+    prepared = _prepare(make_recipe(recipe, sets), dataset, np.asarray(train), val, watch)
+    return _run(prepared, NoStore(), watch, Logs(None))
+
+
+def cross_validate(
+    recipe: Recipe | Mapping[str, Any] | str | os.PathLike,
+    dataset: Dataset,
+    *,
+    folds: int = 5,
+    seed: int = 0,
+    progress: bool = False,
+    **sets: Any,
+) -> list[Fitted]:
+    """Fit and judge once for each fold of a data set; seed: of the folds."""
+    return [
+        fit(recipe, dataset, train_indices, val_indices, progress=progress, **sets)
+        for train_indices, val_indices in dataset.folds(folds, seed)
+    ]
+
+
+# === The stations of a run ===
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Prepared:
+    """Everything that a run starts from."""
+
+    recipe: Recipe
+    start: build.Start
+    net: Any
+    classes: tuple[str, ...]
+    train: Examples
+    val: Examples | None
+
+
+def _dataset(recipe: Recipe, data: Any, watch: Watcher) -> Dataset:
+    if not isinstance(data, Dataset):
+        source = data or recipe.data.source
+        if source is None:
+            raise UsageError("expected pictures to train on; give data=..., or set data.source")
+        data = load(
+            source, split=recipe.data.validation, seed=recipe.seed, strict=recipe.data.strict
+        )
+    for line in data.report():
+        watch.say(line)
+    return data
+
+
+def _prepare(
+    recipe: Recipe,
+    dataset: Dataset,
+    train: np.ndarray,
+    val: np.ndarray | None,
+    watch: Watcher,
+) -> _Prepared:
+    """Open the weights, decode the pictures, build the net."""
+    start = build.measured(build.start_of(recipe), recipe, dataset, train)
+    recipe = build.resolved(recipe, start)
+    build.make_deterministic(recipe)
+    train_examples = build.pixels_of(dataset, start, recipe, train)
+    val_examples = build.pixels_of(dataset, start, recipe, val)
+    if train_examples is None:
+        raise UsageError(f"{dataset.source}: expected pictures to train on, got none")
+    for examples in (train_examples, val_examples):
+        for problem in examples.problems if examples else ():
+            watch.say(str(problem))
+    _check_classes(dataset, train_examples)
+    net = build.build(start, recipe, len(dataset.classes))
+    return _Prepared(recipe, start, net, dataset.classes, train_examples, val_examples)
+
+
+def _check_classes(dataset: Dataset, train: Examples) -> None:
+    found = np.bincount(train.labels, minlength=len(dataset.classes))
+    for name, n in zip(dataset.classes, found, strict=True):
+        if n == 0:
+            raise DataError(
+                f"{dataset.source}: class {name!r} has no readable picture to learn from; "
+                "add some or take the class out"
+            )
+
+
+def _run(prepared: _Prepared, store: Store | NoStore, watch: Watcher, logs: Logs) -> Fitted:
+    recipe, start = prepared.recipe, prepared.start
+    phases = phases_of(recipe, prepared.net, start.spec)
+    run = Run(
+        prepared.net,
+        start.spec,
+        recipe,
+        prepared.train,
+        prepared.val,
+        store=store,
+        watch=watch,
+        logs=logs,
+    )
+    history = run.through(phases)
+    logs.close()
+    net = build.clean_copy(prepared.net, start, len(prepared.classes))
+    fitted = Fitted(net, start.preprocess, recipe, prepared.classes, history, prepared.val)
+    if prepared.val is None:
+        return fitted
+    graph = prediction_graph(net, start.preprocess)
+    return dataclasses.replace(fitted, val_logits=logits_of(graph, prepared.val, recipe.batch_size))
+
+
+# === The artifact ===
+
+_NOT_IN_THE_RESULT = {"data": {"source", "cache_gb"}, "checkpoint_seconds": True}
+
+
+def _fingerprint(prepared: _Prepared, dataset: Dataset) -> str:
+    """SHA-256 over all that decides the result: recipe, pictures, first weights, backend."""
+    recipe = prepared.recipe.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
+    splits = {name: indices.tolist() for name, indices in dataset.splits.items()}
+    facts = [recipe, dataset.fingerprint, splits, keras.backend.backend(), __version__]
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for weight in prepared.net.weights:
+        digest.update(np.asarray(weight).tobytes())
+    return digest.hexdigest()
+
+
+def _published(base: Path, store: Store) -> Artifact | None:
+    """The version that this very run has written already, before it was killed."""
+    for version in reversed(artifact.versions(base)):
+        made = artifact.load(base / str(version))
+        if made.manifest.metrics.get("training", {}).get("run") == store.run:
+            return made
+    return None
+
+
+def _publish(
+    base: Path, fitted: Fitted, prepared: _Prepared, dataset: Dataset, store: Store
+) -> Artifact:
+    judged = prepared.val or prepared.train
+    sample = judged.pixels(_spread_out(len(judged), BASELINE))
+    graph = prediction_graph(fitted.model, fitted.preprocess)
+    found = {"training": {"run": store.run, "history": fitted.history}}
+    if fitted.val is not None:
+        found["val"] = metrics.summary(fitted.val_logits, fitted.val.labels)
+    if "test" in dataset.splits:
+        test = build.pixels_of(dataset, prepared.start, fitted.recipe, dataset.split("test"))
+        logits = logits_of(graph, test, fitted.recipe.batch_size)
+        found["test"] = metrics.summary(logits, test.labels)
+    sample_logits = np.concatenate(
+        [np.asarray(graph.predict_on_batch(sample[i : i + 32])) for i in range(0, len(sample), 32)]
+    )
+    return artifact.write_version(
+        base,
+        model=fitted.model,
+        labels=list(fitted.classes),
+        preprocess=fitted.preprocess,
+        model_name=prepared.start.spec.name,
+        options=prepared.start.options,
+        goldens=judged.pixels(_one_of_each(judged.labels, GOLDENS)),
+        recipe=fitted.recipe.to_dict(),
+        metrics=found,
+        data={
+            "fingerprint": dataset.fingerprint,
+            "source": Path(dataset.source).name,
+            "n": len(dataset),
+            "classes": dataset.counts(),
+            "splits": {name: len(indices) for name, indices in dataset.splits.items()},
+            "left_out": [str(p) for p in _left_out(dataset, prepared)],
+        },
+        drift_baseline=artifact.drift_baseline(sample, metrics.softmax(sample_logits)),
+    )
+
+
+def _left_out(dataset: Dataset, prepared: _Prepared) -> list[Any]:
+    problems = list(dataset.problems)
+    for examples in (prepared.train, prepared.val):
+        problems += examples.problems if examples else ()
+    return [problem for problem in problems if problem.kind in ("unreadable", "ignored")]
+
+
+def _keep_logs(store: Store, made: Artifact) -> None:
+    """Move a run's logs to `.logs/VERSION` beside the versions, where servers do not look."""
+    logs = made.path.parent / ".logs" / made.path.name
+    for name in (METRICS, "tensorboard"):
+        if (store.directory / name).exists():
+            logs.mkdir(parents=True, exist_ok=True)
+            (store.directory / name).rename(logs / name)
+
+
+def _spread_out(n: int, most: int) -> np.ndarray:
+    """At most so many positions, evenly from 0 to n - 1."""
+    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
+
+
+def _one_of_each(labels: np.ndarray, most: int) -> np.ndarray:
+    """Positions of one picture of each class in turn, as many as wanted."""
+    turns = np.zeros(len(labels), np.int64)
+    for label in np.unique(labels):
+        of_class = np.flatnonzero(labels == label)
+        turns[of_class] = np.arange(len(of_class))
+    return np.sort(np.lexsort((labels, turns))[:most])

@@ -64,6 +64,8 @@ def adaptive_average_pool(x, size: int, *, name: str):
     """Average a map to size x size whatever its own size; a map of that size stays as it is."""
     if x.shape[1:3] == (size, size):
         return x
+    if x.shape[1:3] == (1, 1):  # every window holds the one pixel; Keras' layer cannot trace that
+        return keras.layers.UpSampling2D(size, name=name)(x)
     return keras.layers.AdaptiveAveragePooling2D(size, name=name)(x)
 
 

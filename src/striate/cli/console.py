@@ -4,7 +4,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -47,6 +47,24 @@ def _cell(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return "" if value is None else str(value)
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, one line at the end elsewhere; it yields `advance(done, total)`."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: note(f"{label}: {total}") if done == total else None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    # A stream of its own, so that it stays visible while libraries are quiet.
+    with (
+        os.fdopen(os.dup(2), "w") as terminal,
+        Progress(console=Console(file=terminal, force_terminal=True), transient=True) as bar,
+    ):
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextlib.contextmanager

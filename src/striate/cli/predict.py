@@ -21,11 +21,10 @@ def predict(
     from striate.artifact import load
     from striate.errors import DataError
     from striate.preprocess import pixels
-    from striate.runtime import ENGINES, open_engine, usable
+    from striate.runtime import needs_tensorflow, open_engine
 
     loaded = load(artifact)
-    heavy = engine in ("keras", "tensorflow") or not any(ENGINES[n].light for n in usable(loaded))
-    if heavy:
+    if needs_tensorflow(loaded, engine):
         load_tensorflow()
     with quiet_libraries():
         opened = open_engine(loaded, engine)

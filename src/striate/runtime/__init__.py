@@ -115,6 +115,13 @@ def usable(artifact: Artifact) -> list[str]:
     return [name for name in installed() if ENGINES[name].form in artifact.manifest.forms]
 
 
+def needs_tensorflow(artifact: Artifact, name: str = "auto") -> bool:
+    """Whether answering by this engine imports TensorFlow, or Keras, which takes seconds."""
+    if name == "auto":
+        return not any(ENGINES[engine].light for engine in usable(artifact))
+    return name in ENGINES and not ENGINES[name].light
+
+
 def fastest_engine(artifact: Artifact, *, threads: int | None = None) -> Engine:
     """The fastest usable engine that agrees with the goldens, each timed on one golden image.
 

@@ -1,0 +1,79 @@
+"""`striate evaluate`: how good a classifier is on labelled pictures."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from striate.cli.console import Json, emit, load_tensorflow, note, progress, quiet_libraries, table
+
+if TYPE_CHECKING:
+    from striate.evaluate import Evaluation
+
+
+def evaluate(
+    artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
+    data: Annotated[str, typer.Option(help="Labelled pictures: a folder, CSV, npz or IDX.")],
+    split: Annotated[
+        str | None, typer.Option(help="Only this split: train, val or test [default: all].")
+    ] = None,
+    engine: Annotated[str, typer.Option(help="auto, onnx, litert, tensorflow or keras.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    report: Annotated[
+        Path | None, typer.Option(help="Write a self-contained HTML report here.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Measure accuracy, calibration and mistakes, with confidence intervals."""
+    from striate.artifact import load
+    from striate.evaluate import evaluate as measure
+    from striate.runtime import needs_tensorflow
+
+    loaded = load(artifact)
+    loaded.check()
+    if needs_tensorflow(loaded, engine):
+        load_tensorflow()
+    with progress("evaluating") as advance, quiet_libraries():
+        found = measure(
+            loaded,
+            data,
+            engine=engine,
+            batch_size=batch_size,
+            split=split,
+            report=report,
+            on_progress=advance,
+        )
+    for line in found.skipped:
+        note(f"striate: skipped {line}")
+    if as_json:
+        emit(found.to_dict())
+        return
+    print_evaluation(found)
+    if report:
+        print(f"report: {report}")
+
+
+def print_evaluation(found: "Evaluation") -> None:
+    """The headline and the classes, as tables."""
+    low, high = found.intervals["accuracy"]
+    print(
+        f"accuracy {found.accuracy:.1%} (95 %: {low:.1%} to {high:.1%}) on {found.n} pictures, "
+        f"top-5 {found.top5:.1%}, calibration error {found.ece:.3f}"
+    )
+    print(f"{found.images_per_second:.0f} pictures a second by {found.kernel}")
+    rows = [row for row in found.class_rows() if row["support"]]
+    table(
+        ["class", "precision", "recall", "f1", "pictures"],
+        [
+            [
+                row["label"],
+                *(_share(row[key]) for key in ("precision", "recall", "f1")),
+                row["support"],
+            ]
+            for row in rows
+        ],
+    )
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"

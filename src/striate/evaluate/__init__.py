@@ -1,0 +1,249 @@
+"""How good is a classifier, on which pictures does it fail, and can its scores be believed?
+
+evaluation = evaluate(striate.load("saved_models/mine/1"), "my_pictures/", report="report.html")
+evaluation.accuracy, evaluation.intervals["accuracy"]
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from striate import metrics
+from striate.artifact import Artifact, environment
+from striate.data import Dataset
+from striate.data import load as load_data
+from striate.errors import DataError, UsageError, did_you_mean
+from striate.evaluate.answers import Mistake, ask
+from striate.evaluate.report import check_writable, write_report
+from striate.runtime import open_engine
+
+__all__ = ["Evaluation", "Mistake", "evaluate", "write_report"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What `evaluate` found. Shares are from 0 to 1; intervals hold with 95 % confidence.
+
+    n: pictures judged. top5: the share whose true class is among the five best scores. nll: mean
+    -log p(true class), nats. ece: expected calibration error, 15 bins. mean_score: of the answers.
+    macro: precision, recall and f1, each class that has pictures counting the same. intervals:
+    (low, high) of accuracy, top5 (Wilson), macro_f1, nll (bootstrap). labels: the artifact's;
+    per_class and confusion [true, predicted] are in their order. mistakes: the most confident
+    first. skipped: a line for each picture that could not be read. data: source, split,
+    fingerprint, and whether the net was trained on these very pictures (`trained_on`).
+    """
+
+    n: int
+    accuracy: float
+    top5: float
+    nll: float
+    ece: float
+    mean_score: float
+    macro: dict[str, float]
+    intervals: dict[str, tuple[float, float]]
+    labels: tuple[str, ...] = dataclasses.field(repr=False)
+    per_class: metrics.PerClass = dataclasses.field(repr=False)
+    confusion: np.ndarray = dataclasses.field(repr=False)
+    reliability: metrics.Reliability = dataclasses.field(repr=False)
+    mistakes: tuple[Mistake, ...] = dataclasses.field(repr=False)
+    skipped: tuple[str, ...]
+    engine: str
+    kernel: str
+    images_per_second: float
+    data: dict[str, Any]
+    artifact: dict[str, Any]
+    environment: dict[str, str] = dataclasses.field(repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The evaluation as JSON holds it: plain types, None for what is not defined."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return values | {
+            "intervals": {name: list(pair) for name, pair in self.intervals.items()},
+            "labels": list(self.labels),
+            "per_class": self.class_rows(),
+            "confusion": self.confusion.tolist(),
+            "reliability": self.reliability_rows(),
+            "mistakes": [
+                {key: value for key, value in vars(mistake).items() if key != "pixels"}
+                for mistake in self.mistakes
+            ],
+            "skipped": list(self.skipped),
+        }
+
+    def class_rows(self) -> list[dict[str, Any]]:
+        """One row a class, in the labels' order, with the interval of its recall."""
+        found = self.per_class
+        low, high = metrics.wilson(found.right, found.support)
+        return [
+            {
+                "label": label,
+                "precision": _plain(found.precision[i]),
+                "recall": _plain(found.recall[i]),
+                "recall_interval": [float(low[i]), float(high[i])],
+                "f1": _plain(found.f1[i]),
+                "support": int(found.support[i]),
+            }
+            for i, label in enumerate(self.labels)
+        ]
+
+    def reliability_rows(self) -> list[dict[str, Any]]:
+        """One row a bin of scores, low < score <= high."""
+        edges, n, score, accuracy = self.reliability
+        return [
+            {
+                "low": float(edges[i]),
+                "high": float(edges[i + 1]),
+                "n": int(n[i]),
+                "score": _plain(score[i]),
+                "accuracy": _plain(accuracy[i]),
+            }
+            for i in range(len(n))
+        ]
+
+
+def evaluate(
+    artifact: Artifact,
+    data: str | os.PathLike | Dataset,
+    *,
+    engine: str = "auto",
+    batch_size: int = 32,
+    split: str | None = None,
+    report: str | os.PathLike | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Evaluation:
+    """Judge an artifact on labelled pictures.
+
+    data: whatever `striate.data.load` reads, or a `Dataset`; its classes are matched to the
+        artifact's labels by name, and may be some of them only.
+    engine: as for `striate.runtime.open_engine`.
+    split: `train`, `val`, `test` or `all`. None takes the test or validation pictures that the data
+        names itself; else, where the net was trained on this data, those that training held out;
+        else all.
+    report: where to write one self-contained HTML page.
+    on_progress: called with (pictures done, pictures) after every batch.
+
+    Raises `DataError` for a class that the artifact does not know and where no picture can be
+    read; a single unreadable picture is skipped and listed.
+    """
+    if batch_size < 1:
+        raise UsageError(f"expected a batch size of at least 1, got {batch_size}")
+    if report is not None:
+        check_writable(report)
+    dataset = data if isinstance(data, Dataset) else _load(artifact, data)
+    targets = _targets(artifact, dataset)
+    split, indices = _choose(artifact, dataset, split)
+    runner = open_engine(artifact, engine)
+    start = time.perf_counter()
+    answers = ask(
+        runner,
+        dataset,
+        indices,
+        spec=artifact.preprocess,
+        labels=artifact.labels,
+        targets=targets,
+        batch_size=batch_size,
+        on_progress=on_progress,
+    )
+    seconds = time.perf_counter() - start
+    evaluation = Evaluation(
+        **_measure(answers.table, len(artifact.labels)),
+        labels=tuple(artifact.labels),
+        mistakes=answers.mistakes,
+        skipped=answers.skipped,
+        engine=runner.name,
+        kernel=runner.kernel,
+        images_per_second=len(answers.table) / seconds,
+        data={
+            "source": str(dataset.source),
+            "split": split,
+            "fingerprint": dataset.fingerprint,
+            "trained_on": split in ("train", "all") and _same_data(artifact, dataset),
+        },
+        artifact={
+            "path": str(artifact.path),
+            "name": artifact.name,
+            "version": artifact.version,
+            "model": artifact.manifest.model["name"],
+        },
+        environment=environment(),
+    )
+    if report is not None:
+        write_report(evaluation, artifact, report)
+    return evaluation
+
+
+def _load(artifact: Artifact, source: str | os.PathLike) -> Dataset:
+    """The data, split as training split it."""
+    recipe = artifact.manifest.recipe or {}
+    share, seed = recipe.get("data", {}).get("validation", 0.2), recipe.get("seed", 0)
+    return load_data(source, split=share, seed=seed, classes=artifact.labels)
+
+
+def _targets(artifact: Artifact, dataset: Dataset) -> np.ndarray:
+    """Class of the data -> index of the label of that name, int64; -1 where it has no pictures."""
+    position = {label: i for i, label in enumerate(artifact.labels)}
+    for label in (label for label, n in dataset.counts().items() if n):
+        if label not in position:
+            raise DataError(
+                f"{dataset.source}: expected classes that {artifact.name} knows, got {label!r}."
+                f"{did_you_mean(label, position)}"
+            )
+        if artifact.labels.count(label) > 1:
+            raise DataError(
+                f"{dataset.source}: expected classes that name one label each, but {artifact.name} "
+                f"has {artifact.labels.count(label)} labels {label!r}"
+            )
+    return np.array([position.get(label, -1) for label in dataset.classes], np.int64)
+
+
+def _choose(artifact: Artifact, dataset: Dataset, split: str | None) -> tuple[str, np.ndarray]:
+    """(name, indices) of the pictures to judge by; `evaluate` states the rule."""
+    if split is None:
+        held_out = [name for name in ("test", "val") if name in dataset.given]
+        if not held_out and "val" in dataset.splits and _same_data(artifact, dataset):
+            held_out = ["val"]
+        split = held_out[0] if held_out else "all"
+    return split, np.arange(len(dataset)) if split == "all" else dataset.split(split)
+
+
+def _same_data(artifact: Artifact, dataset: Dataset) -> bool:
+    return dataset.fingerprint == artifact.manifest.data.get("fingerprint")
+
+
+def _measure(table: np.ndarray, classes: int) -> dict[str, Any]:
+    """Every number of an `Evaluation` that comes out of the answers alone."""
+    n, true, predicted, rank = len(table), table["true"], table["predicted"], table["rank"]
+    correct = predicted == true
+    confusion = metrics.confusion_matrix(true, predicted, classes)
+    per_class = metrics.per_class(confusion)
+    judged = per_class.support > 0
+    loss = metrics.negative_log_likelihood
+    return {
+        "n": n,
+        "accuracy": metrics.top_k_accuracy(rank, 1),
+        "top5": metrics.top_k_accuracy(rank, 5),
+        "nll": loss(table["true_score"]),
+        "ece": metrics.calibration_error(table["score"], correct),
+        "mean_score": float(table["score"].mean(dtype=float)),
+        "macro": {
+            name: float(np.nan_to_num(getattr(per_class, name)[judged]).mean())
+            for name in ("precision", "recall", "f1")
+        },
+        "intervals": {
+            "accuracy": metrics.wilson(correct.sum(), n),
+            "top5": metrics.wilson((rank < 5).sum(), n),
+            "macro_f1": metrics.bootstrap(metrics.macro_f1, true, predicted),
+            "nll": metrics.bootstrap(loss, table["true_score"]),
+        },
+        "per_class": per_class,
+        "confusion": confusion,
+        "reliability": metrics.reliability(table["score"], correct),
+    }
+
+
+def _plain(value: np.floating) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,161 @@
+"""Put every picture to an engine, once, and keep what judging needs: five numbers of each, and of
+the worst mistakes their pixels. A million pictures take 20 MB.
+"""
+
+import dataclasses
+import heapq
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+
+from striate import metrics
+from striate.data import Dataset
+from striate.errors import DataError, EngineError
+from striate.preprocess import Preprocess, pixels
+from striate.runtime import Engine
+
+MISTAKES = 24  # the worst that are kept
+THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter while it decodes
+
+# true and predicted class, place of the true one (0 is best), score of the predicted and the true
+ANSWER = np.dtype(
+    [("true", "i4"), ("predicted", "i4"), ("rank", "i4"), ("score", "f4"), ("true_score", "f4")]
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mistake:
+    """A picture that was answered wrongly.
+
+    score: of the predicted class; true_score: of the true one; pixels: what the net saw, uint8
+    [H, W, C].
+    """
+
+    path: str
+    true: str
+    predicted: str
+    score: float
+    true_score: float
+    pixels: np.ndarray = dataclasses.field(repr=False)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Answers:
+    """table: `ANSWER` records [N]; mistakes: the most confident first; skipped: a line for each
+    picture that could not be read."""
+
+    table: np.ndarray
+    mistakes: tuple[Mistake, ...]
+    skipped: tuple[str, ...]
+
+
+def ask(
+    engine: Engine,
+    dataset: Dataset,
+    indices: np.ndarray,
+    *,
+    spec: Preprocess,
+    labels: Sequence[str],
+    targets: np.ndarray,
+    batch_size: int,
+    on_progress: Callable[[int, int], None],
+) -> Answers:
+    """The engine's answers to the pictures at `indices`.
+
+    labels: the artifact's; targets: class of the data -> index of its label. Raises `DataError`
+    where no picture can be read, `EngineError` where a score is not finite.
+    """
+    tables: list[np.ndarray] = []
+    worst: list[tuple[float, int, Mistake]] = []  # a heap, the least confident on top
+    skipped = [str(problem) for problem in dataset.problems if problem.kind == "unreadable"]
+    done = 0
+    for batch in _batches(dataset, indices, spec, batch_size):
+        skipped += [str(tensor) for _, tensor in batch if isinstance(tensor, DataError)]
+        good = [(i, tensor) for i, tensor in batch if isinstance(tensor, np.ndarray)]
+        if good:
+            where, tensors = zip(*good, strict=True)
+            scores = _scores(engine, np.stack(tensors), dataset.names[where[0]])
+            table = _table(scores, targets[dataset.labels[list(where)]])
+            tables.append(table)
+            for row in np.flatnonzero(table["predicted"] != table["true"]):
+                i = where[row]
+                mistake = _mistake(dataset.names[i], table[row], labels, tensors[row])
+                heapq.heappush(worst, (mistake.score, -int(i), mistake))
+            worst = heapq.nlargest(MISTAKES, worst)[::-1]
+        done += len(batch)
+        on_progress(done, len(indices))
+    if not tables:
+        why = f": {skipped[0]}" if skipped else ""
+        raise DataError(
+            f"{dataset.source}: expected pictures to judge by, none of {len(indices)} can be "
+            f"read{why}"
+        )
+    mistakes = tuple(mistake for *_, mistake in reversed(worst))
+    return Answers(np.concatenate(tables), mistakes, tuple(skipped))
+
+
+def _scores(engine: Engine, images: np.ndarray, name: str) -> np.ndarray:
+    scores = engine.predict(images)
+    if not np.isfinite(scores).all():
+        raise EngineError(
+            f"the {engine.name} engine gives scores that are not finite, in the batch from {name} "
+            "on; export the artifact again, or train it again"
+        )
+    return scores
+
+
+def _table(scores: np.ndarray, true: np.ndarray) -> np.ndarray:
+    table = np.empty(len(true), ANSWER)
+    table["true"] = true
+    table["predicted"] = scores.argmax(axis=1)
+    table["rank"] = metrics.ranks(scores, true)
+    table["score"] = scores.max(axis=1)
+    table["true_score"] = scores[np.arange(len(true)), true]
+    return table
+
+
+def _mistake(name: str, answer: np.void, labels: Sequence[str], tensor: np.ndarray) -> Mistake:
+    return Mistake(
+        path=name,
+        true=labels[answer["true"]],
+        predicted=labels[answer["predicted"]],
+        score=float(answer["score"]),
+        true_score=float(answer["true_score"]),
+        pixels=tensor,
+    )
+
+
+def _batches(
+    dataset: Dataset, indices: np.ndarray, spec: Preprocess, size: int
+) -> Iterator[list[tuple[int, np.ndarray | DataError]]]:
+    """Lists of (index, pixels or why there are none), each `size` long but the last."""
+    sources = (dataset.images[i] for i in indices)
+    decoded = zip(indices, _decoded(sources, spec, ahead=2 * size), strict=True)
+    while batch := list(islice(decoded, size)):
+        yield batch
+
+
+def _decoded(
+    sources: Iterable[Path | np.ndarray], spec: Preprocess, ahead: int
+) -> Iterator[np.ndarray | DataError]:
+    """Pixels in order, decoded by threads; at most `ahead` of them wait for the engine."""
+
+    def decode(source: Path | np.ndarray) -> np.ndarray | DataError:
+        try:
+            return pixels(source, spec)
+        except DataError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting: deque = deque()
+        for source in sources:
+            waiting.append(pool.submit(decode, source))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()

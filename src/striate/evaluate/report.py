@@ -1,0 +1,204 @@
+"""One HTML page that holds everything: words, numbers, charts as SVG, pictures as data.
+
+It asks nothing of the network, follows the reader's light or dark setting, and prints. What is
+shown is worked out here as plain rows; `report.html` only lays it out.
+"""
+
+import base64
+import io
+import os
+import shlex
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from striate.artifact import Artifact
+from striate.errors import UsageError
+
+if TYPE_CHECKING:
+    from striate.evaluate import Evaluation
+
+MATRIX = 30  # classes up to which the confusion matrix can be read as a matrix
+FIRST = 30  # classes that are listed openly; the others fold away
+PAIRS = 20  # confused pairs that are listed
+SMALL = 64  # pixels on a side below which a picture is enlarged unsmoothed
+
+
+def write_report(evaluation: "Evaluation", artifact: Artifact, path: str | os.PathLike) -> Path:
+    """Write the report of an evaluation as one HTML file; `UsageError` where it cannot be."""
+    path = Path(path)
+    try:
+        path.write_text(render(evaluation, artifact), "utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: the report cannot be written ({error.strerror})") from None
+    return path
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """Make the report's folder, and see that it takes a file, before the work that fills it."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: the report cannot be written ({error.strerror})") from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{path}: expected a file that can be written, for the report")
+
+
+def render(evaluation: "Evaluation", artifact: Artifact) -> str:
+    """The page as text."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # labels and file names are a stranger's
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"percent": _percent, "share": _share, "megabytes": _megabytes}
+    rows = [row for row in evaluation.class_rows() if row["support"]]
+    rows.sort(key=lambda row: (row["f1"], row["label"]))
+    page = environment.get_template("report.html")
+    return page.render(
+        e=evaluation,
+        classes=rows,
+        first=FIRST,
+        matrix=_matrix(evaluation),
+        pairs=_pairs(evaluation),
+        pictures=[(mistake, _picture(mistake.pixels)) for mistake in evaluation.mistakes],
+        small=max(artifact.preprocess.shape[:2]) < SMALL,
+        wrong=evaluation.n - int(np.trace(evaluation.confusion)),
+        curves=_curves(artifact.manifest.metrics.get("training", {}).get("history", [])),
+        forms=_forms(artifact),
+        manifest=artifact.manifest,
+        command=_command(evaluation),
+        written=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+    )
+
+
+def _matrix(evaluation: "Evaluation") -> dict[str, Any] | None:
+    """The confusion matrix over the classes that occur, or None where there are too many."""
+    confusion = evaluation.confusion
+    occurs = np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
+    if len(occurs) > MATRIX:
+        return None
+    labels = [evaluation.labels[i] for i in occurs]
+    rows = []
+    for i in occurs:
+        total = max(1, int(confusion[i].sum()))
+        rows.append(
+            [
+                {"n": int(confusion[i, j]), "share": int(confusion[i, j]) / total, "hit": i == j}
+                for j in occurs
+            ]
+        )
+    return {"labels": labels, "rows": list(zip(labels, rows, strict=True))}
+
+
+def _pairs(evaluation: "Evaluation") -> list[dict[str, Any]]:
+    """The pairs (true, predicted) that are confused most often."""
+    wrong = evaluation.confusion.copy()
+    np.fill_diagonal(wrong, 0)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS]
+    pairs = []
+    for i, j in zip(*np.unravel_index(order, wrong.shape), strict=True):
+        if wrong[i, j]:
+            support = int(evaluation.per_class.support[i])
+            pairs.append(
+                {
+                    "true": evaluation.labels[i],
+                    "predicted": evaluation.labels[j],
+                    "n": int(wrong[i, j]),
+                    "support": support,
+                }
+            )
+    return pairs
+
+
+def _picture(pixels: np.ndarray) -> str:
+    """uint8 [H, W, C] as a data URL: JPEG, or PNG where the picture is small."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
+    kind, options = ("png", {}) if max(image.size) < SMALL else ("jpeg", {"quality": 85})
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
+
+
+def _curves(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One chart for each thing that training measured, with its training and validation lines.
+
+    history: the rows of `metrics.jsonl`; those of an epoch have `epoch`, `loss`, `accuracy` and,
+    where there were validation pictures, `val_loss` and `val_accuracy`.
+    """
+    epochs = [row for row in history if "epoch" in row]
+    charts = []
+    for name in ("loss", "accuracy"):
+        lines = {}
+        for key, words in ((name, "training"), (f"val_{name}", "validation")):
+            if all(key in row for row in epochs):
+                lines[words] = [row[key] for row in epochs]
+        if len(epochs) > 1 and lines:
+            charts.append({"name": name, **_chart(lines)})
+    return charts
+
+
+def _chart(lines: dict[str, list[float]], width: int = 100, height: int = 50) -> dict[str, Any]:
+    """Polylines in a box of width x height, and what its corners mean."""
+    every = [value for values in lines.values() for value in values]
+    low, high = min(every), max(every)
+    span = (high - low) or 1.0
+    longest = max(map(len, lines.values()))
+    return {
+        "low": low,
+        "high": high,
+        "epochs": longest,
+        "lines": [
+            {
+                "name": name,
+                "last": values[-1],
+                "points": " ".join(
+                    f"{width * i / max(1, longest - 1):.2f},"
+                    f"{height * (1 - (value - low) / span):.2f}"
+                    for i, value in enumerate(values)
+                ),
+            }
+            for name, values in lines.items()
+        ],
+    }
+
+
+def _forms(artifact: Artifact) -> list[dict[str, Any]]:
+    """What the verification of each exported form measured."""
+    return [
+        {"form": form, **record}
+        for form, record in artifact.manifest.forms.items()
+        if "max_abs_diff" in record
+    ]
+
+
+def _command(evaluation: "Evaluation") -> str:
+    """What to type to get this page again."""
+    data = evaluation.data
+    words = ["striate", "evaluate", evaluation.artifact["path"], "--data", data["source"]]
+    words += ["--split", data["split"], "--engine", evaluation.engine]
+    return shlex.join(words)
+
+
+def _percent(value: float | None) -> str:
+    """0.913 -> 91.3%; a dash for what is not defined."""
+    return "\N{EN DASH}" if value is None else f"{100 * value:.1f}%"
+
+
+def _share(value: float) -> str:
+    """A share as a CSS or SVG length on a scale of 100."""
+    return f"{100 * value:.2f}"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,7 +1,43 @@
-"""striate: from a folder of images to a classifier that answers over the network or on a phone."""
+"""striate: from a folder of images to a classifier that answers over the network or on a phone.
+
+The verbs of the command line, in Python:
+
+    striate.list_models("resnet*")                      striate.create_model("resnet18")
+    striate.finetune("squeezenet1_1", data=..., output="saved_models/mine")
+    striate.train("recipe.yaml", "saved_models/mine")
+    artifact = striate.load("saved_models/mine")        artifact.predict(["a.jpg"])
+    striate.evaluate(artifact, "my_pictures/")          striate.export(artifact, ["onnx"])
+    striate.serve("saved_models/mine", port=8500)
+
+`import striate` loads no Keras, no TensorFlow; the first use of what needs them does.
+"""
+
+from importlib import import_module
+from typing import Any
 
 from striate import models as models  # registers every net
 from striate.registry import create_model as create_model
 from striate.registry import list_models as list_models
 
 __version__ = "0.1.0"
+
+# name -> where it lives. A verb that is also a package (`train`, `evaluate`, `export`, `serve`) is
+# that package, which can be called; see `striate.lazy.Verb`.
+_LAZY = {
+    "Artifact": "striate.artifact",
+    "load": "striate.artifact",
+    "finetune": "striate.train",
+}
+_PACKAGES = ("artifact", "data", "evaluate", "export", "preprocess", "runtime", "serve", "train")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module(_LAZY[name]), name)
+    if name in _PACKAGES:
+        return import_module(f"striate.{name}")
+    raise AttributeError(f"module 'striate' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY, *_PACKAGES})

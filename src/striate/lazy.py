@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 from types import ModuleType
+from typing import Any
 
 
 def lazy_import(name: str) -> ModuleType:
@@ -23,3 +24,15 @@ def lazy_import(name: str) -> ModuleType:
 
 
 keras = lazy_import("keras")
+
+
+class Verb(ModuleType):
+    """A package that can be called, as its function of the same name.
+
+    `striate.export` is the package, since importing it makes it so, and the verb, since that is
+    what one types: `striate.export(artifact)` is `striate.export.export(artifact)`. A package
+    becomes one by `sys.modules[__name__].__class__ = Verb`.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)

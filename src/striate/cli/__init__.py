@@ -17,6 +17,7 @@ app = typer.Typer(
     help="From a folder of images to a classifier that answers over the network or on a phone.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # plain help: drawing boxes takes longer to load than all the rest
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

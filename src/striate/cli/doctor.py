@@ -11,7 +11,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 
 def doctor(as_json: Json = False) -> None:
-    """Say which backends, engines and kernels work here, and on what machine."""
+    """Say what this machine and environment can do."""
     document = {
         "machine": _machine(),
         "keras_backend": os.environ.get("KERAS_BACKEND", "tensorflow"),

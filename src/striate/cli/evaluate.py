@@ -24,7 +24,11 @@ def evaluate(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Measure accuracy, calibration and mistakes, with confidence intervals."""
+    """Measure accuracy, calibration and mistakes.
+
+    Shares come with 95 % confidence intervals; --report writes one HTML file with the worst
+    mistakes as pictures.
+    """
     from striate.artifact import load
     from striate.evaluate import evaluate as measure
     from striate.runtime import needs_tensorflow

@@ -18,7 +18,10 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write SavedModel, ONNX and LiteRT; a form that does not give Keras' answers is an error."""
+    """Write and verify SavedModel, ONNX and LiteRT.
+
+    A form that does not give Keras' answers is an error, and is not kept.
+    """
     from striate.artifact import load
     from striate.export import check_names, verify
     from striate.export import export as write_forms

@@ -13,7 +13,7 @@ def info(
     layers: Annotated[bool, typer.Option(help="Also list a net's layers.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Describe a net or an artifact: where it comes from, its sizes, and what it answers."""
+    """Describe one net, or one artifact."""
     document = _artifact(name) if Path(name).is_dir() else _net(name, layers)
     if as_json:
         emit(document)

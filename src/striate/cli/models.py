@@ -17,7 +17,7 @@ def models(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List the nets: their family, year, input, classes and exact parameter counts."""
+    """List the nets and their exact parameter counts."""
     from striate.registry import list_models
 
     found = list_models(pattern, family=family, max_params=max_params, pretrained=pretrained)

@@ -15,7 +15,7 @@ def predict(
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Name what is in each picture, the likeliest classes first."""
+    """Name what is in pictures, likeliest first."""
     import numpy as np
 
     from striate.artifact import load

@@ -26,7 +26,10 @@ def quickstart(
     ] = Path("striate-quickstart"),
     as_json: Json = False,
 ) -> None:
-    """Fine-tune, evaluate, export, serve and ask, on 12 kinds of furniture; no network needed."""
+    """Do all of it once, on pictures that come along.
+
+    Fine-tune, evaluate, export, serve and ask about 12 kinds of furniture; no network is needed.
+    """
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory}: expected a new or empty directory; name another")
     started = time.perf_counter()

@@ -56,7 +56,10 @@ def serve(
         float, typer.Option("--drain_seconds", help="For requests in flight after SIGTERM.")
     ] = 30.0,
 ) -> None:
-    """Answer over TensorFlow Serving's gRPC and REST until SIGTERM; new versions load by themselves."""
+    """Answer over TensorFlow Serving's gRPC and REST.
+
+    Until SIGTERM, which lets requests in flight end. New versions are found and loaded.
+    """
     from striate.errors import UsageError
     from striate.serve import ServerOptions, VersionPolicy
 

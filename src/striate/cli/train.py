@@ -1,0 +1,98 @@
+"""`striate train`: a recipe, or a net, and pictures become an artifact."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from striate.cli.console import Json, emit, load_tensorflow
+from striate.errors import UsageError
+
+Data = Annotated[
+    str | None, typer.Option("--data", help="Labelled pictures: a folder, CSV, npz or IDX.")
+]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="The model's directory [default: saved_models/NET]."),
+]
+Epochs = Annotated[int | None, typer.Option(help="Passes over the training pictures.")]
+BatchSize = Annotated[int | None, typer.Option(help="Pictures a step.")]
+Seed = Annotated[int | None, typer.Option(help="Of everything that is random.")]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any key of the recipe, such as optimizer.learning_rate=1e-3; may be repeated.",
+    ),
+]
+
+
+def train(
+    recipe: Annotated[str, typer.Argument(help="A YAML file, a shipped recipe, or a net.")],
+    data: Data = None,
+    output: Output = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Train as a recipe says, on one's own data.
+
+    The same command again continues a run that was interrupted.
+    """
+    from striate.registry import list_models
+    from striate.train import make_recipe, shipped_recipes
+
+    base: Any = recipe
+    if recipe not in shipped_recipes() and not Path(recipe).is_file():
+        if not list_models(recipe):
+            raise UsageError(_no_such(recipe))
+        base = {"model": {"name": recipe}}
+    chosen = make_recipe(base, changes(data, epochs, batch_size, seed, sets))
+    run(chosen, output, as_json)
+
+
+def changes(
+    data: str | None,
+    epochs: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    sets: list[str] | None,
+) -> list[str]:
+    """The command line's own flags as KEY=VALUE, before those of --set."""
+    flags = {"data.source": data, "epochs": epochs, "batch_size": batch_size, "seed": seed}
+    return [f"{key}={value}" for key, value in flags.items() if value is not None] + (sets or [])
+
+
+def run(recipe: Any, output: Path | None, as_json: bool) -> None:
+    """Train a recipe that is known to be valid, and say what came of it."""
+    from striate.train import train as train_recipe
+
+    if recipe.data.source is None:
+        raise UsageError("expected pictures to train on: --data FOLDER")
+    if not Path(recipe.data.source).exists() and ":" not in recipe.data.source:
+        raise UsageError(f"--data: expected pictures, but {recipe.data.source} does not exist")
+    load_tensorflow()
+    artifact = train_recipe(recipe, output or Path("saved_models") / recipe.model.name)
+    judged = artifact.manifest.metrics.get("val", {})
+    document = {
+        "artifact": str(artifact.path),
+        "model": artifact.manifest.model,
+        "classes": artifact.labels,
+        "val": judged,
+    }
+    if as_json:
+        emit(document)
+        return
+    print(artifact.path)
+
+
+def _no_such(name: str) -> str:
+    from striate.errors import did_you_mean
+    from striate.registry import list_models
+    from striate.train import shipped_recipes
+
+    names = [spec.name for spec in list_models()] + list(shipped_recipes())
+    return f"expected a recipe or a net, got {name!r}.{did_you_mean(name, names)}"

@@ -7,6 +7,7 @@ import tempfile
 import urllib.request
 import warnings
 from pathlib import Path
+from urllib.error import HTTPError
 
 from striate.errors import StriateError
 
@@ -63,9 +64,9 @@ def _download(url: str, file, path: Path) -> None:
                 file.write(block)
                 got += len(block)
     except (OSError, http.client.HTTPException) as error:
+        reason = error if isinstance(error, HTTPError) else getattr(error, "reason", error)
         raise StriateError(
-            f"{url} cannot be fetched ({getattr(error, 'reason', error)}); "
-            f"fetch it by other means and put it at {path}"
+            f"{url} cannot be fetched ({reason}); fetch it by other means and put it at {path}"
         ) from None
     if expected is not None and got != int(expected):
         raise StriateError(f"{url}: expected {expected} bytes, got {got}; try again")

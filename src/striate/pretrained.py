@@ -6,6 +6,8 @@ its layers is which of ours. Nothing is unpickled, and a net is only touched onc
 
 import dataclasses
 import io
+import json
+import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -81,7 +83,7 @@ def _shipped(relative: str) -> Path:
 def read_arrays(path: Path) -> Arrays:
     """The weights in a Keras file, by the name of their layer: a layer -> its arrays in order.
 
-    Reads `.h5` of Keras 1 and 2 (weights or whole models), `.weights.h5` and `.keras` of Keras 3,
+    Reads `.h5` of Keras 1 and 2 (weights or whole models), `.keras` and `.weights.h5` of Keras 3,
     and the model in a version directory of striate's. A model inside a model is read through.
     Raises `UsageError` for anything else.
     """
@@ -94,20 +96,23 @@ def read_arrays(path: Path) -> Arrays:
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise UsageError(f"{path}: expected .keras, .weights.h5 or .h5; torch's files come later")
     try:
+        source, names = path, {}
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 source = io.BytesIO(archive.read("model.weights.h5"))
-        else:
-            source = path
+                names = _names_by_place(json.loads(archive.read("config.json")))
         with h5py.File(source, "r") as file:
-            arrays = _keras2_arrays(file) if _is_keras2(file) else _keras3_arrays(file)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+            arrays = _keras2_arrays(file) if _is_keras2(file) else _keras3_arrays(file, names)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UsageError(
             f"{path}: expected weights saved by Keras (.keras, .weights.h5 or .h5), "
             f"got something else ({error})"
         ) from None
     if not arrays:
-        raise UsageError(f"{path}: expected weights saved by Keras 3.4 or newer, found none")
+        raise UsageError(
+            f"{path}: expected weights of named layers, found none; if an older Keras 3 wrote this "
+            "file, save the model there as .keras"
+        )
     return arrays
 
 
@@ -130,8 +135,8 @@ def _keras2_arrays(file) -> Arrays:
     return arrays
 
 
-def _keras3_arrays(file) -> Arrays:
-    """Groups `.../layers/KIND/vars` whose attribute `name` is the layer's."""
+def _keras3_arrays(file, names: Mapping[str, str]) -> Arrays:
+    """Groups `.../layers/PLACE/vars`; an attribute or else `names` tells the layer at a place."""
     import h5py
 
     arrays: Arrays = {}
@@ -139,13 +144,31 @@ def _keras3_arrays(file) -> Arrays:
     def visit(path: str, group) -> None:
         if not (isinstance(group, h5py.Group) and path.endswith("/vars") and len(group)):
             return
-        if path.split("/")[-3] != "layers" or "name" not in group.attrs:
+        place = path.removesuffix("/vars")
+        name = group.attrs.get("name", names.get(place))
+        if name is None or place.split("/")[-2:-1] != ["layers"]:
             return  # an optimiser's, a metric's or a dropout seed's
-        in_order = sorted(group, key=int)
-        arrays[_strings([group.attrs["name"]])[0]] = [np.asarray(group[key]) for key in in_order]
+        arrays[_strings([name])[0]] = [np.asarray(group[key]) for key in sorted(group, key=int)]
 
     file.visititems(visit)
     return arrays
+
+
+def _names_by_place(config: Mapping[str, Any], within: str = "") -> dict[str, str]:
+    """{place of a layer in the weights file: its name} from the configuration of a model.
+
+    Places count the layers of a kind: layers/conv2d, layers/conv2d_1; a model inside has its own.
+    """
+    names: dict[str, str] = {}
+    kinds: dict[str, int] = {}
+    for layer in config["config"].get("layers", ()):
+        kind = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", layer["class_name"])
+        kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", kind).lower()
+        n = kinds[kind] = kinds.get(kind, -1) + 1
+        place = f"{within}layers/{kind}_{n}" if n else f"{within}layers/{kind}"
+        names[place] = layer["config"].get("name", "")
+        names |= _names_by_place(layer, f"{place}/")
+    return names
 
 
 def _strings(values: Sequence) -> list[str]:
@@ -225,7 +248,8 @@ class Pretrained:
     def _arrays(self, model, ours: str) -> list[np.ndarray]:
         theirs = self._theirs(ours)
         if theirs not in self.arrays:
-            raise self._misfit(model, f"it has no layer {theirs!r}")
+            has = ", ".join(map(repr, sorted(self.arrays)[:3]))
+            raise self._misfit(model, f"it has no layer {theirs!r} (its layers: {has}, ...)")
         return self.arrays[theirs]
 
     def _folded(self, layer, arrays: list[np.ndarray], biases: dict) -> list[np.ndarray]:

@@ -239,7 +239,7 @@ def create_model(
 
 
 def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: dict) -> Any:
-    if not isinstance(num_classes, int) or num_classes < 1:
+    if not _is_positive(num_classes):
         raise UsageError(f"{spec.name}: expected num_classes of at least 1, got {num_classes!r}")
     inputs = keras.Input(shape, name="input")
     logits = spec.builder(inputs, num_classes=num_classes, **{**spec.config, **options})
@@ -249,9 +249,9 @@ def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: d
 def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int, ...]:
     if shape is None:
         return spec.input_shape
-    shape = tuple(shape)
     rank = len(spec.input_shape)
-    if len(shape) != rank or not all(isinstance(n, int) and n >= 1 for n in shape):
+    shape = tuple(shape) if isinstance(shape, list | tuple) else (shape,)
+    if len(shape) != rank or not all(_is_positive(n) for n in shape):
         raise UsageError(
             f"{spec.name}: expected input_shape as {rank} positive integers with the channels "
             f"last, such as {spec.input_shape}, got {shape}"
@@ -262,6 +262,10 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int,
             f"pixels, got {' x '.join(map(str, shape[:-1]))}"
         )
     return shape
+
+
+def _is_positive(number: Any) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def _check_options(spec: ModelSpec, options: Mapping[str, Any]) -> None:

@@ -23,19 +23,18 @@ def lenet(
     activation: `tanh` or `relu`; pool: `average` or `max`; pad: zeros around the picture, 2 brings
     MNIST's 28 x 28 pixels to the paper's 32 x 32.
     """
-    poolings = {
-        "average": keras.layers.AveragePooling2D,
-        "max": keras.layers.MaxPooling2D,
-    }
-    if pool not in poolings:
-        raise UsageError(f"lenet5: expected pool average or max, got {pool!r}")
+    if activation not in ("tanh", "relu"):
+        raise UsageError(f"lenet: expected activation tanh or relu, got {activation!r}")
+    if pool not in ("average", "max"):
+        raise UsageError(f"lenet: expected pool average or max, got {pool!r}")
+    subsample = keras.layers.AveragePooling2D if pool == "average" else keras.layers.MaxPooling2D
     x = keras.layers.ZeroPadding2D(pad, name="stem_pad")(inputs) if pad else inputs
     for stage, filters in enumerate((6, 16), start=1):
         name = f"stage{stage}_block1"
         x = keras.layers.Conv2D(filters, 5, name=f"{name}_conv")(x)
         x = keras.layers.Activation(activation, name=f"{name}_{activation}")(x)
         x = stage_out(x, stage)
-        x = poolings[pool](2, name=f"stage{stage}_pool")(x)
+        x = subsample(2, name=f"stage{stage}_pool")(x)
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(120, name="fc1")(x)
     x = keras.layers.Activation(activation, name=f"fc1_{activation}")(x)

@@ -1,0 +1,268 @@
+"""The contract that every registered net keeps, held against the built graph."""
+
+import contextlib
+import re
+
+import keras
+import numpy as np
+import pytest
+
+from striate.errors import UsageError
+from striate.registry import create_model, get_spec, list_models
+
+# Only depth or width tells these from a sister, which shows quickly what they would show slowly.
+SISTERS = {
+    *("resnet101", "resnet152", "resnet56_cifar", "resnet110_cifar"),
+    *("vgg13", "vgg19", "vgg13_bn", "vgg19_bn"),
+    *("mobilenet_v1_050", "mobilenet_v1_075"),
+    *("mobilenet_v2_050", "mobilenet_v2_075", "mobilenet_v2_130", "mobilenet_v2_140"),
+}
+
+ALL = [pytest.param(spec, id=spec.name) for spec in list_models()]
+SPECS = [
+    pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in SISTERS else [])
+    for spec in list_models()
+]
+
+# How layers may be called; other code finds its way by these names.
+LAYER_NAME = re.compile(
+    r"input|features|logits(_\w+)?|flatten|adaptive_pool|fc\d+(_\w+)?"
+    r"|(stem|top)_\w+|stage\d+_(out|pool(_pad)?|block\d+_\w+)"
+)
+
+
+@contextlib.contextmanager
+def without_values():
+    """Inside, variables have shapes and no values: VGG-19 takes neither time nor memory."""
+
+    def zeros(self, shape, dtype=None):
+        return keras.ops.zeros(shape, dtype)
+
+    with pytest.MonkeyPatch.context() as patch, keras.StatelessScope():
+        patch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+        yield
+
+
+def at_least_size(spec, *, channels: int = 3, num_classes: int = 10, **options) -> keras.Model:
+    """The net at its least size, shrunk by its own `reduced` options."""
+    keras.utils.set_random_seed(0)
+    shape = (spec.min_size, spec.min_size, channels)
+    options = {**spec.reduced, **options}
+    return create_model(spec.name, num_classes=num_classes, input_shape=shape, **options)
+
+
+@pytest.fixture(scope="module")
+def small(request) -> keras.Model:
+    """One net at its least size, shared by the tests that only look at it."""
+    return at_least_size(request.param)
+
+
+def each_small_net(test):
+    nets = [pytest.param(p.values[0], id=p.id, marks=p.marks) for p in SPECS]
+    return pytest.mark.parametrize("small", nets, indirect=True)(test)
+
+
+def pictures(model: keras.Model, n: int = 4) -> np.ndarray:
+    shape = (n, *model.input_shape[1:])
+    return np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+def run(model: keras.Model, x: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model(x, training=False))
+
+
+def gradients(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
+    """Of a random combination of the logits, for every trainable variable."""
+    weights = np.random.default_rng(1).standard_normal(model.output_shape[1:]).astype("float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape() as tape:
+            loss = keras.ops.sum(model(x, training=False) * weights)
+        found = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    else:
+        import jax
+
+        def loss_of(trainable):
+            others = [v.value for v in model.non_trainable_variables]
+            logits, _ = model.stateless_call(trainable, others, x, training=False)
+            return keras.ops.sum(logits * weights)
+
+        found = jax.grad(loss_of)([v.value for v in model.trainable_variables])
+    assert all(g is not None for g in found)
+    return [keras.ops.convert_to_numpy(g) for g in found]
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_the_graph_is_what_the_spec_says(spec):
+    with without_values():
+        model = create_model(spec.name)
+    assert model.input_shape == (None, *spec.input_shape)
+    assert model.output_shape == (None, spec.classes)
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == spec.trainable
+    assert model.count_params() == spec.total
+
+    names = {layer.name for layer in model.layers}
+    assert all(LAYER_NAME.fullmatch(name) for name in names), names
+    assert not any(isinstance(layer, keras.Model) for layer in model.layers)
+
+    first = model.get_layer(spec.first_conv)
+    assert first.kernel.shape[-2] == spec.input_shape[-1]
+    assert model.output is model.get_layer(spec.head).output
+    assert len(model.get_layer(spec.cam_layer).output.shape) == 4
+    sides = [model.get_layer(name).output.shape[1] for name in spec.pyramid]
+    assert sides == sorted(set(sides), reverse=True)
+    assert all(re.fullmatch(r"stage\d+_out", name) for name in spec.pyramid)
+    if "features" in spec.exceptions:
+        assert spec.features not in names
+    else:
+        assert len(model.get_layer(spec.features).output.shape) == 2
+
+
+@each_small_net
+def test_answers_at_its_least_size(small):
+    logits = run(small, pictures(small))
+    assert logits.shape == (4, 10)
+    assert logits.dtype == np.float32
+    assert np.isfinite(logits).all()
+
+
+@each_small_net
+def test_every_trainable_variable_learns(small):
+    found = gradients(small, pictures(small))
+    assert all(np.isfinite(g).all() for g in found)
+    variables = small.trainable_variables
+    still = {v.path for v, g in zip(variables, found, strict=True) if not g.any()}
+    if "gradient" not in get_spec(small.name).exceptions:
+        assert still == set()
+
+
+@each_small_net
+def test_saved_and_loaded_it_answers_the_same(small, tmp_path):
+    x = pictures(small)
+    small.save(tmp_path / "net.keras")
+    again = keras.saving.load_model(tmp_path / "net.keras")
+    np.testing.assert_array_equal(run(small, x), run(again, x))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_takes_grey_pictures_and_two_classes(spec):
+    model = at_least_size(spec, channels=1, num_classes=2)
+    logits = run(model, pictures(model))
+    assert logits.shape == (4, 2)
+    assert np.isfinite(logits).all()
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_one_pixel_less_is_refused(spec):
+    less = spec.min_size - 1
+    with pytest.raises(UsageError, match=f"at least {spec.min_size} x {spec.min_size} pixels"):
+        create_model(spec.name, input_shape=(less, less, 3))
+
+
+@pytest.mark.parametrize("spec", ALL)
+def test_options_for_fine_tuning_give_a_linear_classifier_on_features(spec):
+    with without_values():
+        model = at_least_size(spec, num_classes=7, **spec.finetune_options)
+    head = model.get_layer(spec.head)
+    assert isinstance(head, keras.layers.Dense)
+    width = model.get_layer(spec.features).output.shape[-1]
+    assert head.kernel.shape == (width, 7)
+
+
+@pytest.mark.parametrize("name", ["lenet5", "squeezenet1_1", "resnet20_cifar", "mobilenet_v2_035"])
+def test_logits_are_float32_under_mixed_precision(name):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = at_least_size(get_spec(name))
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.layers[1].compute_dtype == "bfloat16"
+    assert model.output.dtype == "float32"
+
+
+# === What single families promise ===
+
+
+def count(name: str, **options) -> int:
+    with without_values():
+        model = create_model(name, **options)
+    return sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "parameters"),
+    [
+        ("resnet18", {"shortcut": "A"}, 11_515_688),
+        ("resnet34", {"shortcut": "A"}, 21_623_848),
+        ("resnet34", {"shortcut": "C"}, 22_716_840),
+        ("resnet18", {"plain": True}, 11_515_688),
+        ("resnet20_cifar", {"shortcut": "B"}, 272_474),
+        ("resnet110_cifar", {"shortcut": "B"}, 1_730_714),
+        ("resnet20_cifar", {"plain": True}, 269_722),
+        ("resnet50", {"stride_on_1x1": True}, 25_557_032),
+        ("lenet5", {"input_shape": (28, 28, 1), "pad": 2}, 61_706),
+        ("lenet5", {"input_shape": (32, 32, 3)}, 62_006),
+    ],
+)
+def test_options_count_as_published(name, options, parameters):
+    assert count(name, **options) == parameters
+
+
+def test_shortcut_a_adds_no_weights_and_keeps_the_signal():
+    model = create_model("resnet20_cifar")
+    inside = keras.Model(
+        model.input,
+        [model.get_layer("stage1_out").output, model.get_layer("stage2_block1_zeros").output],
+    )
+    before, after = (keras.ops.convert_to_numpy(t) for t in inside(pictures(model), training=False))
+    np.testing.assert_array_equal(after[..., 8:24], before[:, ::2, ::2])
+    assert not after[..., :8].any()
+    assert not after[..., 24:].any()
+
+
+@pytest.mark.parametrize(
+    ("name", "ceil_mode", "sides"),
+    [
+        ("squeezenet1_0", True, [54, 27, 13]),
+        ("squeezenet1_1", True, [55, 27, 13]),
+        ("squeezenet1_1", False, [55, 27, 13]),
+    ],
+)
+def test_squeezenet_maps_have_the_reference_s_sizes(name, ceil_mode, sides):
+    spec = get_spec(name)
+    with without_values():
+        model = create_model(name, ceil_mode=ceil_mode)
+    assert [model.get_layer(stage).output.shape[1] for stage in spec.pyramid] == sides
+
+
+def test_ceil_mode_counts_the_window_that_overhangs():
+    from striate.models.blocks import max_pool
+
+    image = keras.Input((6, 6, 1))
+    pool = keras.Model(image, max_pool(image, 3, stride=2, ceil_mode=True, name="pool"))
+    x = np.arange(36, dtype="float32").reshape(1, 6, 6, 1)
+    expected = [[14, 16, 17], [26, 28, 29], [32, 34, 35]]
+    np.testing.assert_array_equal(run(pool, x)[0, :, :, 0], expected)
+
+
+def test_dense_layers_keep_their_size_at_any_resolution():
+    with without_values():
+        model = create_model("vgg16", input_shape=(96, 160, 3))
+    assert model.count_params() == get_spec("vgg16").total
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("squeezenet1_1", {"classifier": "dense"}, "conv or linear"),
+        ("resnet18", {"shortcut": "D"}, "A, B or C"),
+        ("resnet18", {"stride_on_1x1": True}, "bottleneck"),
+        ("lenet5", {"pool": "median"}, "average or max"),
+        ("lenet5", {"activation": "tan"}, "tanh or relu"),
+    ],
+)
+def test_an_option_s_wrong_value_is_one_clear_line(name, options, message):
+    with pytest.raises(UsageError, match=message):
+        create_model(name, **options)

@@ -1,0 +1,145 @@
+"""The registry: what it lists, how it answers, what it refuses."""
+
+import csv
+import dataclasses
+import subprocess
+import sys
+
+import pytest
+
+import striate
+from striate.errors import UsageError
+from striate.registry import create_model, get_spec, list_models
+
+NAMES = [spec.name for spec in list_models()]
+ZOO = {
+    "lenet5": 61_706,
+    "alexnet_single": 61_100_840,
+    "vgg16": 138_357_544,
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "resnet20_cifar": 269_722,
+    "squeezenet1_0": 1_248_424,
+    "squeezenet1_1": 1_235_496,
+    "mobilenet_v1_100": 4_231_976,
+    "mobilenet_v2_100": 3_504_872,
+}
+
+
+def test_lists_the_first_families_with_their_published_counts():
+    listed = {spec.name: spec.trainable for spec in list_models()}
+    assert {name: listed.get(name) for name in ZOO} == ZOO
+
+
+def test_every_spec_agrees_with_the_table_of_verified_counts(shared):
+    with open(shared.parent / "reference" / "zoo.csv", newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for spec in list_models():
+        row = rows[spec.name]
+        size = "x".join(map(str, spec.input_shape))
+        assert (spec.family, size, spec.classes) == (
+            row["family"],
+            row["input_shape"],
+            int(row["classes"]),
+        )
+        assert spec.trainable == int(row["trainable"]), spec.name
+        if row["total"]:
+            assert spec.total == int(row["total"]), spec.name
+
+
+def test_lists_by_pattern_family_size_and_weights():
+    assert [s.name for s in list_models("resnet1?")] == ["resnet18"]
+    assert {s.family for s in list_models(family="vgg")} == {"vgg"}
+    assert all(s.trainable <= 10**6 for s in list_models(max_params=10**6))
+    assert "lenet5" in [s.name for s in list_models(max_params=10**6)]
+    with_weights = {s.name for s in list_models(pretrained=True)}
+    assert {"squeezenet1_1", "vgg16", "resnet50", "mobilenet_v2_100"} <= with_weights
+    assert with_weights.isdisjoint(s.name for s in list_models(pretrained=False))
+    assert list_models("no_such_*") == []
+
+
+def test_listing_needs_neither_keras_nor_a_second():
+    code = (
+        "import sys, striate; rows = [s.to_dict() for s in striate.list_models()]; "
+        "heavy = {'keras.src', 'tensorflow', 'jax', 'torch', 'h5py'} & set(sys.modules); "
+        "print(len(rows), sorted(heavy))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert done.stdout.split(maxsplit=1) == [str(len(NAMES)), "[]\n"]
+
+
+def test_row_for_machines():
+    row = get_spec("squeezenet1_1").to_dict()
+    assert row == {
+        "name": "squeezenet1_1",
+        "family": "squeezenet",
+        "year": 2016,
+        "input_shape": [224, 224, 3],
+        "classes": 1000,
+        "trainable": 1_235_496,
+        "total": 1_235_496,
+        "pretrained": ["imagenet"],
+    }
+
+
+def test_a_spec_is_frozen():
+    spec = get_spec("lenet5")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        spec.trainable = 1
+    with pytest.raises(TypeError):
+        spec.exceptions["anything"] = "goes"
+
+
+def test_every_spec_says_where_it_comes_from():
+    for spec in list_models():
+        assert spec.paper
+        assert spec.title
+        assert 1989 <= spec.year <= 2019
+        assert spec.accuracy is None or spec.accuracy.source
+        for weights in spec.weights:
+            assert weights.licence
+            assert weights.url.startswith(("https://", "shipped:"))
+            assert weights.hash is None or weights.hash.partition(":")[0] in ("md5", "sha256")
+
+
+def test_unknown_name_offers_the_nearest():
+    with pytest.raises(UsageError, match=r"'resnet5'.*Did you mean.*'resnet50'"):
+        get_spec("resnet5")
+
+
+def test_unknown_option_offers_the_nearest():
+    with pytest.raises(UsageError, match=r"'drop_out'.*Did you mean 'dropout'"):
+        striate.create_model("squeezenet1_1", drop_out=0.1)
+
+
+def test_what_tells_the_variants_apart_is_no_option():
+    with pytest.raises(UsageError, match="no option 'alpha'"):
+        create_model("mobilenet_v2_100", alpha=0.5)
+
+
+def test_options_show_the_variant_s_own_default():
+    assert get_spec("resnet20_cifar").options["shortcut"] == "A"
+    assert get_spec("resnet18").options["shortcut"] == "B"
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((20, 224, 3), "at least 32 x 32 pixels, got 20 x 224"),
+        ((224, 224), "3 positive integers"),
+        ((224, 224, 0), "3 positive integers"),
+        ((None, None, 3), "3 positive integers"),
+        (224, "3 positive integers"),
+    ],
+)
+def test_an_input_shape_that_does_not_fit_is_one_clear_line(shape, message):
+    with pytest.raises(UsageError, match=message):
+        create_model("vgg11", input_shape=shape)
+
+
+@pytest.mark.parametrize("classes", [0, -1, 2.5, True])
+def test_at_least_one_class(classes):
+    with pytest.raises(UsageError, match="num_classes"):
+        create_model("lenet5", num_classes=classes)

@@ -1,29 +1,29 @@
-"""Heavy modules that load on first use, so that listing nets or reading --help costs nothing."""
+"""What loads on first use, so that listing nets or reading --help costs nothing."""
 
-import importlib.util
-import sys
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 
-def lazy_import(name: str) -> ModuleType:
-    """The module `name`, executed when one of its attributes is first read.
+class Lazy:
+    """Stands for a module and imports it when one of its attributes is first read.
 
-    Raises `ModuleNotFoundError` at once when it is not installed.
+    It never enters `sys.modules`: other libraries must find there a real module or none.
     """
-    if name in sys.modules:
-        return sys.modules[name]
-    spec = importlib.util.find_spec(name)
-    if spec is None or spec.loader is None:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-    spec.loader = importlib.util.LazyLoader(spec.loader)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        value = getattr(import_module(self._name), attribute)
+        setattr(self, attribute, value)
+        return value
+
+    def __repr__(self) -> str:
+        return f"<lazy module {self._name!r}>"
 
 
-keras = lazy_import("keras")
+keras: Any = Lazy("keras")
 
 
 class Verb(ModuleType):

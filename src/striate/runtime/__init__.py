@@ -6,7 +6,6 @@
 One file per engine. `auto` takes the fastest of those installed that gives the golden answers.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from importlib import import_module, metadata, util
@@ -72,8 +71,7 @@ def installed() -> dict[str, str]:
 
 
 def _is_installed(module: str) -> bool:
-    """Whether a module can be imported; `find_spec` alone would load one that is loaded lazily."""
-    return module in sys.modules or util.find_spec(module) is not None
+    return util.find_spec(module) is not None
 
 
 def open_engine(

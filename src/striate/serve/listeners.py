@@ -9,7 +9,6 @@ import functools
 import socket
 import threading
 import time
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -90,7 +89,7 @@ class _OpenStreams(grpc.ServerInterceptor):
     """Remembers the streaming calls (health Watch, reflection): they would hold up a drain."""
 
     def __init__(self):
-        self._contexts: weakref.WeakSet = weakref.WeakSet()
+        self._contexts: set[grpc.ServicerContext] = set()
 
     def cancel(self) -> None:
         for context in list(self._contexts):
@@ -107,6 +106,7 @@ class _OpenStreams(grpc.ServerInterceptor):
         @functools.wraps(behaviour)
         def call(request, context, *more):
             self._contexts.add(context)
+            context.add_callback(lambda: self._contexts.discard(context))
             return behaviour(request, context, *more)
 
         return call

@@ -11,7 +11,7 @@ again when its files change. When all versions vanish from disk, what is loaded 
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -105,7 +105,7 @@ class Repository:
     def _find(self, name: str, number: int | None) -> Version:
         model = self.models.get(name)
         available = model.available() if model else []
-        if number is None and available:
+        if available and (number is None or _means_newest(number, available)):
             return model.versions[available[-1]]
         if number in available:
             return model.versions[number]
@@ -120,6 +120,8 @@ class Repository:
         with self._lock:
             model = self.models.get(name)
             known = {n: replace(v) for n, v in model.versions.items()} if model else {}
+        if number is not None and known and _means_newest(number, known):
+            number = None
         if number is not None and number not in known:
             raise ServingError(Code.NOT_FOUND, f"Could not find version {number} of model {name}")
         if not known:
@@ -245,6 +247,11 @@ def fingerprint(path: Path) -> tuple:
             continue
         found.append((str(file), stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))
+
+
+def _means_newest(number: int, known: Container[int]) -> bool:
+    """Version 0 where there is none: what clients send (ovmsclient) that have no other word."""
+    return number == 0 and 0 not in known
 
 
 def _end_if_idle(version: Version) -> None:

@@ -1,0 +1,113 @@
+"""The real server process, for tests that ask it over real sockets."""
+
+import io
+import json
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+SERVE = (
+    "import json, sys; from striate.serve import VersionPolicy, serve; "
+    "from striate.errors import StriateError\n"
+    "options = json.loads(sys.argv[1])\n"
+    "if 'version_policy' in options:\n"
+    "    options['version_policy'] = VersionPolicy.parse(options['version_policy'])\n"
+    "try:\n    serve(**options)\n"
+    "except StriateError as error:\n    sys.exit(f'error: {error}')\n"
+)
+
+
+def encode(image, kind: str = "PNG") -> bytes:
+    """A Pillow image as the bytes of a file."""
+    data = io.BytesIO()
+    image.save(data, kind)
+    return data.getvalue()
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class ServerProcess:
+    """`striate.serve.serve(...)` in a process of its own, ready when this returns."""
+
+    def __init__(self, path: Path, **options):
+        self.port, self.rest_port = free_port(), free_port()
+        options = {
+            "path": str(path),
+            "port": self.port,
+            "rest_api_port": self.rest_port,
+            "host": "127.0.0.1",
+            "file_system_poll_wait_seconds": 0.1,
+            **options,
+        }
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", SERVE, json.dumps(options)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        self.lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self.errors: list[str] = []
+        self._readers = [
+            threading.Thread(target=self._read_lines, daemon=True),
+            threading.Thread(target=self._read_errors, daemon=True),
+        ]
+        for reader in self._readers:
+            reader.start()
+        self.announced: list[str] = []
+        while not self.announced or "REST at" not in self.announced[-1]:
+            line = self.lines.get(timeout=120)
+            if not line:
+                self.process.wait()
+                self._readers[1].join()
+                raise RuntimeError("".join(self.errors))
+            self.announced.append(line)
+
+    @property
+    def address(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.rest_port}"
+
+    def terminate(self, number: int = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 60) -> int:
+        code = self.process.wait(timeout)
+        for reader in self._readers:
+            reader.join()
+        return code
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.terminate()
+            try:
+                self.wait()
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                raise
+
+    def __enter__(self) -> "ServerProcess":
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.stop()
+
+    def _read_lines(self) -> None:
+        for line in self.process.stdout:
+            self.lines.put(line)
+        self.lines.put("")
+
+    def _read_errors(self) -> None:
+        for line in self.process.stderr:
+            self.errors.append(line)

@@ -1,0 +1,352 @@
+"""The server as a process: how it starts, what it loads, how it changes versions, how it ends."""
+
+import concurrent.futures
+import json
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from served import ServerProcess, free_port
+from striate.artifact import MANIFEST
+from striate.errors import StriateError
+from striate.runtime import FLOAT_TOLERANCE
+from striate.serve.client import Client, HttpClient
+from striate.serve.status import Code, ServingError
+
+pytest_plugins = ["serving_fixtures"]
+
+MANY = 5_000  # encoded pictures in a request: enough that it is still being decoded a little later
+SLOW = 15_000  # tensors in a request that is still being computed a little later
+
+
+@pytest.fixture
+def base(tiny, tmp_path) -> Path:
+    """A model directory of its own, with version 1 in it."""
+    shutil.copytree(tiny.path, tmp_path / "tiny" / "1")
+    return tmp_path / "tiny"
+
+
+def proc(server: ServerProcess, name: str) -> str:
+    path = Path(f"/proc/{server.process.pid}/{name}")
+    if not path.exists():
+        pytest.skip("needs /proc")
+    return path.read_text()
+
+
+def wait_for(condition, seconds: float = 30) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_the_onnx_server_starts_light_and_without_tensorflow(tiny):
+    with ServerProcess(tiny.path.parent) as server, Client(server.address, "tiny") as client:
+        images, scores = tiny.goldens()
+        np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
+        HttpClient(server.url, "tiny").predict(images)
+        assert "libtensorflow" not in proc(server, "maps")
+        memory = int(proc(server, "status").split("VmRSS:")[1].split()[0]) / 1024
+        assert memory < 200, f"{memory:.0f} MB"
+        used = sum(int(n) for n in proc(server, "stat").rsplit(")", 1)[1].split()[11:13]) / 100
+        assert used < 4, f"{used:.1f} s of processor time until the first answers"
+
+
+def test_it_says_what_it_serves_and_where(tiny):
+    with ServerProcess(tiny.path.parent, model_name="mine", workers=3) as server:
+        model, grpc_line, rest_line = server.announced
+        assert model.startswith("mine version 1: onnx (onnxruntime ")
+        assert "4 classes, 3 workers" in model
+        assert grpc_line == f"gRPC at {server.address} (PredictionService; models: mine)\n"
+        assert rest_line == f"REST at {server.url}/v1/models/mine\n"
+        server.terminate(signal.SIGINT)
+        assert server.wait() == 0
+        assert server.lines.get(timeout=5) == "SIGINT: finishing the requests in flight\n"
+        assert server.lines.get(timeout=5) == "stopped\n"
+        assert server.errors == []
+
+
+def test_the_clients_and_the_messages_do_not_import_tensorflow():
+    code = (
+        "import sys\n"
+        "from striate.serve.client import Client, HttpClient\n"
+        "assert not {'tensorflow', 'keras.src', 'grpc'} & set(sys.modules)\n"
+        "Client('localhost:1', 'm')\n"
+        "assert 'tensorflow' not in sys.modules, 'the bare package stayed'\n"
+        "maps = open('/proc/self/maps').read() if sys.platform == 'linux' else ''\n"
+        "assert 'libtensorflow' not in maps\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("which", ["port", "rest_api_port"])
+def test_a_port_in_use_is_one_clear_line(tiny, which):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", free_port()))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(RuntimeError) as error:
+            ServerProcess(tiny.path.parent, **{which: port})
+    assert str(error.value) == (
+        f"error: port {port} is in use on 127.0.0.1: stop what listens there, "
+        "or choose another port\n"
+    )
+
+
+def test_two_servers_do_not_share_a_port(tiny):
+    with ServerProcess(tiny.path.parent) as first:
+        with pytest.raises(RuntimeError, match=f"port {first.port} is in use"):
+            ServerProcess(tiny.path.parent, port=first.port)
+        HttpClient(first.url, "tiny").status()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "onxx"}, "Did you mean 'onnx'"),
+        ({"path": "no/such/directory"}, "expected a model directory, got nothing there"),
+        ({"version_policy": "7"}, "no version can be served; the policy wants none"),
+        ({"port": 70_000}, "expected port from 0 to 65535, got 70000"),
+    ],
+)
+def test_a_server_that_cannot_serve_says_why_and_ends(tiny, options, message):
+    path = options.pop("path", tiny.path.parent)
+    with pytest.raises(RuntimeError) as error:
+        ServerProcess(path, **options)
+    last = str(error.value).strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    assert message in last
+    assert "Traceback" not in str(error.value)
+
+
+def test_a_truncated_version_is_refused_at_the_start_by_name(base):
+    model = base / "1" / "model.onnx"
+    model.write_bytes(model.read_bytes()[:-100])
+    with pytest.raises(RuntimeError, match=r"model\.onnx: expected [\d,]+ bytes, got"):
+        ServerProcess(base)
+
+
+def test_a_new_version_takes_over_and_no_request_fails(base, tiny):
+    images, _ = tiny.goldens()
+    answered_by: list[int] = []
+    failures: list[str] = []
+    stop = threading.Event()
+
+    def ask(server):
+        from striate.serve import tensors
+        from striate.serve.protos import predict_pb2, prediction_service_pb2_grpc
+
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "tiny"
+        request.inputs["image"].CopyFrom(tensors.to_content(images))
+        with grpc.insecure_channel(server.address) as channel:
+            predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+            while not stop.is_set():
+                try:
+                    answered_by.append(predict(request, timeout=60).model_spec.version.value)
+                except grpc.RpcError as error:
+                    failures.append(error.details())
+
+    with ServerProcess(base) as server:
+        askers = [threading.Thread(target=ask, args=(server,)) for _ in range(3)]
+        for asker in askers:
+            asker.start()
+        client = HttpClient(server.url, "tiny")
+        wait_for(lambda: len(answered_by) > 20)
+        for number in (2, 3):
+            shutil.copytree(tiny.path, base / str(number))
+            wait_for(lambda n=number: client.status().get(n) == "AVAILABLE")
+            already = len(answered_by)
+            wait_for(lambda n=already: len(answered_by) > n + 20)
+        stop.set()
+        for asker in askers:
+            asker.join()
+        wait_for(lambda: client.status() == {3: "AVAILABLE", 2: "END", 1: "END"})
+    assert failures == []
+    assert set(answered_by) == {1, 2, 3}
+    assert answered_by[-1] == 3
+
+
+def test_several_versions_answer_by_number_when_asked_to(base, tiny):
+    shutil.copytree(tiny.path, base / "2")
+    images, scores = tiny.goldens()
+    with ServerProcess(base, version_policy="all") as server:
+        for version in (None, 1, 2):
+            client = HttpClient(server.url, "tiny", version=version)
+            np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
+        assert HttpClient(server.url, "tiny").status() == {2: "AVAILABLE", 1: "AVAILABLE"}
+
+
+def corrupt_hash(directory: Path) -> None:
+    model = directory / "model.onnx"
+    content = bytearray(model.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    model.write_bytes(content)
+
+
+def corrupt_size(directory: Path) -> None:
+    model = directory / "model.tflite"
+    model.write_bytes(model.read_bytes()[:100])
+
+
+def corrupt_manifest(directory: Path) -> None:
+    (directory / MANIFEST).write_text("{")
+
+
+def other_goldens(directory: Path) -> None:
+    """A version that is whole by its hashes, but does not answer as it did when it was written."""
+    from striate.artifact import GOLDENS, sha256
+
+    with np.load(directory / GOLDENS) as stored:
+        images, scores = stored["images"], stored["scores"]
+    np.savez_compressed(directory / GOLDENS, images=images, scores=scores[:, ::-1])
+    manifest = json.loads((directory / MANIFEST).read_text())
+    path = directory / GOLDENS
+    manifest["files"][GOLDENS] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    (directory / MANIFEST).write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("corrupt", "reason"),
+    [
+        (corrupt_hash, "SHA-256 differs"),
+        (corrupt_size, "got 100 bytes"),
+        (corrupt_manifest, "expected a striate manifest"),
+        (other_goldens, "differs from the golden scores"),
+    ],
+)
+def test_a_corrupt_version_is_not_served_and_its_status_says_why(base, tiny, corrupt, reason):
+    images, scores = tiny.goldens()
+    with ServerProcess(base) as server:
+        shutil.copytree(tiny.path, base / ".incoming")
+        corrupt(base / ".incoming")
+        (base / ".incoming").rename(base / "2")
+        client = HttpClient(server.url, "tiny")
+        wait_for(lambda: 2 in client.status() and client.status()[2] != "LOADING")
+        status = client.status()
+        assert status[1] == "AVAILABLE"
+        assert status[2].startswith("END: ")
+        assert reason in status[2]
+        np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
+        assert any("version 2 is not served" in line for line in server.errors)
+        shutil.rmtree(base / "2")
+        shutil.copytree(tiny.path, base / "2")
+        wait_for(lambda: client.status() == {2: "AVAILABLE", 1: "END"})
+
+
+@pytest.mark.parametrize("face", ["grpc", "http"])
+def test_sigterm_lets_the_request_in_flight_end(base, tiny, picture, face):
+    expected = tiny.predict([picture])
+    with (
+        ServerProcess(base, workers=1, max_queue=0) as server,
+        Client(server.address, "tiny") as probe,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        client = probe if face == "grpc" else HttpClient(server.url, "tiny")
+        watched = watch_health(server)
+        assert next(watched).status == health_pb2.HealthCheckResponse.SERVING
+        answer = pool.submit(persistently, client.predict, [picture] * MANY)
+        wait_for(lambda: is_full(probe, picture))
+        server.terminate()
+        assert not answer.done(), "the request was too quick to be in flight"
+        found = answer.result(timeout=60)
+        np.testing.assert_allclose(found, np.repeat(expected, MANY, axis=0), atol=FLOAT_TOLERANCE)
+        start = time.monotonic()
+        assert server.wait() == 0
+        assert time.monotonic() - start < 10, "an open health watch held up the end"
+        with pytest.raises(StriateError):
+            client.predict([picture])
+
+
+def persistently(predict, pictures):
+    """Ask until there is a place: whoever looks whether the server is full takes it at times."""
+    while True:
+        try:
+            return predict(pictures)
+        except StriateError as error:
+            if "queue is full" not in str(error):
+                raise
+
+
+def is_full(client: Client, picture: bytes) -> bool:
+    try:
+        client.predict([picture])
+    except ServingError as error:
+        return error.code == Code.UNAVAILABLE
+    return False
+
+
+def watch_health(server: ServerProcess):
+    stub = health_pb2_grpc.HealthStub(grpc.insecure_channel(server.address))
+    return iter(stub.Watch(health_pb2.HealthCheckRequest(service="")))
+
+
+def test_a_full_server_refuses_at_once(base, picture):
+    with (
+        ServerProcess(base, workers=1, max_queue=0) as server,
+        Client(server.address, "tiny") as client,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        slow = pool.submit(persistently, client.predict, [picture] * MANY)
+        wait_for(lambda: is_full(client, picture))
+        with pytest.raises(StriateError) as error:
+            HttpClient(server.url, "tiny").predict([picture])
+        assert str(error.value) == (
+            "The queue is full: 1 requests are computed and 0 wait; try again later"
+        )
+        assert not slow.done(), "the request was too quick to fill the server"
+        assert slow.result().shape == (MANY, 4)
+        assert not is_full(client, picture)
+
+
+def test_a_deadline_that_passes_in_the_queue_is_deadline_exceeded(base, tiny):
+    images, _ = tiny.goldens()
+    many = np.repeat(images[:1], SLOW, axis=0)
+    with (
+        ServerProcess(base, workers=1, rest_api_timeout_in_ms=50) as server,
+        Client(server.address, "tiny") as client,
+        concurrent.futures.ThreadPoolExecutor() as pool,
+    ):
+        slow = pool.submit(client.predict, many)
+        impatient = HttpClient(server.url, "tiny")
+        messages = []
+        while not slow.done():
+            try:
+                impatient.predict(images)
+            except StriateError as error:
+                messages.append(str(error))
+        assert set(messages) == {"The deadline passed before the request could be computed"}
+
+
+def test_requests_over_the_limits_are_refused_and_do_no_harm(base, tiny):
+    images, _ = tiny.goldens()
+    with (
+        ServerProcess(base, max_message_bytes=100_000) as server,
+        Client(server.address, "tiny") as client,
+    ):
+        http = HttpClient(server.url, "tiny")
+        with pytest.raises(ServingError, match="larger than max") as error:
+            client.predict(np.repeat(images[:1], 40, axis=0))
+        assert error.value.code == Code.RESOURCE_EXHAUSTED
+        with pytest.raises(StriateError, match="body of at most 100,000 bytes"):
+            http.predict(np.repeat(images[:1], 40, axis=0))
+        with pytest.raises(StriateError, match="at most 32 images"):
+            http.predict([b""] * 33)
+        np.testing.assert_array_equal(client.predict(images), client.predict(images))
+
+
+def test_a_directory_of_models_is_served_whole(base, tiny):
+    shutil.copytree(base, base.parent / "other")
+    with ServerProcess(base.parent) as server:
+        assert HttpClient(server.url, "tiny").status() == {1: "AVAILABLE"}
+        assert HttpClient(server.url, "other").status() == {1: "AVAILABLE"}

@@ -1,0 +1,232 @@
+"""Which versions are served: policies, changes on disk, versions that fail; no engine involved."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from striate.errors import ArtifactError, UsageError
+from striate.serve.options import ServerOptions, VersionPolicy
+from striate.serve.repository import Model, Repository, State, find_models
+from striate.serve.status import Code, ServingError
+
+
+def put(base: Path, number: int, content: str = "good") -> Path:
+    """A version directory as far as a repository looks into it."""
+    directory = base / str(number)
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "striate.json").write_text(content)
+    return directory
+
+
+def opened(path: Path) -> str:
+    """Stands for `open_servable`: a version whose manifest says `bad` cannot be loaded."""
+    if (path / "striate.json").read_text() == "bad":
+        raise ArtifactError(f"{path.name} is bad")
+    return f"servable {path.name}"
+
+
+def repository(base: Path, policy: str = "latest", open_version=opened) -> Repository:
+    found = Repository([Model("m", base, VersionPolicy.parse(policy))], open_version)
+    found.refresh()
+    return found
+
+
+def states(found: Repository) -> dict[int, str]:
+    return {version.number: version.state.name for version in found.statuses("m")}
+
+
+def answers(found: Repository, number: int | None = None) -> str:
+    with found.lease("m", number) as lease:
+        return lease.servable
+
+
+@pytest.mark.parametrize(
+    ("text", "chosen"),
+    [
+        ("latest", {9}),
+        ("latest:1", {9}),
+        ("latest:2", {4, 9}),
+        ("latest:7", {2, 4, 9}),
+        ("all", {2, 4, 9}),
+        ("4", {4}),
+        ("2, 9, 11", {2, 9}),
+    ],
+)
+def test_a_policy_chooses_versions(text, chosen):
+    assert VersionPolicy.parse(text).choose([4, 9, 2]) == chosen
+
+
+@pytest.mark.parametrize("text", ["", "newest", "latest:0", "latest:x", "all:2", "1,,2", "-1"])
+def test_a_policy_that_does_not_exist_is_refused(text):
+    with pytest.raises(UsageError, match="expected a version policy"):
+        VersionPolicy.parse(text)
+
+
+def test_the_newest_version_answers_and_the_numbers_are_not_text(tmp_path):
+    for number in (2, 9, 10):
+        put(tmp_path, number)
+    found = repository(tmp_path)
+    assert answers(found) == "servable 10"
+    assert states(found) == {10: "AVAILABLE"}
+    with pytest.raises(ServingError) as error:
+        answers(found, 9)
+    assert error.value.code == Code.NOT_FOUND
+    assert str(error.value) == "Servable not found for request: Specific(m, 9)"
+
+
+def test_version_0_means_itself_where_it_exists_and_the_newest_where_not(tmp_path):
+    put(tmp_path, 1)
+    put(tmp_path, 2)
+    found = repository(tmp_path, "all")
+    assert answers(found, 0) == "servable 2"
+    assert [version.number for version in found.statuses("m", 0)] == [2, 1]
+    put(tmp_path, 0)
+    found.refresh()
+    assert answers(found, 0) == "servable 0"
+    assert [version.number for version in found.statuses("m", 0)] == [0]
+
+
+def test_several_versions_answer_by_number(tmp_path):
+    for number in (1, 2, 3):
+        put(tmp_path, number)
+    found = repository(tmp_path, "latest:2")
+    assert [answers(found, n) for n in (None, 3, 2)] == ["servable 3", "servable 3", "servable 2"]
+    assert states(found) == {3: "AVAILABLE", 2: "AVAILABLE"}
+
+
+def test_a_new_version_is_loaded_before_the_old_one_goes(tmp_path):
+    put(tmp_path, 1)
+    seen = []
+
+    def opening(path):
+        if path.name == "2":
+            seen.append(answers(found))
+        return opened(path)
+
+    found = Repository([Model("m", tmp_path, VersionPolicy())], opening)
+    found.refresh()
+    put(tmp_path, 2)
+    found.refresh()
+    assert seen == ["servable 1"]
+    assert answers(found) == "servable 2"
+    assert states(found) == {2: "AVAILABLE", 1: "END"}
+
+
+def test_a_version_in_use_ends_when_its_last_request_does(tmp_path):
+    put(tmp_path, 1)
+    found = repository(tmp_path)
+    with found.lease("m") as lease:
+        put(tmp_path, 2)
+        found.refresh()
+        assert states(found) == {2: "AVAILABLE", 1: "UNLOADING"}
+        assert lease.servable == "servable 1"
+    assert states(found)[1] == State.END.name
+    assert found.models["m"].versions[1].servable is None
+
+
+def test_a_version_that_fails_says_why_and_the_others_go_on(tmp_path):
+    put(tmp_path, 1)
+    found = repository(tmp_path)
+    put(tmp_path, 2, "bad")
+    found.refresh()
+    assert answers(found) == "servable 1"
+    newest = found.statuses("m")[0]
+    assert (newest.state, newest.code, newest.message) == (State.END, Code.DATA_LOSS, "2 is bad")
+
+
+def test_at_the_start_the_newest_sound_version_is_served(tmp_path):
+    put(tmp_path, 1)
+    put(tmp_path, 2, "bad")
+    found = repository(tmp_path)
+    assert states(found) == {2: "END", 1: "AVAILABLE"}
+
+
+def test_a_version_that_failed_is_tried_again_when_its_files_change(tmp_path):
+    put(tmp_path, 1)
+    put(tmp_path, 2, "bad")
+    tried = []
+
+    def counting(path):
+        tried.append(path.name)
+        return opened(path)
+
+    found = repository(tmp_path, open_version=counting)
+    found.refresh()
+    assert tried == ["2", "1"]
+    put(tmp_path, 2, "good now")
+    found.refresh()
+    assert states(found) == {2: "AVAILABLE", 1: "END"}
+
+
+def test_a_version_without_a_manifest_is_not_looked_at(tmp_path):
+    put(tmp_path, 1)
+    (tmp_path / "2").mkdir()
+    (tmp_path / "2" / "model.onnx").write_bytes(b"half")
+    (tmp_path / ".tmp-3").mkdir()
+    (tmp_path / "notes").mkdir()
+    assert states(repository(tmp_path)) == {1: "AVAILABLE"}
+
+
+def test_deleting_a_version_goes_back_to_the_one_before(tmp_path):
+    put(tmp_path, 1)
+    put(tmp_path, 2)
+    found = repository(tmp_path)
+    shutil.rmtree(tmp_path / "2")
+    found.refresh()
+    assert answers(found) == "servable 1"
+
+
+def test_what_is_loaded_goes_on_when_the_directory_vanishes(tmp_path):
+    put(tmp_path / "m", 1)
+    found = repository(tmp_path / "m")
+    shutil.rmtree(tmp_path / "m")
+    found.refresh()
+    assert answers(found) == "servable 1"
+
+
+def test_what_is_unknown_is_not_found(tmp_path):
+    put(tmp_path, 1)
+    found = repository(tmp_path)
+    for call, message in [
+        (lambda: found.lease("nope").__enter__(), "Servable not found for request: Latest(nope)"),
+        (lambda: found.statuses("nope"), "Could not find any versions of model nope"),
+        (lambda: found.statuses("m", 99), "Could not find version 99 of model m"),
+    ]:
+        with pytest.raises(ServingError) as error:
+            call()
+        assert (error.value.code, str(error.value)) == (Code.NOT_FOUND, message)
+
+
+def test_a_directory_is_a_model_a_version_or_a_repository(tmp_path):
+    put(tmp_path / "a", 1)
+    put(tmp_path / "a", 2)
+    put(tmp_path / "b", 1)
+    (tmp_path / "empty").mkdir()
+    policy = VersionPolicy()
+    (model,) = find_models(tmp_path / "a", None, policy)
+    assert (model.name, model.base_path) == ("a", tmp_path / "a")
+    (version,) = find_models(tmp_path / "a" / "1", "mine", policy)
+    assert (version.name, version.policy.choose([1, 2])) == ("mine", {1})
+    assert [m.name for m in find_models(tmp_path, None, policy)] == ["a", "b"]
+    for path, name in [(tmp_path / "empty", None), (tmp_path / "nope", None), (tmp_path, "mine")]:
+        with pytest.raises(ArtifactError, match="expected"):
+            find_models(path, name, policy)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"port": 70_000},
+        {"port": 0},
+        {"port": 8500, "rest_api_port": 8500},
+        {"workers": 0},
+        {"threads": 0},
+        {"max_queue": -1},
+        {"model_name": ""},
+        {"model_base_path": ""},
+    ],
+)
+def test_options_that_cannot_be_are_refused(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        ServerOptions(**{"model_base_path": "models", **wrong})

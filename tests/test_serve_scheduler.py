@@ -1,0 +1,80 @@
+"""Who computes and who waits: the limits hold, and nothing is computed for nobody."""
+
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from striate.serve.scheduler import Scheduler
+from striate.serve.status import Code, ServingError
+
+IMAGES = np.zeros((1, 2, 2, 3), np.uint8)
+
+
+def in_threads(n: int, call) -> list[threading.Thread]:
+    threads = [threading.Thread(target=call) for _ in range(n)]
+    for thread in threads:
+        thread.start()
+    return threads
+
+
+def test_no_more_calls_compute_at_a_time_than_there_are_workers():
+    scheduler = Scheduler(workers=2, max_queue=10)
+    running, most, lock = 0, 0, threading.Lock()
+
+    def predict(images):
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        with lock:
+            running -= 1
+        return images
+
+    for thread in in_threads(8, lambda: scheduler.run(predict, IMAGES)):
+        thread.join()
+    assert most == 2
+
+
+def test_a_request_over_the_limit_is_refused_at_once_and_places_come_back():
+    scheduler = Scheduler(workers=1, max_queue=1)
+    with scheduler.admit(), scheduler.admit():
+        start = time.monotonic()
+        with pytest.raises(ServingError, match="queue is full") as error, scheduler.admit():
+            pass
+        assert error.value.code == Code.UNAVAILABLE
+        assert time.monotonic() - start < 0.1
+    with scheduler.admit():
+        pass
+
+
+def test_a_request_whose_deadline_passes_in_the_queue_is_not_computed():
+    scheduler = Scheduler(workers=1, max_queue=2)
+    release, busy, computed = threading.Event(), threading.Event(), []
+
+    def slow(images):
+        busy.set()
+        release.wait(10)
+        return images
+
+    (thread,) = in_threads(1, lambda: scheduler.run(slow, IMAGES))
+    busy.wait(10)
+    for deadline in (time.monotonic() + 0.05, time.monotonic() - 1):
+        with pytest.raises(ServingError) as error:
+            scheduler.run(computed.append, IMAGES, deadline)
+        assert error.value.code == Code.DEADLINE_EXCEEDED
+    release.set()
+    thread.join()
+    assert computed == []
+    assert scheduler.run(lambda images: images, IMAGES, time.monotonic() + 1) is IMAGES
+
+
+def test_a_call_that_raises_gives_its_slot_back():
+    scheduler = Scheduler(workers=1, max_queue=0)
+    for _ in range(3):
+        with pytest.raises(ZeroDivisionError), scheduler.admit():
+            scheduler.run(lambda images: 1 / 0, IMAGES)
+    with scheduler.admit():
+        assert scheduler.run(lambda images: images, IMAGES, time.monotonic() + 1) is IMAGES

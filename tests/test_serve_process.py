@@ -115,7 +115,7 @@ def test_two_servers_do_not_share_a_port(tiny):
     [
         ({"engine": "onxx"}, "Did you mean 'onnx'"),
         ({"path": "no/such/directory"}, "expected a model directory, got nothing there"),
-        ({"version_policy": "7"}, "no version can be served; the policy wants none"),
+        ({"version_policy": "7"}, "none of the versions there is one that the policy wants"),
         ({"port": 70_000}, "expected port from 0 to 65535, got 70000"),
     ],
 )
@@ -123,17 +123,17 @@ def test_a_server_that_cannot_serve_says_why_and_ends(tiny, options, message):
     path = options.pop("path", tiny.path.parent)
     with pytest.raises(RuntimeError) as error:
         ServerProcess(path, **options)
-    last = str(error.value).strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    assert message in last
-    assert "Traceback" not in str(error.value)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith("error: ")
+    assert message in line
 
 
 def test_a_truncated_version_is_refused_at_the_start_by_name(base):
     model = base / "1" / "model.onnx"
     model.write_bytes(model.read_bytes()[:-100])
-    with pytest.raises(RuntimeError, match=r"model\.onnx: expected [\d,]+ bytes, got"):
+    with pytest.raises(RuntimeError, match=r"model\.onnx: expected [\d,]+ bytes, got") as error:
         ServerProcess(base)
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_a_new_version_takes_over_and_no_request_fails(base, tiny):

@@ -19,11 +19,20 @@ def put(base: Path, number: int, content: str = "good") -> Path:
     return directory
 
 
-def opened(path: Path) -> str:
+class Servable:
+    """Stands for a loaded version."""
+
+    engine, kernel = "none", "none at all"
+
+    def __init__(self, path: Path):
+        self.name = f"servable {path.name}"
+
+
+def opened(path: Path) -> Servable:
     """Stands for `open_servable`: a version whose manifest says `bad` cannot be loaded."""
     if (path / "striate.json").read_text() == "bad":
         raise ArtifactError(f"{path.name} is bad")
-    return f"servable {path.name}"
+    return Servable(path)
 
 
 def repository(base: Path, policy: str = "latest", open_version=opened) -> Repository:
@@ -38,7 +47,7 @@ def states(found: Repository) -> dict[int, str]:
 
 def answers(found: Repository, number: int | None = None) -> str:
     with found.lease("m", number) as lease:
-        return lease.servable
+        return lease.servable.name
 
 
 @pytest.mark.parametrize(
@@ -107,8 +116,12 @@ def test_a_new_version_is_loaded_before_the_old_one_goes(tmp_path):
     found = Repository([Model("m", tmp_path, VersionPolicy())], opening)
     found.refresh()
     put(tmp_path, 2)
-    found.refresh()
+    events = found.refresh()
     assert seen == ["servable 1"]
+    assert [event.text for event in events] == [
+        "m version 2 is served: none (none at all)",
+        "m version 1 is no longer served",
+    ]
     assert answers(found) == "servable 2"
     assert states(found) == {2: "AVAILABLE", 1: "END"}
 
@@ -120,7 +133,7 @@ def test_a_version_in_use_ends_when_its_last_request_does(tmp_path):
         put(tmp_path, 2)
         found.refresh()
         assert states(found) == {2: "AVAILABLE", 1: "UNLOADING"}
-        assert lease.servable == "servable 1"
+        assert lease.servable.name == "servable 1"
     assert states(found)[1] == State.END.name
     assert found.models["m"].versions[1].servable is None
 
@@ -129,7 +142,8 @@ def test_a_version_that_fails_says_why_and_the_others_go_on(tmp_path):
     put(tmp_path, 1)
     found = repository(tmp_path)
     put(tmp_path, 2, "bad")
-    found.refresh()
+    (event,) = found.refresh()
+    assert (event.failed, event.text) == (True, "m version 2 is not served: 2 is bad")
     assert answers(found) == "servable 1"
     newest = found.statuses("m")[0]
     assert (newest.state, newest.code, newest.message) == (State.END, Code.DATA_LOSS, "2 is bad")

@@ -11,8 +11,10 @@ A protocol-free core (repository, servable, signatures, scheduler, core) with th
 """
 
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
+from striate.lazy import Verb
 from striate.serve.options import ServerOptions, VersionPolicy
 
 if TYPE_CHECKING:
@@ -38,3 +40,6 @@ def __getattr__(name: str) -> Any:
 
         return getattr(server, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+sys.modules[__name__].__class__ = Verb  # `striate.serve(...)` is `serve(...)`

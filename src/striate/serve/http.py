@@ -10,6 +10,7 @@ TensorFlow Serving gives for the gRPC code.
 """
 
 import asyncio
+import functools
 import json
 import logging
 import re
@@ -83,8 +84,8 @@ def application(
             return _json({"error": str(error)}, 413)
         except ClientDisconnect:
             return Response(status_code=499)
-        work = (answer, core, request.method, path, body, deadline)
-        return await asyncio.get_running_loop().run_in_executor(executor, *work)
+        work = functools.partial(answer, core, request.method, path, body, deadline)
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
 
     return Starlette(
         routes=[

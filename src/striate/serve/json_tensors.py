@@ -121,9 +121,9 @@ def to_array(value: Any, spec: TensorSpec) -> np.ndarray:
         return array.reshape(shape)
     try:
         array = np.array(value)
-    except (ValueError, OverflowError):
-        array = None
-    if array is None or not _holds(array, spec.dtype):
+    except (ValueError, OverflowError):  # lists of several lengths, or integers past all dtypes
+        array = np.array(_flat(value, shape, spec.dtype)).reshape(shape)
+    if not _holds(array, spec.dtype):
         array = np.array(_flat(value, shape, spec.dtype)).reshape(shape)
     return array.astype(spec.dtype)
 
@@ -189,6 +189,7 @@ def _example(features: Any) -> bytes:
 
 
 def _add(feature, name: str, element: Any) -> None:
+    value: bytes | float
     if is_b64(element):
         kind, value = "bytes_list", decode_b64(element)
     elif isinstance(element, str):

@@ -59,6 +59,17 @@ class Lease:
     servable: Servable
 
 
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to a version, in one line; `failed` when it is bad news."""
+
+    failed: bool
+    text: str
+
+    def log(self) -> None:
+        log.log(logging.WARNING if self.failed else logging.INFO, "%s", self.text)
+
+
 class Model:
     """A name, the directory of its versions, and the policy that chooses among them."""
 
@@ -69,7 +80,9 @@ class Model:
         self.versions: dict[int, Version] = {}
 
     def available(self) -> list[int]:
-        return sorted(n for n, v in self.versions.items() if v.state == State.AVAILABLE)
+        """The numbers of the versions that answer, ascending."""
+        known = list(self.versions.items())  # a copy: another thread may be adding one
+        return sorted(number for number, version in known if version.state == State.AVAILABLE)
 
 
 class Repository:
@@ -92,9 +105,8 @@ class Repository:
         Raises `ServingError` (NOT_FOUND) when no such version is AVAILABLE.
         """
         with self._lock:
-            version = self._find(name, number)
+            version, servable = self._find(name, number)
             version.in_flight += 1
-            servable = version.servable
         try:
             yield Lease(name, version.number, servable)
         finally:
@@ -102,13 +114,15 @@ class Repository:
                 version.in_flight -= 1
                 _end_if_idle(version)
 
-    def _find(self, name: str, number: int | None) -> Version:
+    def _find(self, name: str, number: int | None) -> tuple[Version, Servable]:
         model = self.models.get(name)
-        available = model.available() if model else []
-        if available and (number is None or _means_newest(number, available)):
-            return model.versions[available[-1]]
-        if number in available:
-            return model.versions[number]
+        if model is not None and (available := model.available()):
+            chosen = number
+            if chosen is None or _means_newest(chosen, available):
+                chosen = available[-1]
+            version = model.versions.get(chosen)
+            if version is not None and version.state == State.AVAILABLE and version.servable:
+                return version, version.servable
         wanted = f"Latest({name})" if number is None else f"Specific({name}, {number})"
         raise ServingError(Code.NOT_FOUND, f"Servable not found for request: {wanted}")
 
@@ -133,18 +147,22 @@ class Repository:
         with self._lock:
             return all(model.available() for model in self.models.values())
 
-    def refresh(self) -> None:
-        """Look at the directories once: load what is wanted and new, then let go of the rest."""
+    def refresh(self) -> list[Event]:
+        """Look at the directories once: load what is wanted and new, then let go of the rest.
+
+        Returns what happened, in order.
+        """
+        events = []
         for model in self.models.values():
             on_disk = complete_versions(model.base_path)
             wanted = self._wanted(model, on_disk)
             while missing := wanted - set(model.available()):
-                for number in sorted(missing):
-                    self._load(model, number, on_disk[number])
+                events += [self._load(model, number, on_disk[number]) for number in sorted(missing)]
                 wanted = self._wanted(model, on_disk)
             if wanted:
-                for number in set(model.available()) - wanted:
-                    self._unload(model, number)
+                unwanted = sorted(set(model.available()) - wanted)
+                events += [self._unload(model, number) for number in unwanted]
+        return events
 
     def _wanted(self, model: Model, on_disk: dict[int, Path]) -> set[int]:
         """What the policy chooses among the complete versions that did not fail as they are."""
@@ -155,7 +173,7 @@ class Repository:
         }
         return model.policy.choose([number for number in on_disk if number not in failed])
 
-    def _load(self, model: Model, number: int, path: Path) -> None:
+    def _load(self, model: Model, number: int, path: Path) -> Event:
         version = Version(number, path, files=fingerprint(path))
         with self._lock:
             model.versions[number] = version
@@ -168,19 +186,20 @@ class Repository:
             with self._lock:
                 version.state, version.code = State.END, _code_of(error)
                 version.message = cut(str(error) or repr(error))
-            log.error("%s version %d is not served: %s", model.name, number, version.message)
-            return
+            return Event(True, f"{model.name} version {number} is not served: {version.message}")
         with self._lock:
             version.servable = servable
             version.state = State.AVAILABLE
-        log.info("%s version %d is served", model.name, number)
+        return Event(
+            False, f"{model.name} version {number} is served: {servable.engine} ({servable.kernel})"
+        )
 
-    def _unload(self, model: Model, number: int) -> None:
+    def _unload(self, model: Model, number: int) -> Event:
         version = model.versions[number]
         with self._lock:
             version.state = State.UNLOADING
             _end_if_idle(version)
-        log.info("%s version %d is no longer served", model.name, number)
+        return Event(False, f"{model.name} version {number} is no longer served")
 
     def watch(self, seconds: float) -> None:
         """Refresh every so many seconds, in a thread of its own, until `close`."""
@@ -191,7 +210,8 @@ class Repository:
     def _poll(self, seconds: float) -> None:
         while not self._closed.wait(seconds):
             try:
-                self.refresh()
+                for event in self.refresh():
+                    event.log()
             except OSError as error:  # a file system that is away comes back
                 log.error("the model directories cannot be read: %s", error)
 

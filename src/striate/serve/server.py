@@ -50,8 +50,15 @@ class Server:
             listeners.append(GrpcListener(self.core, self.options))
         if self.options.rest_api_port:
             listeners.append(HttpListener(self.core, self.options))
-        self.repository.refresh()
-        self._expect_a_model()
+        failures = [event for event in self.repository.refresh() if event.failed]
+        if not any(model.available() for model in self.repository.models.values()):
+            reasons = "; ".join(event.text for event in failures)
+            raise ArtifactError(
+                f"{self.options.base_path}: "
+                f"{reasons or 'none of the versions there is one that the policy wants'}"
+            )
+        for event in failures:
+            event.log()
         for listener in listeners:
             listener.start()
             self._listeners.append(listener)
@@ -99,19 +106,6 @@ class Server:
             lines += [f"REST at {base}/{name}" for name in self.repository.models]
         return lines
 
-    def _expect_a_model(self) -> None:
-        if any(model.available() for model in self.repository.models.values()):
-            return
-        reasons = [
-            f"{model.name} version {version.number}: {version.message}"
-            for model in self.repository.models.values()
-            for version in model.versions.values()
-        ]
-        raise ArtifactError(
-            f"{self.options.base_path}: no version can be served; "
-            f"{'; '.join(reasons) or 'the policy wants none of those on disk'}"
-        )
-
 
 def run_server(
     options: ServerOptions,
@@ -124,6 +118,7 @@ def run_server(
     """
     server = Server(options)
     server.start()
+    _log_to_stderr()
     with _signals() as signals:
         for line in server.describe():
             announce(line)
@@ -131,6 +126,15 @@ def run_server(
     announce(f"{name}: finishing the requests in flight")
     server.stop()
     announce("stopped")
+
+
+def _log_to_stderr() -> None:
+    """Let what happens to versions from now on be seen: loaded, refused, let go."""
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
 
 
 @contextmanager

@@ -25,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from striate.errors import StriateError
+from striate.lazy import keras
 
 META = "state.json"
 METRICS = "metrics.jsonl"
@@ -211,7 +212,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _arrays(variables: Sequence[Any]) -> list[np.ndarray]:
     # a copy: on some backends the array would go on changing with its variable
-    return [np.array(variable) for variable in variables]
+    return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 
 
 @contextlib.contextmanager

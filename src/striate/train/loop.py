@@ -31,6 +31,10 @@ from striate.train.tensorboard import Logs
 STRETCH = 250  # steps between looks at the loss, and between checkpoints within an epoch
 
 
+class Diverged(StriateError):
+    """The loss is no longer a number: the run is lost, and the same call would lose it again."""
+
+
 class Run:
     """One net on its way through the phases of a recipe.
 
@@ -59,7 +63,7 @@ class Run:
     def through(self, phases: list[Phase]) -> list[dict[str, Any]]:
         """Go through all the phases from where the store says; returns the history, a row an epoch.
 
-        Raises `StriateError` when the loss is no longer a number.
+        Raises `Diverged` when the loss is no longer a number.
         """
         self.state, arrays = self.store.load()
         if arrays:
@@ -180,7 +184,7 @@ class Run:
 
     def _diverged(self, name: str, value: float) -> None:
         recipe = self.recipe
-        raise StriateError(
+        raise Diverged(
             f"training diverged: the {name} became {value} in epoch {self.state.epoch + 1}; "
             f"lower optimizer.learning_rate (now {recipe.optimizer.learning_rate:g}), "
             "lengthen schedule.warmup or set optimizer.clip_norm=1"

@@ -18,7 +18,7 @@ from striate.lazy import keras
 from striate.preprocess import Preprocess
 from striate.train import build, metrics
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
-from striate.train.loop import Run, logits_of, prediction_graph
+from striate.train.loop import Diverged, Run, logits_of, prediction_graph
 from striate.train.progress import Watcher, watcher
 from striate.train.recipe import Recipe, Sets, make_recipe
 from striate.train.strategies import phases_of
@@ -137,7 +137,7 @@ def train(
     with open_store(base, fingerprint, recipe.checkpoint_seconds) as store:
         made = _published(base, store)
         if made is None:
-            fitted = _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
+            fitted = _guarded_run(prepared, store, watch)
             made = _publish(base, fitted, prepared, dataset, store)
         _keep_logs(store, made)
         discard(store)
@@ -241,6 +241,18 @@ def _check_classes(dataset: Dataset, train: Examples) -> None:
             )
 
 
+def _guarded_run(prepared: _Prepared, store: Store, watch: Watcher) -> Fitted:
+    """A run with its logs; one that diverged leaves nothing, one that is interrupted a way back."""
+    try:
+        return _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
+    except Diverged:
+        discard(store)
+        raise
+    except KeyboardInterrupt:
+        watch.say("interrupted; the same command continues from the last checkpoint")
+        raise
+
+
 def _run(prepared: _Prepared, store: Store | NoStore, watch: Watcher, logs: Logs) -> Fitted:
     recipe, start = prepared.recipe, prepared.start
     phases = phases_of(recipe, prepared.net, start.spec)
@@ -275,8 +287,8 @@ def _fingerprint(prepared: _Prepared, dataset: Dataset) -> str:
     splits = {name: indices.tolist() for name, indices in dataset.splits.items()}
     facts = [recipe, dataset.fingerprint, splits, keras.backend.backend(), __version__]
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
-    for weight in prepared.net.weights:
-        digest.update(np.asarray(weight).tobytes())
+    for array in prepared.net.get_weights():
+        digest.update(array.tobytes())
     return digest.hexdigest()
 
 

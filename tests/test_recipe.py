@@ -1,0 +1,121 @@
+"""Recipes: a file, a dictionary and --set are the same, and a mistake is one line at once."""
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from striate.errors import UsageError
+from striate.train.recipe import Recipe, make_recipe, shipped_recipes
+from striate.train.strategies import STRATEGIES
+
+
+def test_a_file_a_dictionary_and_sets_are_the_same(tmp_path):
+    (tmp_path / "r.yaml").write_text(
+        "model: lenet5\nepochs: 3\noptimizer: {name: sgd, learning_rate: 1e-3}\n"
+    )
+    values = {"model": "lenet5", "epochs": 3, "optimizer": {"name": "sgd", "learning_rate": 1e-3}}
+    sets = ["epochs=3", "optimizer=sgd", "optimizer.learning_rate=1e-3"]
+    recipe = make_recipe(tmp_path / "r.yaml")
+    assert recipe == make_recipe(values) == make_recipe({"model": "lenet5"}, sets)
+    assert recipe == make_recipe(recipe.to_dict())
+    assert recipe == make_recipe({"model": "lenet5"}, {"epochs": 3, "optimizer": recipe.optimizer})
+    assert recipe.optimizer.learning_rate == 1e-3
+
+
+def test_later_changes_win_and_leave_the_rest_of_a_group():
+    recipe = make_recipe({"model": "lenet5"}, ["optimizer.momentum=0.5", "optimizer=sgd"])
+    assert (recipe.optimizer.name, recipe.optimizer.momentum) == ("sgd", 0.5)
+    changed = recipe.changed(epochs=7, optimizer={"nesterov": False})
+    assert (changed.epochs, changed.optimizer.momentum) == (7, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("sets", "message"),
+    [
+        (["optimzer=sgd"], "recipe has no key 'optimzer'. Did you mean 'optimizer'?"),
+        (
+            ["optimizer.learning_rat=1"],
+            "recipe has no key 'optimizer.learning_rat'. Did you mean 'optimizer.learning_rate'?",
+        ),
+        (
+            ["learning_rate=1"],
+            "recipe has no key 'learning_rate'. Did you mean 'optimizer.learning_rate'?",
+        ),
+        (["optimizer=sdg"], "should be 'adamw', 'adam' or 'sgd', got 'sdg'. Did you mean 'sgd'?"),
+        (["epochs=many"], "recipe: epochs should be a valid integer"),
+        (["epochs=-1"], "recipe: epochs should be greater than or equal to 0, got -1"),
+        (["optimizer.learning_rate=0"], "optimizer.learning_rate should be greater than 0, got 0"),
+        (["augment.flip=yes"], "augment.flip should be 'none', 'horizontal'"),
+        (["model.size=0"], "recipe: model.size should be greater than or equal to 1"),
+        (["schedule.steps=3"], "recipe: schedule.steps should be"),
+        (["strategy=gradul"], "strategy.name should be"),
+        (["epochs"], "expected key=value"),
+        (["epochs=[1"], "expected a value after epochs="),
+        (["model.name.x=1"], "model"),
+    ],
+)
+def test_a_mistake_is_one_line_that_says_what_was_meant(sets, message):
+    with pytest.raises(UsageError) as caught:
+        make_recipe({"model": "lenet5"}, sets)
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "expected a recipe file or one that striate ships"),
+        ("model: [", "line 1: expected YAML"),
+        ("- a\n- b", "expected a recipe (keys and values), got list"),
+        ("", "expected a recipe (keys and values), got NoneType"),
+        ("epochs: 1", "recipe needs 'model'"),
+        ("modle: lenet5", "recipe has no key 'modle'. Did you mean 'model'?"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_one_line(tmp_path, content, message):
+    path = tmp_path / "r.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UsageError) as caught:
+        make_recipe(path)
+    assert message in str(caught.value)
+
+
+def test_every_shipped_recipe_is_valid_and_says_what_it_is_for():
+    assert "finetune" in shipped_recipes()
+    for name, path in shipped_recipes().items():
+        assert isinstance(make_recipe(name), Recipe)
+        assert path.read_text("utf-8").startswith("# ")
+
+
+def test_every_strategy_has_its_name_in_the_recipe():
+    for name in STRATEGIES:
+        assert make_recipe({"model": "lenet5"}, [f"strategy={name}"]).strategy.name == name
+
+
+def test_a_recipe_is_checked_without_keras():
+    code = (
+        "import sys; from striate.train import finetune_recipe; finetune_recipe('squeezenet1_1');"
+        "print([n for n in ('keras', 'tensorflow', 'jax')"
+        " if type(sys.modules.get(n)).__name__ == 'module'])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.floats(1e-6, 10),
+    st.integers(1, 512),
+    st.sampled_from(["none", "horizontal", "vertical", "both"]),
+    st.lists(st.floats(0.5, 100), max_size=3),
+)
+def test_recipes_survive_json(rate, batch_size, flip, steps):
+    recipe = make_recipe(
+        {"model": "lenet5", "batch_size": batch_size},
+        {"optimizer.learning_rate": rate, "augment.flip": flip, "schedule.steps": steps},
+    )
+    assert make_recipe(recipe.to_dict()) == recipe

@@ -1,0 +1,439 @@
+"""striate.train: strategies, the loop, early ends, and the artifact that a run leaves."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from striate import artifact
+from striate.data import load
+from striate.errors import DataError, StriateError, UsageError
+from striate.train import cross_validate, fit, make_recipe, train
+from striate.train import metrics as measures
+from striate.train.probe import minimise, solve
+
+QUIET = {"progress": False}
+
+
+def stripes(path, n=60, classes=3, size=(32, 32), noise=60, seed=0):
+    """An .npz of noisy pictures, each with a bright stripe where its class has it."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(n) % classes
+    images = generator.integers(0, noise, (n, *size), dtype=np.uint8)
+    height = size[0] // classes
+    for image, label in zip(images, labels, strict=True):
+        image[height * label : height * (label + 1)] += 80
+    np.savez(path, images=images, labels=labels)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return stripes(tmp_path_factory.mktemp("data") / "stripes.npz")
+
+
+@pytest.fixture(scope="module")
+def dataset(data):
+    return load(data)
+
+
+LENET = {"model": "lenet5", "epochs": 3, "optimizer": {"learning_rate": 5e-3}}
+
+
+# === The artifact ===
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    recipe = {**LENET, "augment": {"translate": 0.05}, "label_smoothing": 0.1}
+    return train(recipe, tmp_path_factory.mktemp("models") / "mine", data=data, **QUIET)
+
+
+def test_a_run_leaves_a_whole_artifact_and_nothing_else(trained):
+    assert (trained.name, trained.version) == ("mine", 1)
+    assert trained.labels == ["0", "1", "2"]
+    trained.check()
+    beside = {path.name for path in trained.path.parent.iterdir()}
+    assert beside == {"1", ".logs"}
+
+
+def test_the_artifact_answers_as_its_goldens_say(trained):
+    images, scores = trained.goldens()
+    assert len(images) == 8
+    np.testing.assert_allclose(trained.predict(images), scores, atol=1e-6)
+    assert trained.manifest.metrics["val"]["accuracy"] == 1.0
+
+
+def test_the_manifest_tells_what_was_done(trained, dataset):
+    manifest = trained.manifest
+    recipe = make_recipe(manifest.recipe)
+    assert (recipe.epochs, recipe.model.size, recipe.deterministic) == (3, (32, 32), True)
+    assert manifest.data["fingerprint"] == dataset.fingerprint
+    assert manifest.data["splits"] == {"train": 48, "val": 12}
+    assert [row["epoch"] for row in manifest.metrics["training"]["history"]] == [1, 2, 3]
+    low, high = manifest.metrics["val"]["accuracy_interval"]
+    assert low < 1.0 == high
+    assert manifest.drift_baseline["n"] == 12
+
+
+def test_the_net_in_the_artifact_is_clean(trained):
+    names = [layer.name for layer in trained.model.layers]
+    assert not any("augment" in name or "normalise" in name for name in names)
+    assert all(layer.trainable for layer in trained.model.layers)
+
+
+def test_the_next_run_is_the_next_version(data, tmp_path):
+    for version in (1, 2):
+        made = train(LENET, tmp_path / "m", data=data, epochs=1, seed=version, **QUIET)
+        assert made.version == version
+
+
+def test_test_pictures_given_by_the_source_are_judged_too(tmp_path):
+    x, y = (np.load(stripes(tmp_path / "a.npz", 80))[name] for name in ("images", "labels"))
+    given = {"x_train": x[:60], "y_train": y[:60], "x_test": x[60:], "y_test": y[60:]}
+    np.savez(tmp_path / "given.npz", **given)
+    made = train(LENET, tmp_path / "m", data=tmp_path / "given.npz", epochs=1, **QUIET)
+    assert made.manifest.metrics["test"]["n"] == 20
+
+
+def test_without_validation_pictures_an_artifact_is_still_written(data, tmp_path, capsys):
+    made = train({**LENET, "data": {"validation": 0}}, tmp_path / "m", data=data, epochs=1)
+    assert "val" not in made.manifest.metrics
+    assert len(made.goldens()[0]) == 8
+    assert "no validation pictures" in capsys.readouterr().err
+
+
+def test_a_recipe_file_a_dictionary_and_sets_train_the_same(data, tmp_path):
+    (tmp_path / "r.yaml").write_text(f"model: lenet5\nepochs: 1\nseed: 4\ndata: {{source: {data}}}")
+    made = [
+        train(tmp_path / "r.yaml", tmp_path / "a", **QUIET),
+        train({"model": "lenet5", "epochs": 1, "seed": 4}, tmp_path / "b", data=data, **QUIET),
+        train({"model": "lenet5"}, tmp_path / "c", data=data, epochs=1, seed=4, **QUIET),
+    ]
+    first, *others = (a.model.get_weights() for a in made)
+    for other in others:
+        assert all(np.array_equal(a, b) for a, b in zip(first, other, strict=True))
+
+
+# === Fits without an artifact ===
+
+
+def test_cross_validation_judges_every_picture_once(dataset):
+    fits = cross_validate(LENET, dataset, folds=3, epochs=1, strategy="linear_probe")
+    judged = np.concatenate([f.val.indices for f in fits])
+    assert sorted(judged) == list(range(60))
+    assert all(f.val_scores.shape == (20, 3) for f in fits)
+    np.testing.assert_allclose(fits[0].val_scores.sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_linear_probe_on_frozen_random_features_beats_chance(dataset):
+    fitted = fit(LENET, dataset, *dataset.folds(3)[0], strategy="linear_probe")
+    assert fitted.val_accuracy > 0.6
+    assert fitted.history[0]["phase"] == "linear_probe"
+    assert fitted.history[0]["accuracy"] > 0.6
+
+
+def test_a_linear_probe_takes_mirrored_and_augmented_copies(dataset):
+    changes = {"probe": {"mirror": True, "copies": 1}, "augment": {"brightness": 0.1}}
+    fitted = fit({**LENET, **changes}, dataset, *dataset.folds(3)[0], strategy="linear_probe")
+    assert fitted.val_accuracy > 0.6
+
+
+def test_the_same_fit_gives_the_same_bits(dataset):
+    fold = dataset.folds(3)[1]
+    recipe = {**LENET, "augment": {"rotate": 10, "contrast": 0.2, "erase": 0.3, "zoom": 0.1}}
+    first, second = (fit(recipe, dataset, *fold, epochs=1) for _ in range(2))
+    for a, b in zip(first.model.get_weights(), second.model.get_weights(), strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("schedule", ["constant", "cosine", "step"])
+def test_every_optimiser_and_schedule_learns(dataset, name, schedule):
+    recipe = {
+        "model": "lenet5",
+        "optimizer": {"name": name, "learning_rate": 0.02 if name == "sgd" else 2e-3},
+        "schedule": {"name": schedule, "warmup": 0.5, "steps": [2]},
+        "epochs": 3,
+    }
+    recipe["optimizer"] |= {"weight_decay": 1e-3, "clip_norm": 1.0}
+    fitted = fit(recipe, dataset, *dataset.folds(3)[0])
+    losses = [row["loss"] for row in fitted.history]
+    assert losses[-1] < losses[0]
+
+
+def test_mixed_precision_ends_in_a_float32_net(dataset):
+    fitted = fit(LENET, dataset, *dataset.folds(3)[0], precision="mixed_bfloat16", epochs=1)
+    assert {layer.compute_dtype for layer in fitted.model.layers} == {"float32"}
+    assert fitted.val_logits.dtype == np.float32
+
+
+def test_normalising_by_the_data_centres_the_pictures(dataset):
+    fitted = fit({**LENET, "preprocess": {"normalise": "data"}}, dataset, *dataset.folds(3)[0])
+    pixels = dataset.examples(fitted.preprocess).images
+    x = np.array(fitted.preprocess.layer()(pixels))
+    assert abs(x.mean()) < 0.05
+    assert abs(x.std() - 1) < 0.05
+
+
+# === Freezing ===
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    return load(stripes(tmp_path_factory.mktemp("c") / "c.npz", 24, noise=100), split=0)
+
+
+MOBILENET = {
+    "model": {"name": "mobilenet_v2_035", "size": 32},
+    "optimizer": {"learning_rate": 1e-2},
+    "epochs": 2,
+}
+
+
+def weights_by_layer(net):
+    return {layer.name: layer.get_weights() for layer in net.layers}
+
+
+def changed_layers(recipe, dataset):
+    """(layers whose weights moved, batch normalisations) of a net under a fit."""
+    from striate.train import build
+
+    recipe = make_recipe(recipe)
+    start = build.start_of(recipe)
+    before = weights_by_layer(build.build(start, build.resolved(recipe, start), 3))
+    after = weights_by_layer(fit(recipe, dataset, np.arange(24)).model)
+    moved = {
+        name
+        for name, arrays in after.items()
+        if any(a.tobytes() != b.tobytes() for a, b in zip(arrays, before[name], strict=True))
+    }
+    return moved, {name for name in after if name.endswith("_bn")}
+
+
+def test_frozen_batch_norm_is_bit_identical_after_fit(colours):
+    moved, norms = changed_layers({**MOBILENET, "strategy": {"freeze_bn": True}}, colours)
+    assert len(norms) == 52
+    assert not moved & norms
+    assert {"stem_conv", "stage7_block1_project_conv", "logits"} <= moved
+
+
+def test_batch_norm_learns_where_it_is_not_frozen(colours):
+    moved, norms = changed_layers({**MOBILENET, "strategy": {"freeze_bn": False}}, colours)
+    assert norms <= moved
+
+
+def test_unfreezing_from_a_block_leaves_everything_before_it(colours):
+    strategy = {"name": "full", "unfreeze_from": "stage6_block2", "freeze_bn": False}
+    moved, _ = changed_layers({**MOBILENET, "strategy": strategy}, colours)
+    assert {"stage6_block2_expand_conv", "stage6_block2_expand_bn", "top_conv", "logits"} <= moved
+    assert not any(name.startswith(("stem", "stage1", "stage5", "stage6_block1")) for name in moved)
+
+
+def test_a_linear_probe_moves_the_classifier_alone(colours):
+    assert changed_layers({**MOBILENET, "strategy": "linear_probe"}, colours)[0] == {"logits"}
+
+
+def test_a_probe_of_a_classifier_that_is_not_linear_follows_the_gradient(colours):
+    recipe = {
+        "model": {"name": "squeezenet1_1", "size": 33},
+        "strategy": "linear_probe",
+        "epochs": 1,
+    }
+    assert changed_layers(recipe, colours)[0] == {"logits_conv"}
+
+
+# === Ends before the last epoch ===
+
+
+def test_early_stopping_goes_back_to_the_best_epoch(dataset):
+    recipe = {
+        **LENET,
+        "early_stopping": {"monitor": "val_accuracy", "patience": 2, "restore_best": True},
+        "schedule": "constant",
+    }
+    fitted = fit(recipe, dataset, *dataset.folds(3)[0], epochs=30)
+    accuracies = [row["val_accuracy"] for row in fitted.history]
+    best = int(np.argmax(accuracies))  # the first of the best
+    assert len(accuracies) == best + 3 < 30
+    at_the_end = measures.cross_entropy(fitted.val_logits, fitted.val.labels)
+    assert at_the_end == pytest.approx(fitted.history[best]["val_loss"], rel=1e-5)
+    assert at_the_end != pytest.approx(fitted.history[-1]["val_loss"], rel=1e-5)
+
+
+def test_a_loss_that_is_no_number_is_one_clear_line_and_leaves_nothing(data, tmp_path):
+    recipe = {
+        "model": {"name": "lenet5", "options": {"activation": "relu"}},
+        "optimizer": {"name": "sgd", "learning_rate": 1e30},
+    }
+    with pytest.raises(StriateError, match=r"diverged.*lower optimizer\.learning_rate") as caught:
+        train(recipe, tmp_path / "m", data=data, **QUIET)
+    assert "\n" not in str(caught.value)
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+# === Mistakes ===
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.name": "lenet"}, r"'lenet5'"),
+        ({"model.options": {"actvation": "relu"}}, r"'activation'"),
+        ({"model.size": 8}, r"at least 16 x 16"),
+        ({"model.weights": "nowhere.h5"}, r"nowhere\.h5"),
+        ({"strategy.unfreeze_from": "stage9"}, r"unfreeze_from.*'stage9'"),
+        ({"data.validation": 0, "early_stopping.patience": 3}, r"needs validation pictures"),
+    ],
+)
+def test_a_recipe_that_does_not_fit_the_net_is_one_line(data, tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        train(LENET, tmp_path / "m", data=data, **QUIET, **changes)
+
+
+def test_a_recipe_without_pictures_is_one_line(tmp_path):
+    with pytest.raises(UsageError, match=r"expected pictures to train on"):
+        train(LENET, tmp_path / "m", **QUIET)
+
+
+def test_a_class_whose_pictures_are_all_broken_is_one_line(tmp_path):
+    from PIL import Image
+
+    for label in "ab":
+        for i in range(4):
+            path = tmp_path / "data" / label / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(np.full((8, 8), 20 * i + ord(label), np.uint8)).save(path)
+    for path in (tmp_path / "data" / "b").iterdir():
+        path.write_bytes(b"broken" + path.name.encode())
+    with pytest.raises(DataError, match=r"class 'b' has no readable picture"):
+        train(LENET, tmp_path / "m", data=tmp_path / "data", **QUIET)
+
+
+def test_broken_pictures_are_named_and_the_rest_is_trained_on(tmp_path, capsys):
+    from PIL import Image
+
+    generator = np.random.default_rng(0)
+    for label in "ab":
+        for i in range(6):
+            path = tmp_path / "data" / label / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (9, 9, 3), dtype=np.uint8)).save(path)
+    (tmp_path / "data" / "a" / "text.png").write_text("no picture")
+    made = train(LENET, tmp_path / "m", data=tmp_path / "data", epochs=1)
+    assert "text.png" in capsys.readouterr().err
+    assert any("text.png" in line for line in made.manifest.data["left_out"])
+
+
+# === Mathematics ===
+
+
+def test_the_probe_finds_the_minimum_that_scikit_learn_finds():
+    linear = pytest.importorskip("sklearn.linear_model")
+    generator = np.random.default_rng(0)
+    x = generator.normal(3, [1, 5, 0.1, 2], (200, 4))
+    y = (x @ generator.normal(size=(4, 3)) + generator.normal(size=(200, 3))).argmax(axis=1)
+    kernel, bias = solve(x, y, 3, l2=0.01)
+    spread = x.std(axis=0)
+    oracle = linear.LogisticRegression(C=1 / (0.01 * 200), tol=1e-8, max_iter=10_000)
+    oracle.fit((x - x.mean(axis=0)) / spread, y)
+    ours, theirs = x @ kernel + bias, oracle.decision_function((x - x.mean(axis=0)) / spread)
+    centred = [z - z.mean(axis=1, keepdims=True) for z in (ours, theirs)]
+    np.testing.assert_allclose(*centred, atol=2e-3)
+
+
+def test_a_feature_that_never_changes_does_no_harm():
+    x = np.zeros((20, 3), np.float32)
+    x[:, 1] = np.arange(20) >= 10
+    kernel, bias = solve(x, np.arange(20) // 10, 2, l2=0.01)
+    assert np.isfinite(kernel).all()
+    assert ((x @ kernel + bias).argmax(axis=1) == np.arange(20) // 10).all()
+
+
+def test_the_minimiser_solves_an_ill_conditioned_quadratic():
+    scales = np.logspace(-2, 2, 12)
+    best = minimise(lambda p: (0.5 * (scales * (p - 1) ** 2).sum(), scales * (p - 1)), np.zeros(12))
+    np.testing.assert_allclose(best, 1, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0)],
+)
+def test_wilson_intervals_are_the_published_ones(right, n, low, high):
+    assert measures.wilson(right, n) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_smoothed_cross_entropy_agrees_with_keras_on_one_hot_labels():
+    import keras
+
+    from striate.train.optimize import cross_entropy
+
+    logits = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)
+    labels = np.array([0, 1, 2, 3, 4, 0])
+    oracle = keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=0.1, reduction=None
+    )
+    expected = oracle(np.eye(5, dtype=np.float32)[labels], logits)
+    found = cross_entropy(0.1)(labels, logits)
+    np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-5)
+
+
+def test_learning_rates_follow_their_schedule():
+    from striate.train.optimize import learning_rate
+
+    def rates(**schedule):
+        recipe = make_recipe({"model": "lenet5", "optimizer": {"learning_rate": 2.0}})
+        recipe = recipe.changed(schedule=schedule)
+        rate = learning_rate(recipe.optimizer, recipe.schedule, steps=10, epochs=4)
+        return [float(rate(step)) if callable(rate) else rate for step in range(41)]
+
+    assert set(rates(name="constant")) == {2.0}
+    cosine = rates(name="cosine", warmup=1, final=0.1)
+    assert cosine[0] == 0
+    assert cosine[5] == pytest.approx(1.0)
+    assert max(cosine) == pytest.approx(2.0) == cosine[10]
+    assert cosine[-1] == pytest.approx(0.2)
+    step = rates(name="step", warmup=0.5, steps=[2, 3], factor=0.1)
+    assert step[:6] == pytest.approx([0, 0.4, 0.8, 1.2, 1.6, 2.0])
+    assert [step[19], step[20], step[30]] == pytest.approx([2.0, 0.2, 0.02])
+
+
+# === Without TensorFlow ===
+
+
+def jax_python():
+    """An interpreter with JAX: the one that is named, or this one with TensorFlow hidden."""
+    named = os.environ.get("STRIATE_JAX_PYTHON")
+    if named:
+        return named
+    if find_spec("jax") is None:
+        pytest.skip("needs jax here, or STRIATE_JAX_PYTHON as an interpreter that has it")
+    return sys.executable
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lenet5", "resnet20_cifar"])
+def test_jax_trains_and_writes_an_artifact_without_tensorflow(name, data, tmp_path):
+    code = f"""
+import sys
+class Hide:  # an import of TensorFlow fails, whether or not it is there
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "tensorflow":
+            raise ModuleNotFoundError(name)
+sys.meta_path.insert(0, Hide())
+from striate.train import train
+recipe = {{"model": {name!r}, "epochs": 1, "augment": {{"flip": "horizontal", "translate": 0.1}}}}
+train(recipe, {str(tmp_path / "m")!r}, data={str(data)!r}, progress=False)
+"""
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    subprocess.run(
+        [jax_python(), "-c", code], check=True, env=environment, cwd=Path(__file__).parent
+    )
+    made = artifact.load(tmp_path / "m")
+    images, scores = made.goldens()
+    np.testing.assert_allclose(made.predict(images), scores, atol=1e-4)

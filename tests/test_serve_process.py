@@ -350,3 +350,35 @@ def test_a_directory_of_models_is_served_whole(base, tiny):
     with ServerProcess(base.parent) as server:
         assert HttpClient(server.url, "tiny").status() == {1: "AVAILABLE"}
         assert HttpClient(server.url, "other").status() == {1: "AVAILABLE"}
+
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_example_clients_work_as_they_are(base, tiny, picture, tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(picture)
+    expected = tiny.predict([picture])[0]
+    with ServerProcess(base) as server:
+        asked = [
+            ["sh", str(ROOT / "serving" / "ask.sh"), server.url, "tiny", str(path)],
+            [
+                sys.executable,
+                str(ROOT / "serving" / "ask_tensorflow_serving.py"),
+                server.address,
+                "tiny",
+                str(path),
+            ],
+        ]
+        if shutil.which("curl") is None:
+            del asked[0]
+        outputs = [
+            subprocess.run(command, capture_output=True, text=True, check=True).stdout
+            for command in asked
+        ]
+    best = expected.argmax()
+    assert outputs[-1].splitlines()[0] == f"{expected[best]:.4f}  {tiny.labels[best]}"
+    if len(outputs) == 2:
+        (prediction,) = json.loads(outputs[0])["predictions"]
+        np.testing.assert_allclose(prediction["scores"], expected, atol=FLOAT_TOLERANCE)
+        assert prediction["classes"] == tiny.labels

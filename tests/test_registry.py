@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import striate
@@ -143,3 +145,33 @@ def test_an_input_shape_that_does_not_fit_is_one_clear_line(shape, message):
 def test_at_least_one_class(classes):
     with pytest.raises(UsageError, match="num_classes"):
         create_model("lenet5", num_classes=classes)
+
+
+# === The page made from it ===
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def test_the_page_of_nets_is_up_to_date():
+    done = subprocess.run([sys.executable, DOCS / "make_model_table.py", "--check"], timeout=60)
+    assert done.returncode == 0, "run `python docs/make_model_table.py`"
+
+
+def test_the_page_explains_every_option():
+    text = (DOCS / "models.md").read_text("utf-8")
+    for spec in list_models():
+        (line,) = [line for line in text.splitlines() if line.startswith(f"| {spec.family} | ")]
+        assert [option for option in spec.options if f"`{option}" not in line] == []
+
+
+def test_the_example_of_a_new_family_works(monkeypatch):
+    """The code of docs/add_a_family.md, run as it stands there."""
+    from striate import registry
+
+    monkeypatch.setattr(registry, "_specs", dict(registry._specs))
+    text = (DOCS / "add_a_family.md").read_text("utf-8")
+    exec(text.split("```python\n")[1].split("```")[0], {})
+    spec = get_spec("tinynet2")
+    model = create_model("tinynet2")
+    assert model.count_params() == spec.total
+    assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == spec.trainable

@@ -96,7 +96,8 @@ def read_arrays(path: Path) -> Arrays:
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise UsageError(f"{path}: expected .keras, .weights.h5 or .h5; torch's files come later")
     try:
-        source, names = path, {}
+        source: Path | io.BytesIO = path
+        names: dict[str, str] = {}
         if path.suffix == ".keras":
             with zipfile.ZipFile(path) as archive:
                 source = io.BytesIO(archive.read("model.weights.h5"))
@@ -290,14 +291,14 @@ def open_weights(
     is not one of weights.
     """
     arrays = read_arrays(path)
-    best, layout, names = 0, None, None
+    best, layout, names = 0, None, {}
     for candidate in layouts:
-        candidate_names = candidate.names(**config)
-        theirs = len(arrays.keys() & candidate_names.values())
+        candidate_names = dict(candidate.names(**config))
+        theirs = len(arrays.keys() & set(candidate_names.values()))
         ours = len(arrays.keys() & candidate_names.keys())
         if theirs > max(best, ours):
             best, layout, names = theirs, candidate, candidate_names
-    if layout is None:
+    if layout is None:  # our own names, or a file of another net, which `assign` will refuse
         return Pretrained(path, arrays, head)
     return Pretrained(
         path,

@@ -141,14 +141,14 @@ def list_models(
     max_params: int | None = None,
     pretrained: bool | None = None,
 ) -> list[ModelSpec]:
-    """The nets whose name matches a shell pattern, in the order in which families are registered.
+    """The nets whose name matches a shell pattern, oldest first.
 
     family: only this one; max_params: at most so many trainable parameters; pretrained: only nets
     with (True) or without (False) published weights.
     """
     return [
         spec
-        for spec in _specs.values()
+        for spec in sorted(_specs.values(), key=lambda spec: spec.year)
         if fnmatch.fnmatch(spec.name, pattern)
         and family in (None, spec.family)
         and (max_params is None or spec.trainable <= max_params)

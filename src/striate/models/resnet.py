@@ -144,6 +144,8 @@ def imagenet(
 ) -> tuple[dict, dict]:
     accuracy = Accuracy("ImageNet", top1, "torchvision IMAGENET1K_V1", top5=top5)
     config = {"stem": imagenet_stem, "block": block, "width": 64, "depths": depths}
+    if block is bottleneck:
+        facts["differs"] = "the stride of a bottleneck sits in its 3x3 convolution"
     return config, {"trainable": trainable, "total": total, "accuracy": accuracy, **facts}
 
 

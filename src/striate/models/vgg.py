@@ -81,7 +81,7 @@ def keras_weights(name: str, md5: str) -> dict:
         url=f"{KERAS_URL}{name}/{name}_weights_tf_dim_ordering_tf_kernels.h5",
         hash=f"md5:{md5}",
         preprocess="caffe",
-        licence="CC BY 4.0, Visual Geometry Group, Oxford",
+        licence="CC BY, Visual Geometry Group, Oxford",
     )
     return {"weights": (imagenet,), "layouts": (KERAS,)}
 

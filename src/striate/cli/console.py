@@ -13,8 +13,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 def emit(document: Any) -> None:
-    """Print the one JSON document of a verb on standard output."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
+    """Print the one JSON document of a verb on standard output, indented for a person."""
+    print(json.dumps(document, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
 
 
 def note(text: str) -> None:

@@ -15,7 +15,7 @@ def evaluate(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
     data: Annotated[str, typer.Option(help="Labelled pictures: a folder, CSV, npz or IDX.")],
     split: Annotated[
-        str | None, typer.Option(help="Only this split: train, val or test [default: all].")
+        str | None, typer.Option(help="train, val, test or all [default: the held-out part].")
     ] = None,
     engine: Annotated[str, typer.Option(help="auto, onnx, litert, tensorflow or keras.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,

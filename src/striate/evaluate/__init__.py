@@ -6,6 +6,7 @@ evaluation.accuracy, evaluation.intervals["accuracy"]
 
 import dataclasses
 import os
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,9 +20,12 @@ from striate.data import load as load_data
 from striate.errors import DataError, UsageError, did_you_mean
 from striate.evaluate.answers import Mistake, ask
 from striate.evaluate.report import check_writable, write_report
+from striate.lazy import Verb
 from striate.runtime import open_engine
 
 __all__ = ["Evaluation", "Mistake", "evaluate", "write_report"]
+
+sys.modules[__name__].__class__ = Verb  # striate.evaluate(...) is striate.evaluate.evaluate(...)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerOptions", "VersionPolicy", "run_server", "serve"]
 
+sys.modules[__name__].__class__ = Verb  # striate.serve(...) is striate.serve.serve(...)
+
 
 def serve(path: str | os.PathLike, **options: Any) -> None:
     """Serve a model directory, a version of it, or a directory of models, until SIGTERM or SIGINT.

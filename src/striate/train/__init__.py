@@ -7,6 +7,9 @@
 The same call again continues a run that was killed, exactly where it stood.
 """
 
+import sys
+
+from striate.lazy import Verb
 from striate.train.recipe import Recipe, make_recipe, shipped_recipes
 from striate.train.run import Fitted, cross_validate, finetune, finetune_recipe, fit, train
 
@@ -21,3 +24,5 @@ __all__ = [
     "shipped_recipes",
     "train",
 ]
+
+sys.modules[__name__].__class__ = Verb  # striate.train(...) is striate.train.train(...)

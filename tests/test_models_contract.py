@@ -12,10 +12,12 @@ from striate.registry import create_model, get_spec, list_models
 
 # Only depth or width tells these from a sister, which shows quickly what they would show slowly.
 SISTERS = {
-    *("resnet101", "resnet152", "resnet56_cifar", "resnet110_cifar"),
-    *("vgg13", "vgg19", "vgg13_bn", "vgg19_bn"),
-    *("mobilenet_v1_050", "mobilenet_v1_075"),
-    *("mobilenet_v2_050", "mobilenet_v2_075", "mobilenet_v2_130", "mobilenet_v2_140"),
+    *("vgg13", "vgg16", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
+    *("resnet34", "resnet101", "resnet152"),
+    *("resnet32_cifar", "resnet44_cifar", "resnet56_cifar", "resnet110_cifar"),
+    *("mobilenet_v1_050", "mobilenet_v1_075", "mobilenet_v1_100"),
+    *("mobilenet_v2_050", "mobilenet_v2_075", "mobilenet_v2_100"),
+    *("mobilenet_v2_130", "mobilenet_v2_140"),
 }
 
 ALL = [pytest.param(spec, id=spec.name) for spec in list_models()]

@@ -211,6 +211,18 @@ def test_names_of_keras_1_and_layers_without_weights_are_read(tmp_path):
     np.testing.assert_array_equal(arrays["block1_conv1"][0], kernel)
 
 
+def test_lists_too_long_for_one_attribute_are_joined(tmp_path):
+    """HDF5 holds 64 kB an attribute; Keras then writes layer_names0, layer_names1, ..."""
+    layers = {f"layer_{i}": {"kernel:0": np.full((1, 1), i, "float32")} for i in range(4)}
+    write_keras1(tmp_path / "long.h5", layers)
+    with h5py.File(tmp_path / "long.h5", "r+") as file:
+        names = file.attrs.pop("layer_names")
+        file.attrs["layer_names0"], file.attrs["layer_names1"] = names[:3], names[3:]
+    assert {k: v[0].item() for k, v in read_arrays(tmp_path / "long.h5").items()} == {
+        f"layer_{i}": i for i in range(4)
+    }
+
+
 @pytest.mark.parametrize("suffix", [".h5", ".keras", ".weights.h5"])
 def test_a_net_inside_a_net_is_read_through(suffix, tmp_path):
     """What a fine-tuning tutorial saves: the published body as one layer under a new classifier."""

@@ -18,7 +18,7 @@ def cache_dir() -> Path:
     """Where fetched files are kept: $STRIATE_CACHE, or `striate` in the user's cache folder."""
     chosen = os.environ.get("STRIATE_CACHE")
     if chosen:
-        return Path(chosen)
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "striate"
 
 

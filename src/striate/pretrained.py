@@ -6,6 +6,7 @@ its layers is which of ours. Nothing is unpickled, and a net is only touched onc
 
 import dataclasses
 import io
+import itertools
 import json
 import re
 import zipfile
@@ -118,22 +119,31 @@ def read_arrays(path: Path) -> Arrays:
 
 
 def _is_keras2(file) -> bool:
-    return "model_weights" in file or "layer_names" in file.attrs
+    return "model_weights" in file or bool(_listed(file, "layer_names"))
 
 
 def _keras2_arrays(file) -> Arrays:
     """Groups named by layer; a group whose weights name several layers holds a nested model."""
     root = file.get("model_weights", file)
     arrays: Arrays = {}
-    for layer in _strings(root.attrs["layer_names"]):
+    for layer in _listed(root, "layer_names"):
         group = root[layer]
-        names = _strings(group.attrs.get("weight_names", ()))
+        names = _listed(group, "weight_names")
         owners = [name.rpartition("/")[0] for name in names]
         nested = len(set(owners)) > 1
         for name, owner in zip(names, owners, strict=True):
             key = owner.rpartition("/")[2] if nested else layer
             arrays.setdefault(key, []).append(np.asarray(group[name]))
     return arrays
+
+
+def _listed(group, attribute: str) -> list[str]:
+    """A list of names; one too long for HDF5 is spread over `attribute`0, `attribute`1, ..."""
+    attrs = group.attrs
+    if attribute in attrs:
+        return _strings(attrs[attribute])
+    parts = itertools.takewhile(attrs.__contains__, (f"{attribute}{i}" for i in itertools.count()))
+    return [name for part in parts for name in _strings(attrs[part])]
 
 
 def _keras3_arrays(file, names: Mapping[str, str]) -> Arrays:

@@ -8,6 +8,7 @@ import dataclasses
 import fnmatch
 import inspect
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -242,7 +243,7 @@ def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: d
     if not _is_positive(num_classes):
         raise UsageError(f"{spec.name}: expected num_classes of at least 1, got {num_classes!r}")
     inputs = keras.Input(shape, name="input")
-    logits = spec.builder(inputs, num_classes=num_classes, **{**spec.config, **options})
+    logits = spec.builder(inputs, num_classes=int(num_classes), **{**spec.config, **options})
     return keras.Model(inputs, logits, name=spec.name)
 
 
@@ -261,11 +262,11 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int,
             f"{spec.name}: expected an input of at least {spec.min_size} x {spec.min_size} "
             f"pixels, got {' x '.join(map(str, shape[:-1]))}"
         )
-    return shape
+    return tuple(map(int, shape))
 
 
 def _is_positive(number: Any) -> bool:
-    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
+    return isinstance(number, Integral) and not isinstance(number, bool) and int(number) >= 1
 
 
 def _check_options(spec: ModelSpec, options: Mapping[str, Any]) -> None:

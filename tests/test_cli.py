@@ -1,0 +1,251 @@
+"""The command line as a person meets it: quick, one JSON document, one line for a mistake."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from making import PHOTOS, SHIPPED, tiny_artifact
+from striate import cli
+from striate.export import export
+
+
+def run(*arguments, cwd=None):
+    """The real program, as a process."""
+    command = [sys.executable, "-m", "striate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+@pytest.fixture
+def call(monkeypatch, capfd):
+    """The program in this process, for what needs Keras: -> (exit code, stdout, stderr)."""
+
+    def run_here(*arguments):
+        monkeypatch.setattr(sys, "argv", ["striate", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out = capfd.readouterr()
+        return ended.value.code or 0, out.out, out.err
+
+    return run_here
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    base = tmp_path_factory.mktemp("saved_models") / "mine"
+    made, _ = export(tiny_artifact(base, shape=(32, 32, 3)), ["onnx", "litert"])
+    return made
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Two classes of pictures that differ in colour."""
+    rng = np.random.default_rng(0)
+    for label, colour in (("warm", (220, 90, 30)), ("cold", (30, 90, 220))):
+        (tmp_path / "pictures" / label).mkdir(parents=True)
+        for i in range(8):
+            noise = rng.integers(-25, 25, (40, 40, 3))
+            levels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(levels).save(tmp_path / "pictures" / label / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def one_line(stderr: str) -> str:
+    lines = [line for line in stderr.splitlines() if line.startswith("striate:")]
+    assert "Traceback" not in stderr
+    assert len(lines) == 1, stderr
+    return lines[0]
+
+
+# === Quick ===
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--help"], 0),
+        (["models", "--json"], 0),
+        (["train", "--help"], 0),
+        (["train", "lenet5", "--data", ".", "--set", "optimzer.name=sgd"], 2),
+        (["finetune", "squeezenet11", "--data", "."], 2),
+        (["serve", "nowhere", "--prot", "1"], 2),
+    ],
+)
+def test_looking_around_and_mistakes_answer_at_once(arguments, code):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert run(*arguments).returncode == code
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    # Processor time: what the clock would say if nothing else ran on this machine.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1.0
+
+
+def test_models_lists_exact_counts_as_one_document():
+    ran = run("models", "--json")
+    rows = {row["name"]: row for row in json.loads(ran.stdout)}
+    assert rows["squeezenet1_1"] == {
+        "name": "squeezenet1_1",
+        "family": "squeezenet",
+        "year": 2016,
+        "input_shape": [224, 224, 3],
+        "classes": 1000,
+        "trainable": 1_235_496,
+        "total": 1_235_496,
+        "pretrained": ["imagenet"],
+    }
+    assert rows["mobilenet_v2_100"]["total"] == 3_538_984
+
+
+def test_models_can_be_filtered():
+    rows = json.loads(
+        run("models", "*net*", "--family", "resnet", "--max-params", "300000", "--json").stdout
+    )
+    assert [row["name"] for row in rows] == ["resnet20_cifar"]
+
+
+# === Right ===
+
+
+def test_the_shipped_net_names_what_is_in_photographs():
+    ran = run("predict", SHIPPED, PHOTOS / "coffee.jpg", PHOTOS / "cat.jpg", "--top", 3, "--json")
+    coffee, cat = json.loads(ran.stdout)
+    assert coffee["top"][0]["label"] == "espresso"
+    assert {row["index"] for row in cat["top"]} == {281, 282, 285}
+    assert coffee["engine"] in ("onnx", "litert")
+
+
+@pytest.mark.parametrize("engine", ["onnx", "litert", "keras"])
+def test_every_engine_gives_the_same_scores(call, artifact, engine):
+    _, out, _ = call(
+        "predict", artifact.path, PHOTOS / "cat.jpg", "--engine", engine, "--top", 4, "--json"
+    )
+    top = json.loads(out)[0]["top"]
+    expected = artifact.predict([PHOTOS / "cat.jpg"])[0]
+    assert [row["score"] for row in top] == pytest.approx(sorted(expected, reverse=True), abs=1e-4)
+
+
+def test_finetune_evaluate_export_predict_one_after_the_other(call, pictures, tmp_path):
+    base = tmp_path / "saved_models" / "mine"
+    code, out, err = call(
+        "finetune", "squeezenet1_1", "--data", pictures, "-o", base,
+        "--set", "model.size=64", "--set", "strategy=linear_probe", "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    assert json.loads(out)["artifact"] == str(base / "1")
+    code, out, _ = call("evaluate", base, "--data", pictures, "--split", "all", "--json")
+    assert code == 0
+    assert json.loads(out)["accuracy"] == 1.0
+    code, out, _ = call("export", base, "--to", "onnx", "--json")
+    assert code == 0
+    assert json.loads(out)[0]["form"] == "onnx"
+    code, out, _ = call("export", base, "--check")
+    assert code == 0
+    code, out, _ = call("predict", base, pictures / "warm" / "0.png", "--json")
+    assert json.loads(out)[0]["top"][0]["label"] == "warm"
+
+
+def test_info_describes_a_net_and_an_artifact(artifact):
+    assert json.loads(run("info", "resnet18", "--json").stdout)["paper"] == "1512.03385"
+    assert json.loads(run("info", artifact.path, "--json").stdout)["labels"] == artifact.labels
+
+
+def test_doctor_says_what_is_installed():
+    document = json.loads(run("doctor", "--json").stdout)
+    assert document["backends"]["tensorflow"]
+    assert {row["engine"] for row in document["engines"]} == {
+        "onnx",
+        "litert",
+        "tensorflow",
+        "keras",
+    }
+
+
+# === One line for a mistake ===
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "complaint"),
+    [
+        (["info", "resnet51"], 2, "Did you mean 'resnet"),
+        (["train", "lenet55", "--data", "."], 2, "Did you mean 'lenet5'"),
+        (["train", "lenet5", "--data", ".", "--set", "epoch=3"], 2, "Did you mean 'epochs'"),
+        (["train", "lenet5", "--data", ".", "--set", "epochs=many"], 2, "epochs should be"),
+        (["train", "lenet5", "--data", "nowhere"], 2, "nowhere does not exist"),
+        (["train", "lenet5"], 2, "expected pictures to train on"),
+        (["predict", "nowhere", "a.jpg"], 1, "expected an artifact directory"),
+        (["predict", SHIPPED, "nowhere.jpg"], 1, "nowhere.jpg: cannot be read"),
+        (["predict", SHIPPED, PHOTOS / "cat.jpg", "--engine", "tensorrt"], 2, "expected an engine"),
+        (["export", SHIPPED, "--to", "onx"], 2, "Did you mean 'onnx'"),
+        (["serve"], 2, "striate serve DIRECTORY"),
+        (["serve", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_a_mistake_is_one_clear_line(arguments, code, complaint):
+    ran = run(*arguments)
+    assert complaint in one_line(ran.stderr)
+    assert ran.returncode == code
+    assert ran.stdout == ""
+
+
+@pytest.mark.parametrize("content", ["nothing", "one class"])
+def test_a_folder_that_teaches_nothing_is_refused(call, tmp_path, content):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    if content == "one class":
+        (folder / "cat").mkdir()
+        shutil.copy(PHOTOS / "cat.jpg", folder / "cat")
+    code, _, err = call("train", "lenet5", "--data", folder, "-o", tmp_path / "out")
+    assert code == 1
+    assert "pictures" in one_line(err)
+    assert not list((tmp_path / "out").glob("[0-9]*"))
+
+
+def test_bad_pictures_among_good_ones_are_named_and_left_out(call, pictures, tmp_path):
+    (pictures / "warm" / "notes.png").write_text("not a picture")
+    cut = (PHOTOS / "coffee.jpg").read_bytes()[:3000]
+    (pictures / "cold" / "cut.jpg").write_bytes(cut)
+    deep = np.arange(1600, dtype=np.uint16).reshape(40, 40) * 40
+    Image.fromarray(deep).save(pictures / "cold" / "deep.png")
+    Image.new("CMYK", (40, 40), (0, 200, 200, 0)).save(pictures / "warm" / "print.jpg")
+    code, _, err = call(
+        "train", "lenet5", "--data", pictures, "-o", tmp_path / "out", "--epochs", 1,
+        "--set", "model.channels=3",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "notes.png" in err
+    assert "cut.jpg" in err
+    assert "deep.png" not in err
+    assert "print.jpg" not in err
+
+
+def test_a_picture_that_cannot_be_read_does_not_stop_the_others(tmp_path):
+    ran = run("predict", SHIPPED, tmp_path / "no.jpg", PHOTOS / "coffee.jpg", "--json")
+    assert ran.returncode == 1
+    assert [row["path"] for row in json.loads(ran.stdout)] == [str(PHOTOS / "coffee.jpg")]
+    assert "no.jpg" in one_line(ran.stderr)
+
+
+def test_a_damaged_artifact_is_refused_and_a_broken_form_caught(artifact, tmp_path):
+    broken = tmp_path / "mine" / "1"
+    shutil.copytree(artifact.path, broken)
+    data = (broken / "model.onnx").read_bytes()
+    (broken / "model.onnx").write_bytes(data[: len(data) // 2])
+    assert "incomplete" in one_line(run("predict", broken, PHOTOS / "cat.jpg").stderr)
+    swapped = bytearray(data)
+    swapped[len(data) // 2] ^= 0xFF
+    (broken / "model.onnx").write_bytes(swapped)
+    checked = run("export", broken, "--check")
+    assert checked.returncode == 1
+    assert "model.onnx: its contents changed" in one_line(checked.stderr)
+
+
+def test_interrupted_output_is_no_error():
+    shown = subprocess.run(
+        f"{sys.executable} -m striate models --json | head -1",
+        shell=True, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert "Traceback" not in shown.stderr

@@ -32,6 +32,13 @@ def test_later_changes_win_and_leave_the_rest_of_a_group():
     assert (changed.epochs, changed.optimizer.momentum) == (7, 0.5)
 
 
+def test_paths_and_names_are_taken_as_they_are_typed():
+    sets = ["data.source=2024: [my] pictures", "model.weights=null", "strategy.unfreeze_from=7"]
+    recipe = make_recipe({"model": "lenet5"}, sets)
+    assert recipe.data.source == "2024: [my] pictures"
+    assert (recipe.model.weights, recipe.strategy.unfreeze_from) == (None, "7")
+
+
 @pytest.mark.parametrize(
     ("sets", "message"),
     [

@@ -128,6 +128,10 @@ class Artifact:
         """The Keras net: float32 [N, H, W, C], normalised -> float32 logits [N, classes]."""
         import keras
 
+        from striate import layers
+
+        for name in layers.__all__:  # Keras must know every layer that a saved net may have
+            getattr(layers, name)
         self.file("model.keras")
         return keras.saving.load_model(self.path / "model.keras", compile=False)
 

@@ -260,11 +260,32 @@ def _pairs(sets: Sets) -> list[tuple[str, Any]]:
             raise UsageError(
                 f"expected key=value, such as optimizer.learning_rate=1e-3, got {text!r}"
             )
-        try:
-            pairs.append((key.strip(), yaml.safe_load(value)))
-        except yaml.YAMLError:
-            raise UsageError(f"expected a value after {key}=, got {value!r}") from None
+        pairs.append((key.strip(), _value(key.strip(), value)))
     return pairs
+
+
+def _value(key: str, text: str) -> Any:
+    """The value in KEY=VALUE; paths and names are taken as they are typed."""
+    if _is_text(key) and text != "null":
+        return text
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UsageError(f"expected a value after {key}=, got {text!r}") from None
+
+
+def _is_text(key: str) -> bool:
+    """Whether a key holds free text, which may look like a number or like YAML."""
+    group, _, field = key.partition(".")
+    found = Recipe.model_fields.get(group)
+    known = (
+        isinstance(found.annotation, type) and issubclass(found.annotation, Group)
+        if found
+        else False
+    )
+    if not known or field not in found.annotation.model_fields:
+        return False
+    return found.annotation.model_fields[field].annotation in (str, str | None)
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

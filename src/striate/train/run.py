@@ -305,17 +305,20 @@ def _publish(
     base: Path, fitted: Fitted, prepared: _Prepared, dataset: Dataset, store: Store
 ) -> Artifact:
     judged = prepared.val or prepared.train
-    sample = judged.pixels(_spread_out(len(judged), BASELINE))
     graph = prediction_graph(fitted.model, fitted.preprocess)
-    found = {"training": {"run": store.run, "history": fitted.history}}
+    found: dict[str, Any] = {"training": {"run": store.run, "history": fitted.history}}
     if fitted.val is not None:
         found["val"] = metrics.summary(fitted.val_logits, fitted.val.labels)
     if "test" in dataset.splits:
         test = build.pixels_of(dataset, prepared.start, fitted.recipe, dataset.split("test"))
         logits = logits_of(graph, test, fitted.recipe.batch_size)
         found["test"] = metrics.summary(logits, test.labels)
-    sample_logits = np.concatenate(
-        [np.asarray(graph.predict_on_batch(sample[i : i + 32])) for i in range(0, len(sample), 32)]
+    sample = judged.pixels(_spread_out(len(judged), BASELINE))
+    scores = np.concatenate(
+        [
+            metrics.softmax(graph.predict_on_batch(x))
+            for x in np.array_split(sample, -(-len(sample) // 32))
+        ]
     )
     return artifact.write_version(
         base,
@@ -335,7 +338,7 @@ def _publish(
             "splits": {name: len(indices) for name, indices in dataset.splits.items()},
             "left_out": [str(p) for p in _left_out(dataset, prepared)],
         },
-        drift_baseline=artifact.drift_baseline(sample, metrics.softmax(sample_logits)),
+        drift_baseline=artifact.drift_baseline(sample, scores),
     )
 
 

@@ -4,6 +4,8 @@ A file is first read as arrays per layer, whatever wrote it; a family's `Layout`
 its layers is which of ours. Nothing is unpickled, and a net is only touched once everything fits.
 """
 
+from __future__ import annotations  # so that describing weights does not load numpy
+
 import dataclasses
 import io
 import itertools
@@ -12,14 +14,18 @@ import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from striate.errors import StriateError, UsageError
 from striate.fetch import fetch
+from striate.lazy import Lazy
 
-Arrays = dict[str, list[np.ndarray]]
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+Arrays = dict[str, "list[np.ndarray]"]
 SHIPPED = "shipped:"
 
 

@@ -8,10 +8,14 @@ The same call again continues a run that was killed, exactly where it stood.
 """
 
 import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from striate.lazy import Verb
-from striate.train.recipe import Recipe, make_recipe, shipped_recipes
-from striate.train.run import Fitted, cross_validate, finetune, finetune_recipe, fit, train
+from striate.train.recipe import Recipe, finetune_recipe, make_recipe, shipped_recipes
+
+if TYPE_CHECKING:
+    from striate.train.run import Fitted, cross_validate, finetune, fit, train
 
 __all__ = [
     "Fitted",
@@ -24,5 +28,13 @@ __all__ = [
     "shipped_recipes",
     "train",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """What runs a recipe loads numpy and more; a mistake in one must be answered before that."""
+    if name in __all__:
+        return getattr(import_module("striate.train.run"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 sys.modules[__name__].__class__ = Verb  # striate.train(...) is striate.train.train(...)

@@ -218,6 +218,26 @@ def make_recipe(
     return _validated(values)
 
 
+def finetune_recipe(
+    model: str,
+    *,
+    data: str | os.PathLike | None = None,
+    recipe: Any = "finetune",
+    weights: str | os.PathLike | None = None,
+    sets: Sets = (),
+) -> Recipe:
+    """The recipe of `finetune`: the shipped one for this net, then what `sets` changes.
+
+    weights: "imagenet" (the recipe's), a file, or an artifact's directory. Answers without Keras.
+    """
+    base = make_recipe(recipe, {"model.name": model})
+    if data is not None:
+        base = base.changed(data={"source": os.fspath(data)})
+    if weights is not None:
+        base = base.changed(model={"weights": os.fspath(weights)})
+    return make_recipe(base, sets)
+
+
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with striate, by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}

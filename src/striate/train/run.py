@@ -20,7 +20,7 @@ from striate.train import build, metrics
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
 from striate.train.loop import Diverged, Run, logits_of, prediction_graph
 from striate.train.progress import Watcher, watcher
-from striate.train.recipe import Recipe, Sets, make_recipe
+from striate.train.recipe import Recipe, finetune_recipe, make_recipe
 from striate.train.strategies import phases_of
 from striate.train.tensorboard import Logs, is_installed
 
@@ -60,26 +60,6 @@ class Fitted:
         if self.val_logits is None:
             raise UsageError("this fit had no validation pictures")
         return self.val_logits
-
-
-def finetune_recipe(
-    model: str,
-    *,
-    data: str | os.PathLike | None = None,
-    recipe: Any = "finetune",
-    weights: str | os.PathLike | None = None,
-    sets: Sets = (),
-) -> Recipe:
-    """The recipe of `finetune`: the shipped one for this net, then what `sets` changes.
-
-    weights: "imagenet" (the recipe's), a file, or an artifact's directory. Answers without Keras.
-    """
-    base = make_recipe(recipe, {"model.name": model})
-    if data is not None:
-        base = base.changed(data={"source": os.fspath(data)})
-    if weights is not None:
-        base = base.changed(model={"weights": os.fspath(weights)})
-    return make_recipe(base, sets)
 
 
 def finetune(

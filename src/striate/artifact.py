@@ -348,7 +348,10 @@ def sha256(path: Path) -> str:
 
 def environment() -> dict[str, str]:
     """The versions that made an artifact: Python, the platform, and the libraries that matter."""
-    found = {"python": platform.python_version(), "platform": platform.platform()}
+    found = {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+    }
     libraries = ("striate", "keras", "tensorflow", "jax", "onnx", "onnxruntime", "ai-edge-litert")
     for library in libraries:
         with contextlib.suppress(metadata.PackageNotFoundError):

@@ -222,11 +222,6 @@ def test_frozen_batch_norm_is_bit_identical_after_fit(colours):
     assert {"stem_conv", "stage7_block1_project_conv", "logits"} <= moved
 
 
-def test_batch_norm_learns_where_it_is_not_frozen(colours):
-    moved, norms = changed_layers({**MOBILENET, "strategy": {"freeze_bn": False}}, colours)
-    assert norms <= moved
-
-
 def test_unfreezing_from_a_block_leaves_everything_before_it(colours):
     strategy = {"name": "full", "unfreeze_from": "stage6_block2", "freeze_bn": False}
     moved, _ = changed_layers({**MOBILENET, "strategy": strategy}, colours)

@@ -116,6 +116,8 @@ def test_the_same_picture_gets_the_same_scores_by_every_road(tiny, picture, engi
     with ServerProcess(tiny.path.parent, engine=engine) as server:
         assert f"tiny version 1: {engine} ({engine}" in server.announced[0]
         stubs = Stubs(server)
+        code, _ = refused(stubs.predict, image=image[0])  # which would end TensorFlow's process
+        assert code == STATUS.INVALID_ARGUMENT
         by_pixels = tf.make_ndarray(stubs.predict(image=image).outputs["scores"])
         by_bytes = stubs.predict("bytes", image_bytes=[picture]).outputs
         classified = stubs.classify(example(picture)).result.classifications[0].classes

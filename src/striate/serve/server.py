@@ -8,7 +8,8 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 
-from striate.errors import ArtifactError
+from striate.errors import ArtifactError, UsageError, did_you_mean
+from striate.runtime import ENGINES
 from striate.serve.core import Core
 from striate.serve.listeners import GrpcListener, HttpListener
 from striate.serve.options import ServerOptions
@@ -31,6 +32,7 @@ class Server:
 
     def __init__(self, options: ServerOptions):
         self.options = options
+        _check_engine(options.engine)
         models = find_models(options.base_path, options.model_name, options.version_policy)
         workers = options.worker_count
         self.repository = Repository(
@@ -105,6 +107,14 @@ class Server:
             base = f"http://{host}:{self.options.rest_api_port}/v1/models"
             lines += [f"REST at {base}/{name}" for name in self.repository.models]
         return lines
+
+
+def _check_engine(name: str | None) -> None:
+    if name not in (None, "auto", *ENGINES):
+        raise UsageError(
+            f"expected an engine (auto, {', '.join(ENGINES)}), got {name!r}."
+            f"{did_you_mean(str(name), ENGINES)}"
+        )
 
 
 def run_server(

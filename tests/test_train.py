@@ -290,6 +290,11 @@ def test_a_recipe_that_does_not_fit_the_net_is_one_line(data, tmp_path, changes,
         train(LENET, tmp_path / "m", data=data, **QUIET, **changes)
 
 
+def test_an_output_that_is_a_version_is_one_line(trained, data):
+    with pytest.raises(UsageError, match=r"is a version; expected the model's directory"):
+        train(LENET, trained.path, data=data, **QUIET)
+
+
 def test_a_recipe_without_pictures_is_one_line(tmp_path):
     with pytest.raises(UsageError, match=r"expected pictures to train on"):
         train(LENET, tmp_path / "m", **QUIET)

@@ -87,16 +87,10 @@ class Run:
     def _probe(self, phase: Phase) -> None:
         """Solve for the classifier on the features of the frozen body."""
         started = time.monotonic()
-        recipe = self.recipe
         head = linear_head(self.net, self.spec)
         features, labels = self._features()
-        kernel, bias = probe.solve(
-            features,
-            labels,
-            head.kernel.shape[-1],
-            l2=recipe.probe.l2,
-            label_smoothing=recipe.label_smoothing,
-        )
+        classes = head.kernel.shape[-1]
+        kernel, bias = probe.solve(features, labels, classes, l2=self.recipe.probe.l2)
         assign([head.kernel, head.bias], [kernel, bias])
         logits = features @ kernel + bias
         row = {

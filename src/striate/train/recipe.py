@@ -165,8 +165,9 @@ class Recipe(Group):
 
     epochs: passes over the training pictures. batch_size: pictures a step.
     seed: of everything that is random. label_smoothing: the share of belief spread over all
-    classes. precision: what is computed in; weights are always float32. deterministic: the same
-    bits every time; None for: on a CPU. checkpoint_seconds: the least time between checkpoints.
+    classes, except in a linear probe. precision: what is computed in; weights are always float32.
+    deterministic: the same bits every time; None for: on a CPU. checkpoint_seconds: the least time
+    between checkpoints.
     """
 
     model: Model

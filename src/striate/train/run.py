@@ -13,9 +13,10 @@ import numpy as np
 from striate import __version__, artifact
 from striate.artifact import Artifact
 from striate.data import Dataset, Examples, load
-from striate.errors import DataError, UsageError
+from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
 from striate.preprocess import Preprocess
+from striate.registry import get_spec
 from striate.train import build, metrics
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
 from striate.train.loop import Diverged, Run, logits_of, prediction_graph
@@ -102,6 +103,10 @@ def train(
     and `StriateError` when training diverges.
     """
     recipe = make_recipe(recipe, sets)
+    base = Path(output)
+    get_spec(recipe.model.name)  # a wrong name is said before anything is read
+    if (base / artifact.MANIFEST).exists():
+        raise UsageError(f"{base} is a version; expected the model's directory, {base.parent}")
     watch = watcher(progress)
     dataset = _dataset(recipe, data, watch)
     train_indices = dataset.split("train")
@@ -109,7 +114,7 @@ def train(
     if val_indices is None:
         watch.say("no validation pictures: nothing will tell how good the classifier is")
     prepared = _prepare(recipe, dataset, train_indices, val_indices, watch)
-    base, fingerprint = Path(output), _fingerprint(prepared, dataset)
+    fingerprint = _fingerprint(prepared, dataset)
     for path in other_runs(base, fingerprint):
         watch.say(f"{path} is an unfinished run of another recipe or other data; remove it freely")
     if not is_installed():
@@ -275,7 +280,10 @@ def _fingerprint(prepared: _Prepared, dataset: Dataset) -> str:
 def _published(base: Path, store: Store) -> Artifact | None:
     """The version that this very run has written already, before it was killed."""
     for version in reversed(artifact.versions(base)):
-        made = artifact.load(base / str(version))
+        try:
+            made = artifact.load(base / str(version))
+        except ArtifactError:  # somebody else's version, which is not ours to judge
+            continue
         if made.manifest.metrics.get("training", {}).get("run") == store.run:
             return made
     return None

@@ -87,4 +87,6 @@ def quiet_libraries() -> Iterator[None]:
 def load_tensorflow() -> None:
     """Import TensorFlow, where there is one, without its announcements; `import keras` follows."""
     with quiet_libraries(), contextlib.suppress(ModuleNotFoundError):
-        import tensorflow  # noqa: F401
+        import tensorflow as tf
+
+        tf.get_logger().setLevel("ERROR")

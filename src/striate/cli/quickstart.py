@@ -43,7 +43,7 @@ def quickstart(
         seconds = time.perf_counter() - begun
         steps.append({"step": name, "seconds": round(seconds, 1), **facts})
         for key, value in facts.items():
-            say(f"   {key:<12}{value}")
+            say(f"   {key:<13}{value}")
         say(f"   {seconds:.1f} s")
         return result
 
@@ -123,13 +123,18 @@ def _serve_and_ask(artifact: Any, unseen: list[Path]) -> tuple[None, dict[str, A
         by_http = HttpClient(f"http://localhost:{http_port}", artifact.name).classify(unseen, top=1)
     if [row[0][0] for row in by_grpc] != [row[0][0] for row in by_http]:
         raise StriateError("gRPC and HTTP gave different answers; please report this")
-    label, score = by_grpc[0][0]
     right = sum(path.stem == row[0][0] for path, row in zip(unseen, by_grpc, strict=True))
+    shown = [path.stem for path in unseen].index("chair")
     return None, {
-        "gRPC": f"{unseen[0].name} -> {label} ({score:.0%})",
-        "HTTP": f"{unseen[0].name} -> {by_http[0][0][0]} ({by_http[0][0][1]:.0%})",
+        "gRPC": _answer(unseen[shown], by_grpc[shown]),
+        "HTTP": _answer(unseen[shown], by_http[shown]),
         "all unseen": f"{right} of {len(unseen)} right, {1000 * seconds / len(unseen):.0f} ms each",
     }
+
+
+def _answer(picture: Path, best: list[tuple[str, float]]) -> str:
+    label, score = best[0]
+    return f"{picture.name} -> {label} ({score:.1%})"
 
 
 @contextlib.contextmanager

@@ -3,7 +3,11 @@
 import importlib
 from typing import Any
 
-_MODULES = {"Normalise": "normalise", "PadChannels": "pad_channels"}
+_MODULES = {
+    "LocalResponseNormalization": "local_response_norm",
+    "Normalise": "normalise",
+    "PadChannels": "pad_channels",
+}
 
 __all__ = sorted(_MODULES)
 

@@ -1,0 +1,60 @@
+"""Local response normalisation across channels.
+
+Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
+2012, Section 3.3.
+"""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("striate")
+class LocalResponseNormalization(keras.layers.Layer):
+    """b_i = a_i / (k + alpha * sum of a_j^2 over the `size` channels j around i) ^ beta.
+
+    Channels beyond the first and last count as zero. [..., channels] -> the same shape; no weights.
+
+    size: how many neighbouring channels, the channel itself in the middle; odd.
+    average: divide alpha by `size`, as Caffe and torch do; the paper does not.
+    """
+
+    def __init__(
+        self,
+        size: int = 5,
+        alpha: float = 1e-4,
+        beta: float = 0.75,
+        k: float = 2.0,
+        average: bool = False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if size < 1 or size % 2 == 0:
+            raise ValueError(f"expected an odd number of channels as size, got {size!r}")
+        self.size = size
+        self.alpha = alpha
+        self.beta = beta
+        self.k = k
+        self.average = average
+
+    def call(self, x):
+        around = self.size // 2
+        channels = x.shape[-1]
+        squares = ops.pad(ops.square(x), [(0, 0)] * (len(x.shape) - 1) + [(around, around)])
+        total = squares[..., :channels]
+        for shift in range(1, self.size):
+            total = total + squares[..., shift : shift + channels]
+        scale = self.alpha / self.size if self.average else self.alpha
+        return x * ops.power(self.k + scale * total, -self.beta)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "size": self.size,
+            "alpha": self.alpha,
+            "beta": self.beta,
+            "k": self.k,
+            "average": self.average,
+        }

@@ -1,6 +1,7 @@
 """`striate quickstart`: everything that striate does, once, on pictures that come with it."""
 
 import contextlib
+import functools
 import shutil
 import signal
 import socket
@@ -33,7 +34,7 @@ def quickstart(
     if directory.exists() and any(directory.iterdir()):
         raise UsageError(f"{directory}: expected a new or empty directory; name another")
     started = time.perf_counter()
-    say = (lambda text: None) if as_json else print
+    say = (lambda text: None) if as_json else functools.partial(print, flush=True)
     steps: list[dict[str, Any]] = []
 
     def step(name: str, work, *given) -> Any:
@@ -171,14 +172,15 @@ def _free_port() -> int:
 
 def _what_next(directory: Path) -> str:
     served = directory / "saved_models" / "furniture"
+    striate = "striate" if shutil.which("striate") else sys.argv[0]
     return f"""Look at {directory / "report.html"}, then try:
 
-  striate predict {served} {directory / "unseen"}/*.png
-  striate serve {served} --rest_api_port 8501
+  {striate} predict {served} {directory / "unseen"}/*.png
+  {striate} serve {served} --rest_api_port 8501
 
 With your own pictures, one folder a class:
 
-  striate finetune {NET} --data my_pictures/ -o saved_models/mine
-  striate evaluate saved_models/mine --data my_pictures/ --report report.html
-  striate export saved_models/mine
-  striate serve saved_models/mine --port 8500 --rest_api_port 8501"""
+  {striate} finetune {NET} --data my_pictures/ -o saved_models/mine
+  {striate} evaluate saved_models/mine --data my_pictures/ --report report.html
+  {striate} export saved_models/mine
+  {striate} serve saved_models/mine --port 8500 --rest_api_port 8501"""

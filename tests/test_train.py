@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import striate
 from striate import artifact
 from striate.data import load
 from striate.errors import DataError, StriateError, UsageError
-from striate.train import cross_validate, fit, make_recipe, train
-from striate.train import metrics as measures
+from striate.train import cross_validate, finetune_recipe, fit, make_recipe, train
+from striate.train.judge import cross_entropy as loss_of
 from striate.train.probe import minimise, solve
 
 QUIET = {"progress": False}
@@ -242,6 +243,15 @@ def test_a_probe_of_a_classifier_that_is_not_linear_follows_the_gradient(colours
     assert changed_layers(recipe, colours)[0] == {"logits_conv"}
 
 
+@pytest.mark.slow
+def test_the_shipped_recipe_reaches_its_band_on_real_pictures():
+    """12 kinds of furniture, one fold: chance is 0.19, a probe on frozen features gives 0.8."""
+    samples = Path(striate.__file__).parent / "samples" / "furniture"
+    dataset = load(samples)
+    fitted = fit(finetune_recipe("squeezenet1_1"), dataset, *dataset.folds(5)[0])
+    assert fitted.val_accuracy > 0.7
+
+
 # === Ends before the last epoch ===
 
 
@@ -255,7 +265,7 @@ def test_early_stopping_goes_back_to_the_best_epoch(dataset):
     accuracies = [row["val_accuracy"] for row in fitted.history]
     best = int(np.argmax(accuracies))  # the first of the best
     assert len(accuracies) == best + 3 < 30
-    at_the_end = measures.cross_entropy(fitted.val_logits, fitted.val.labels)
+    at_the_end = loss_of(fitted.val_logits, fitted.val.labels)
     assert at_the_end == pytest.approx(fitted.history[best]["val_loss"], rel=1e-5)
     assert at_the_end != pytest.approx(fitted.history[-1]["val_loss"], rel=1e-5)
 
@@ -358,14 +368,6 @@ def test_the_minimiser_solves_an_ill_conditioned_quadratic():
     scales = np.logspace(-2, 2, 12)
     best = minimise(lambda p: (0.5 * (scales * (p - 1) ** 2).sum(), scales * (p - 1)), np.zeros(12))
     np.testing.assert_allclose(best, 1, atol=2e-3)
-
-
-@pytest.mark.parametrize(
-    ("right", "n", "low", "high"),
-    [(8, 10, 0.4902, 0.9433), (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0)],
-)
-def test_wilson_intervals_are_the_published_ones(right, n, low, high):
-    assert measures.wilson(right, n) == pytest.approx((low, high), abs=1e-4)
 
 
 def test_smoothed_cross_entropy_agrees_with_keras_on_one_hot_labels():

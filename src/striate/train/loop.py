@@ -19,7 +19,7 @@ from striate.errors import StriateError, UsageError
 from striate.lazy import keras
 from striate.preprocess import Preprocess
 from striate.registry import ModelSpec
-from striate.train import metrics, probe
+from striate.train import judge, probe
 from striate.train.augment import augmentation
 from striate.train.checkpoint import NoStore, State, Store, assign
 from striate.train.optimize import cross_entropy, make_optimizer
@@ -95,8 +95,8 @@ class Run:
         logits = features @ kernel + bias
         row = {
             "phase": phase.name,
-            "loss": metrics.cross_entropy(logits, labels),
-            "accuracy": metrics.accuracy(logits, labels),
+            "loss": judge.cross_entropy(logits, labels),
+            "accuracy": judge.accuracy(logits, labels),
         }
         row |= self._validate(prediction_graph(self.net, self.train.preprocess))
         self._record({**row, "seconds": round(time.monotonic() - started, 3)}, phase)
@@ -108,17 +108,18 @@ class Run:
         graph = prediction_graph(body, train.preprocess)
         layers = augmentation(recipe.augment, recipe.seed)
         copies = 1 + recipe.probe.mirror + (recipe.probe.copies if layers else 0)
-        batches = -(-len(train) // recipe.batch_size)
+        size = min(recipe.batch_size, len(train))
+        batches = steps_per_epoch(len(train), size)
         watched = self.watch.steps(range(copies * batches), copies * batches, "features")
         features, labels = [], []
         for copy in range(copies):
-            for images, batch_labels in train.batches(recipe.batch_size):
+            for images, batch_labels in train.batches(size):
                 next(watched)
                 if copy == 1 and recipe.probe.mirror:
                     images = images[:, :, ::-1]
                 elif copy > 0:
                     images = _augmented(images, layers)
-                features.append(_predict(graph, images, recipe.batch_size))
+                features.append(_predict(graph, images, size))
                 labels.append(batch_labels)
         next(watched, None)
         return np.concatenate(features), np.concatenate(labels)
@@ -217,8 +218,8 @@ class Run:
             return {}
         logits = logits_of(graph, self.val, self.recipe.batch_size)
         return {
-            "val_loss": metrics.cross_entropy(logits, self.val.labels),
-            "val_accuracy": metrics.accuracy(logits, self.val.labels),
+            "val_loss": judge.cross_entropy(logits, self.val.labels),
+            "val_accuracy": judge.accuracy(logits, self.val.labels),
         }
 
     def _record(self, row: dict[str, Any], phase: Phase) -> None:

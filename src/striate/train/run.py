@@ -17,7 +17,7 @@ from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
 from striate.preprocess import Preprocess
 from striate.registry import get_spec
-from striate.train import build, metrics
+from striate.train import build, judge
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
 from striate.train.loop import Diverged, Run, logits_of, prediction_graph
 from striate.train.progress import Watcher, watcher
@@ -50,12 +50,12 @@ class Fitted:
     @property
     def val_scores(self) -> np.ndarray:
         """float32 probabilities [n, classes] of the validation pictures."""
-        return metrics.softmax(self._logits())
+        return judge.softmax(self._logits())
 
     @property
     def val_accuracy(self) -> float:
         """The share of the validation pictures that the net names rightly."""
-        return metrics.accuracy(self._logits(), self.val.labels)
+        return judge.accuracy(self._logits(), self.val.labels)
 
     def _logits(self) -> np.ndarray:
         if self.val_logits is None:
@@ -296,15 +296,15 @@ def _publish(
     graph = prediction_graph(fitted.model, fitted.preprocess)
     found: dict[str, Any] = {"training": {"run": store.run, "history": fitted.history}}
     if fitted.val is not None:
-        found["val"] = metrics.summary(fitted.val_logits, fitted.val.labels)
+        found["val"] = judge.summary(fitted.val_logits, fitted.val.labels)
     if "test" in dataset.splits:
         test = build.pixels_of(dataset, prepared.start, fitted.recipe, dataset.split("test"))
         logits = logits_of(graph, test, fitted.recipe.batch_size)
-        found["test"] = metrics.summary(logits, test.labels)
+        found["test"] = judge.summary(logits, test.labels)
     sample = judged.pixels(_spread_out(len(judged), BASELINE))
     scores = np.concatenate(
         [
-            metrics.softmax(graph.predict_on_batch(x))
+            judge.softmax(graph.predict_on_batch(x))
             for x in np.array_split(sample, -(-len(sample) // 32))
         ]
     )

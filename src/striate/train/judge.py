@@ -1,8 +1,8 @@
 """What a classifier's logits are worth, in NumPy: the same numbers on every backend."""
 
-import math
-
 import numpy as np
+
+from striate.metrics import wilson
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -24,16 +24,6 @@ def accuracy(logits: np.ndarray, labels: np.ndarray) -> float:
     return float((logits.argmax(axis=1) == labels).mean())
 
 
-def wilson(successes: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's interval for a share, 95 % by default. Wilson 1927, JASA 22(158)."""
-    if n == 0:
-        return (0.0, 1.0)
-    share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return (max(0.0, centre - half), min(1.0, centre + half))
-
-
 def summary(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | int | list[float]]:
     """n, top-1 accuracy with its 95 % interval, and the loss."""
     right = int((logits.argmax(axis=1) == labels).sum())
@@ -41,6 +31,6 @@ def summary(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | int | l
     return {
         "n": len(labels),
         "accuracy": right / len(labels),
-        "accuracy_interval": [round(low, 6), round(high, 6)],
+        "accuracy_interval": [round(float(low), 6), round(float(high), 6)],
         "loss": cross_entropy(logits, labels),
     }

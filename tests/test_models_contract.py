@@ -12,15 +12,28 @@ from striate.registry import create_model, get_spec, list_models
 
 # Only depth or width tells these from a sister, which shows quickly what they would show slowly.
 SISTERS = {
-    *("vgg13", "vgg16", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
+    "alexnet_ungrouped",
+    *("vgg13", "vgg16", "vgg16_c", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     *("resnet34", "resnet101", "resnet152"),
     *("resnet32_cifar", "resnet44_cifar", "resnet56_cifar", "resnet110_cifar"),
     *("mobilenet_v1_050", "mobilenet_v1_075", "mobilenet_v1_100"),
     *("mobilenet_v2_050", "mobilenet_v2_075", "mobilenet_v2_100"),
     *("mobilenet_v2_130", "mobilenet_v2_140"),
+    *("densenet161", "densenet169", "densenet201"),
+    *("densenet100_12_cifar", "densenet100_24_cifar"),
+    *("densenet_bc100_12_cifar", "densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
+}
+# So many layers that building the graph alone takes seconds.
+DEEP = {
+    *("densenet161", "densenet169", "densenet201"),
+    *("densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
 }
 
 ALL = [pytest.param(spec, id=spec.name) for spec in list_models()]
+AT_FULL_SIZE = [
+    pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in DEEP else [])
+    for spec in list_models()
+]
 SPECS = [
     pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in SISTERS else [])
     for spec in list_models()
@@ -41,7 +54,8 @@ def without_values():
         return keras.ops.zeros(shape, dtype)
 
     with pytest.MonkeyPatch.context() as patch, keras.StatelessScope():
-        patch.setattr(keras.initializers.VarianceScaling, "__call__", zeros)
+        for initializer in (keras.initializers.VarianceScaling, keras.initializers.RandomNormal):
+            patch.setattr(initializer, "__call__", zeros)
         yield
 
 
@@ -95,7 +109,7 @@ def gradients(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(g) for g in found]
 
 
-@pytest.mark.parametrize("spec", ALL)
+@pytest.mark.parametrize("spec", AT_FULL_SIZE)
 def test_the_graph_is_what_the_spec_says(spec):
     with without_values():
         model = create_model(spec.name)

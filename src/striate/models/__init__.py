@@ -1,3 +1,11 @@
 """The nets, one file per family. Importing this package registers them all, without Keras."""
 
-from striate.models import alexnet, lenet, mobilenet, resnet, squeezenet, vgg  # noqa: F401
+from striate.models import (  # noqa: F401
+    alexnet,
+    densenet,
+    lenet,
+    mobilenet,
+    resnet,
+    squeezenet,
+    vgg,
+)

@@ -48,6 +48,12 @@ def conv_bn(
     return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
+def bn_relu(x, *, epsilon: float = 1e-5, name: str):
+    """Batch normalisation as in torch (momentum 0.9) and ReLU, where they precede a convolution."""
+    x = keras.layers.BatchNormalization(epsilon=epsilon, momentum=0.9, name=f"{name}_bn")(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
 def max_pool(x, size: int, *, stride: int, pad: int = 0, ceil_mode: bool = False, name: str):
     """Max pooling of a ReLU's output, so that a zero in the padding never wins.
 

@@ -1,17 +1,104 @@
-"""AlexNet in one column. Krizhevsky, "One weird trick for parallelizing convolutional neural
-networks", 2014, arXiv:1404.5997.
+"""AlexNet and its successor ZFNet: five convolutions, three dense layers, ReLU, dropout.
 
-The net of 2012 (Krizhevsky, Sutskever, Hinton) was cut in two to fit two graphics cards; this is
-the uncut one, with the widths of torchvision. Five convolutions, three dense layers, ReLU, dropout.
+Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
+2012. Cut in two to fit two graphics cards: the second, fourth and fifth convolution see only the
+maps of their own card (two groups). Local response normalisation, then pooling that overlaps.
 
-Differs from the paper: no local response normalisation, dropout before the hidden dense layers
-instead of after them, 224 pixels padded by 2; at other sizes the last map is averaged to 6 x 6, so
-that the dense layers stay the same (all as in torchvision).
+Krizhevsky, "One weird trick for parallelizing convolutional neural networks", 2014,
+arXiv:1404.5997. One column, with the widths of torchvision.
+
+Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", 2013, arXiv:1311.2901.
+Pictures of what the first layers see led to a smaller first kernel and stride.
+
+Differs from the papers: at sizes other than the paper's the last map is averaged to 6 x 6, so that
+the dense layers stay the same. `alexnet` takes 227 pixels, since 224 do not give the paper's 55.
+`alexnet_single`, as in torchvision: no local response normalisation, dropout before the hidden
+dense layers instead of after them, 224 pixels padded by 2. `zfnet` normalises with AlexNet's
+constants; the paper gives none.
 """
 
 from striate.lazy import keras
 from striate.models.blocks import HE, adaptive_average_pool, conv, logits, max_pool, stage_out
 from striate.registry import Accuracy, register_family
+
+
+def lrn(x, *, name: str):
+    """Local response normalisation with the constants of AlexNet."""
+    from striate.layers import LocalResponseNormalization
+
+    return LocalResponseNormalization(size=5, alpha=1e-4, beta=0.75, k=2.0, name=f"{name}_lrn")(x)
+
+
+def normal(start: float = 0.0) -> dict:
+    """The paper's start: kernels of deviation 0.01, biases of 0 or 1."""
+    return {
+        "kernel_initializer": keras.initializers.RandomNormal(stddev=0.01),
+        "bias_initializer": keras.initializers.Constant(start),
+    }
+
+
+def dense_layers(x, num_classes: int, *, fc_units: int, dropout: float):
+    """A 6 x 6 map, two dense layers with dropout after each, and the classifier."""
+    x = adaptive_average_pool(x, 6, name="adaptive_pool")
+    x = keras.layers.Flatten(name="flatten")(x)
+    x = keras.layers.Dense(fc_units, name="fc1", **normal(1.0))(x)
+    x = keras.layers.ReLU(name="fc1_relu")(x)
+    if dropout:
+        x = keras.layers.Dropout(dropout, name="fc1_dropout")(x)
+    x = keras.layers.Dense(fc_units, name="fc2", **normal(1.0))(x)
+    x = keras.layers.ReLU(name="features")(x)
+    return logits(x, num_classes, dropout=dropout, **normal())
+
+
+def conv_relu(
+    x, filters: int, kernel: int, *, groups: int = 1, start: float = 0.0, name: str, **at
+):
+    """A convolution that starts as the paper's do, and ReLU."""
+    x = keras.layers.Conv2D(
+        filters, kernel, groups=groups, name=f"{name}_conv", **normal(start), **at
+    )(x)
+    return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def alexnet(inputs, *, num_classes: int, groups: int, fc_units: int = 4096, dropout: float = 0.5):
+    """CONV1 to FC8 of the paper; `groups` of the second, fourth and fifth convolution.
+
+    fc_units: width of the two hidden dense layers; dropout: after each of them.
+    """
+    x = conv_relu(inputs, 96, 11, strides=4, name="stem")
+    x = lrn(x, name="stem")
+    x = max_pool(x, 3, stride=2, name="stem_pool")
+    same = {"padding": "same"}
+    x = conv_relu(x, 256, 5, groups=groups, start=1.0, name="stage1_block1", **same)
+    x = stage_out(x, 1)
+    x = lrn(x, name="stage1_block1")
+    x = max_pool(x, 3, stride=2, name="stage1_pool")
+    x = conv_relu(x, 384, 3, name="stage2_block1", **same)
+    x = conv_relu(x, 384, 3, groups=groups, start=1.0, name="stage2_block2", **same)
+    x = conv_relu(x, 256, 3, groups=groups, start=1.0, name="stage2_block3", **same)
+    x = stage_out(x, 2)
+    x = max_pool(x, 3, stride=2, name="stage2_pool")
+    return dense_layers(x, num_classes, fc_units=fc_units, dropout=dropout)
+
+
+def zfnet(inputs, *, num_classes: int, fc_units: int = 4096, dropout: float = 0.5):
+    """The layers of Figure 3; pooling before normalisation, windows that overhang count.
+
+    fc_units: width of the two hidden dense layers; dropout: after each of them.
+    """
+    x = keras.layers.ZeroPadding2D(1, name="stem_pad")(inputs)
+    x = conv_relu(x, 96, 7, strides=2, name="stem")
+    x = max_pool(x, 3, stride=2, ceil_mode=True, name="stem_pool")
+    x = lrn(x, name="stem")
+    x = conv_relu(x, 256, 5, strides=2, name="stage1_block1")
+    x = stage_out(x, 1)
+    x = max_pool(x, 3, stride=2, ceil_mode=True, name="stage1_pool")
+    x = lrn(x, name="stage1_block1")
+    for j, width in enumerate((384, 384, 256), start=1):
+        x = conv_relu(x, width, 3, padding="same", name=f"stage2_block{j}")
+    x = stage_out(x, 2)
+    x = max_pool(x, 3, stride=2, ceil_mode=True, name="stage2_pool")
+    return dense_layers(x, num_classes, fc_units=fc_units, dropout=dropout)
 
 
 def alexnet_single(
@@ -47,26 +134,79 @@ def alexnet_single(
     return logits(x, num_classes)
 
 
+IMAGENET = {
+    "family": "alexnet",
+    "classes": 1000,
+    "first_conv": "stem_conv",
+    "cam_layer": "stage2_out",
+    "pyramid": ("stage1_out", "stage2_out"),
+    "preprocess": "torch",
+    "reduced": {"fc_units": 64},
+}
+
+register_family(
+    alexnet,
+    **IMAGENET,
+    year=2012,
+    paper="Krizhevsky, Sutskever, Hinton, NIPS 2012",
+    title="ImageNet Classification with Deep Convolutional Neural Networks",
+    input_shape=(227, 227, 3),
+    min_size=67,
+    variants={
+        "alexnet": (
+            {"groups": 2},
+            {
+                "trainable": 60_965_224,
+                "total": 60_965_224,
+                "accuracy": Accuracy("ImageNet", 59.3, "the paper, Table 2", top5=81.8),
+            },
+        ),
+        "alexnet_ungrouped": (
+            {"groups": 1},
+            {
+                "trainable": 62_378_344,
+                "total": 62_378_344,
+                "differs": "every convolution sees all maps",
+            },
+        ),
+    },
+)
+
+register_family(
+    zfnet,
+    **IMAGENET,
+    year=2013,
+    paper="1311.2901",
+    title="Visualizing and Understanding Convolutional Networks",
+    input_shape=(224, 224, 3),
+    min_size=47,
+    differs="normalised with AlexNet's constants; the paper gives none",
+    variants={
+        "zfnet": (
+            {},
+            {
+                "trainable": 62_357_608,
+                "total": 62_357_608,
+                "accuracy": Accuracy("ImageNet", 61.6, "the paper, Table 2", top5=83.5),
+            },
+        ),
+    },
+)
+
 register_family(
     alexnet_single,
-    family="alexnet",
+    **IMAGENET,
     year=2014,
     paper="1404.5997",
     title="One weird trick for parallelizing convolutional neural networks",
     input_shape=(224, 224, 3),
-    classes=1000,
-    first_conv="stem_conv",
-    cam_layer="stage2_out",
-    pyramid=("stage1_out", "stage2_out"),
-    preprocess="torch",
-    reduced={"fc_units": 64},
+    min_size=63,
     variants={
         "alexnet_single": (
             {"stages": ((192,), (384, 256, 256))},
             {
                 "trainable": 61_100_840,
                 "total": 61_100_840,
-                "min_size": 63,
                 "accuracy": Accuracy("ImageNet", 56.522, "torchvision IMAGENET1K_V1", top5=79.066),
                 "differs": "no local response normalisation; dropout before the dense layers",
             },

@@ -3,7 +3,8 @@
 
 Nothing but 3x3 convolutions and 2x2 pooling: two of them see as far as a 5x5, three as a 7x7, with
 fewer weights and more nonlinearities. `_bn` adds a batch normalisation to every convolution, as
-torchvision's nets do.
+torchvision's nets do; `_lrn` has the paper's local response normalisation after the first
+convolution, which did not help, and `_c` convolves 1x1 where VGG-16 has a third 3x3.
 
 At sizes other than 224 the last map is averaged to 7 x 7, as in torchvision, so that the dense
 layers and their weights stay the same; `adaptive_pool=False` takes the map as it is, as
@@ -11,6 +12,7 @@ keras.applications does.
 """
 
 from striate.lazy import keras
+from striate.models.alexnet import lrn as normalise
 from striate.models.blocks import adaptive_average_pool, conv, conv_bn, logits, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
@@ -24,12 +26,16 @@ def vgg(
     num_classes: int,
     depths: tuple[int, ...],
     batch_norm: bool,
+    lrn: bool = False,
+    third_kernel: int = 3,
     adaptive_pool: bool = True,
     fc_units: int = 4096,
     dropout: float = 0.5,
 ):
     """Five stages of 3x3 convolutions, each ending in 2x2 max pooling, and three dense layers.
 
+    lrn: local response normalisation after the first convolution (the paper's A-LRN).
+    third_kernel: of the third convolution of a stage, 1 in the paper's configuration C.
     adaptive_pool: average the last map to 7 x 7 whatever the input's size.
     fc_units: width of the two hidden dense layers; dropout: after each of them.
     """
@@ -37,11 +43,14 @@ def vgg(
     for i, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
         for j in range(1, depth + 1):
             name = f"stage{i}_block{j}"
+            kernel = third_kernel if j == 3 else 3
             if batch_norm:
-                x = conv_bn(x, width, 3, bias=True, name=name)
+                x = conv_bn(x, width, kernel, bias=True, name=name)
             else:
-                x = conv(x, width, 3, bias=True, name=name)
+                x = conv(x, width, kernel, bias=True, name=name)
                 x = keras.layers.ReLU(name=f"{name}_relu")(x)
+            if lrn and i == j == 1:
+                x = normalise(x, name=name)
         x = stage_out(x, i)
         x = keras.layers.MaxPooling2D(2, name=f"stage{i}_pool")(x)
     if adaptive_pool:
@@ -102,6 +111,12 @@ def variant(
     return {"depths": depths, "batch_norm": bn}, facts
 
 
+def published(config: dict, trainable: int, top1: float, top5: float) -> tuple[dict, dict]:
+    """A net of the paper that torchvision does not have."""
+    accuracy = Accuracy("ImageNet", top1, "the paper, Table 3", top5=top5)
+    return config, {"trainable": trainable, "total": trainable, "accuracy": accuracy}
+
+
 A = (1, 1, 2, 2, 2)
 B = (2, 2, 2, 2, 2)
 D = (2, 2, 3, 3, 3)
@@ -141,6 +156,12 @@ register_family(
             72.38,
             90.88,
             **keras_weights("vgg19", "cbe5617147190e668d6c5d5026f83318"),
+        ),
+        "vgg11_lrn": published(
+            {"depths": A, "batch_norm": False, "lrn": True}, 132_863_336, 70.3, 89.5
+        ),
+        "vgg16_c": published(
+            {"depths": D, "batch_norm": False, "third_kernel": 1}, 133_638_952, 72.7, 91.2
         ),
         "vgg11_bn": variant(A, True, 132_868_840, 132_874_344, 70.37),
         "vgg13_bn": variant(B, True, 133_053_736, 133_059_624, 71.59),

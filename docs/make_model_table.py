@@ -39,7 +39,7 @@ def row(spec: ModelSpec) -> str:
     cells = [
         f"`{spec.name}`",
         " x ".join(map(str, spec.input_shape)),
-        str(spec.min_size),
+        " x ".join(map(str, sorted(set(spec.min_shape)))),
         str(spec.classes),
         f"{spec.trainable:,}",
         f"{spec.total:,}",

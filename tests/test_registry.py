@@ -38,13 +38,11 @@ def test_every_spec_agrees_with_the_table_of_verified_counts(shared):
         rows = {row["name"]: row for row in csv.DictReader(file)}
     for spec in list_models():
         row = rows[spec.name]
-        size = "x".join(map(str, spec.input_shape))
-        assert (spec.family, size, spec.classes) == (
-            row["family"],
-            row["input_shape"],
-            int(row["classes"]),
-        )
-        assert spec.trainable == int(row["trainable"]), spec.name
+        sizes = {"x".join(map(str, shape)) for shape in (spec.input_shape, spec.input_shape[:-1])}
+        assert (spec.family, spec.classes) == (row["family"], int(row["classes"]))
+        assert row["input_shape"] in {"any", *sizes}
+        if row["status"] in ("verified", "arith", "emulated") and row["trainable"]:
+            assert spec.trainable == int(row["trainable"]), spec.name
         if row["total"]:
             assert spec.total == int(row["total"]), spec.name
 
@@ -98,7 +96,7 @@ def test_every_spec_says_where_it_comes_from():
     for spec in list_models():
         assert spec.paper
         assert spec.title
-        assert 1989 <= spec.year <= 2019
+        assert 1986 <= spec.year <= 2019
         assert spec.accuracy is None or spec.accuracy.source
         for weights in spec.weights:
             assert weights.licence

@@ -41,14 +41,17 @@ class ModelSpec:
 
     name, family, year: as listed by `striate models`.
     paper: arXiv number, or the citation where there is none; title: the paper's.
-    input_shape: (height, width, channels) of the paper; min_size: the least height and width.
+    input_shape: (height, width, channels) of the paper; of a net on volumes or clips (depth or
+        frames, height, width, channels), of one on vectors (numbers,).
+    min_size: the least height and width, or one least side for each where they differ.
     classes: outputs in the paper; trainable, total: parameters at `input_shape` and `classes`,
         total with BatchNorm's moving statistics (Keras' `count_params`).
     first_conv: the layer that sees the input.
     head: the classifier is every layer whose name begins so; the output layer has exactly this
         name and gives float32 logits.
     features: the layer whose output is the pooled vector before the classifier.
-    cam_layer: the last feature map [N, h, w, c], where class activation maps are taken.
+    cam_layer: the last feature map [N, h, w, c], where class activation maps are taken; "" for a
+        net without maps.
     pyramid: `stage{i}_out` layers, one a resolution, fine to coarse.
     accuracy: published, with its source; None where none is comparable.
     preprocess: the preset that a net trained from scratch takes; pretrained weights name their own.
@@ -65,11 +68,11 @@ class ModelSpec:
     year: int
     paper: str
     title: str
-    input_shape: tuple[int, int, int]
+    input_shape: tuple[int, ...]
     classes: int
     trainable: int
     total: int
-    min_size: int
+    min_size: int | tuple[int, ...]
     first_conv: str
     cam_layer: str
     pyramid: tuple[str, ...]
@@ -89,6 +92,13 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for field in ("config", "finetune_options", "reduced", "exceptions"):
             object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
+
+    @property
+    def min_shape(self) -> tuple[int, ...]:
+        """The least side along each axis of the input but the channels; () for vectors."""
+        if isinstance(self.min_size, tuple):
+            return self.min_size
+        return (self.min_size,) * (len(self.input_shape) - 1)
 
     @property
     def options(self) -> Mapping[str, Any]:
@@ -201,7 +211,7 @@ def create_model(
     name: str,
     *,
     num_classes: int | None = None,
-    input_shape: tuple[int, int, int] | None = None,
+    input_shape: tuple[int, ...] | None = None,
     weights: str | Path | Pretrained | None = None,
     **options: Any,
 ) -> "keras.Model":
@@ -257,10 +267,10 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int,
             f"{spec.name}: expected input_shape as {rank} positive integers with the channels "
             f"last, such as {spec.input_shape}, got {shape}"
         )
-    if min(shape[:-1]) < spec.min_size:
+    if any(side < least for side, least in zip(shape[:-1], spec.min_shape, strict=True)):
         raise UsageError(
-            f"{spec.name}: expected an input of at least {spec.min_size} x {spec.min_size} "
-            f"pixels, got {' x '.join(map(str, shape[:-1]))}"
+            f"{spec.name}: expected an input of at least {' x '.join(map(str, spec.min_shape))} "
+            f"{'voxels' if rank > 3 else 'pixels'}, got {' x '.join(map(str, shape[:-1]))}"
         )
     return tuple(map(int, shape))
 

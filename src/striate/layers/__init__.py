@@ -4,9 +4,14 @@ import importlib
 from typing import Any
 
 _MODULES = {
+    "ChannelShuffle": "channel_shuffle",
+    "FixedRBF": "rbf",
     "LocalResponseNormalization": "local_response_norm",
     "Normalise": "normalise",
     "PadChannels": "pad_channels",
+    "ScaledTanh": "scaled_tanh",
+    "TableConv2D": "table_conv",
+    "TrainableSubsampling": "subsampling",
 }
 
 __all__ = sorted(_MODULES)

@@ -4,8 +4,12 @@ from striate.models import (  # noqa: F401
     alexnet,
     densenet,
     lenet,
+    mlp,
     mobilenet,
     resnet,
+    resnext,
+    senet,
     squeezenet,
     vgg,
+    wide_resnet,
 )

@@ -1,0 +1,41 @@
+"""Subsampling whose scale and bias are learnt, as in the first convolutional nets."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("striate")
+class TrainableSubsampling(keras.layers.Layer):
+    """y = coefficient * (sum of a size x size window) + bias, one pair for each map.
+
+    Input [N, h, w, c] -> [N, h // size, w // size, c] with 2 c weights. Of volumes [N, d, h, w, c]
+    each of the d slices is a map of its own: [N, d, h // size, w // size, c] with 2 d c weights.
+    The coefficient begins at 1 / size**2, so that the layer begins as average pooling.
+    Source: LeCun et al., Proceedings of the IEEE 86(11), 1998, section II.B, layer S2.
+    """
+
+    def __init__(self, size: int, **kwargs):
+        super().__init__(**kwargs)
+        self.size = size
+
+    def build(self, input_shape):
+        slices = input_shape[1:-3] and (input_shape[1], 1, 1)
+        shape = (*slices, input_shape[-1])
+        self.coefficient = self.add_weight(
+            shape=shape,
+            initializer=keras.initializers.Constant(1 / self.size**2),
+            name="coefficient",
+        )
+        self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
+
+    def call(self, x):
+        window = (1,) * (len(x.shape) - 4) + (self.size, self.size)
+        total = ops.average_pool(x, window, strides=window, padding="valid") * self.size**2
+        return total * self.coefficient + self.bias
+
+    def compute_output_shape(self, input_shape):
+        *before, h, w, c = input_shape
+        return (*before, h // self.size, w // self.size, c)
+
+    def get_config(self):
+        return {**super().get_config(), "size": self.size}

@@ -15,7 +15,7 @@ from striate.data import load
 from striate.errors import DataError, StriateError, UsageError
 from striate.train import cross_validate, finetune_recipe, fit, make_recipe, train
 from striate.train.judge import cross_entropy as loss_of
-from striate.train.probe import minimise, solve
+from striate.train.probe import solve
 
 QUIET = {"progress": False}
 
@@ -362,12 +362,6 @@ def test_a_feature_that_never_changes_does_no_harm():
     kernel, bias = solve(x, np.arange(20) // 10, 2, l2=0.01)
     assert np.isfinite(kernel).all()
     assert ((x @ kernel + bias).argmax(axis=1) == np.arange(20) // 10).all()
-
-
-def test_the_minimiser_solves_an_ill_conditioned_quadratic():
-    scales = np.logspace(-2, 2, 12)
-    best = minimise(lambda p: (0.5 * (scales * (p - 1) ** 2).sum(), scales * (p - 1)), np.zeros(12))
-    np.testing.assert_allclose(best, 1, atol=2e-3)
 
 
 def test_smoothed_cross_entropy_agrees_with_keras_on_one_hot_labels():

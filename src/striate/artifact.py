@@ -36,6 +36,7 @@ SCHEMA = 1
 MANIFEST = "striate.json"
 LABELS = "assets/labels.txt"
 GOLDENS = "assets.extra/goldens.npz"
+STAGED = ".tmp-"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -321,7 +322,10 @@ def staging(base: Path) -> Iterator[Path]:
     """A hidden directory beside the versions, on their file system; gone when the block ends."""
     try:
         base.mkdir(parents=True, exist_ok=True)
-        staged = Path(tempfile.mkdtemp(prefix=".tmp-", dir=base))
+        _sweep(base)
+        staged = Path(
+            tempfile.mkdtemp(prefix=f"{STAGED}{platform.node()}-{os.getpid()}-", dir=base)
+        )
     except OSError as error:
         raise ArtifactError(f"{base}: cannot be written to ({error.strerror})") from None
     staged.chmod(0o755)
@@ -329,6 +333,24 @@ def staging(base: Path) -> Iterator[Path]:
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove what processes of this machine that were killed left staged."""
+    for left in base.glob(f"{STAGED}{platform.node()}-*"):
+        pid = left.name.rsplit("-", 2)[1]
+        if not _is_alive(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # somebody else's
+    return True
 
 
 def inventory(directory: Path) -> dict[str, dict[str, Any]]:

@@ -12,7 +12,7 @@ BACKENDS = ("tensorflow", "jax", "torch")
 
 def doctor(as_json: Json = False) -> None:
     """Say what this machine and environment can do."""
-    document = {
+    document: dict[str, Any] = {
         "machine": _machine(),
         "keras_backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
         "backends": {name: _version(name) for name in BACKENDS},

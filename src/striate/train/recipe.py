@@ -299,14 +299,10 @@ def _is_text(key: str) -> bool:
     """Whether a key holds free text, which may look like a number or like YAML."""
     group, _, field = key.partition(".")
     found = Recipe.model_fields.get(group)
-    known = (
-        isinstance(found.annotation, type) and issubclass(found.annotation, Group)
-        if found
-        else False
-    )
-    if not known or field not in found.annotation.model_fields:
+    kind = found.annotation if found else None
+    if not (isinstance(kind, type) and issubclass(kind, Group)) or field not in kind.model_fields:
         return False
-    return found.annotation.model_fields[field].annotation in (str, str | None)
+    return kind.model_fields[field].annotation in (str, str | None)
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:

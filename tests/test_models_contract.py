@@ -15,21 +15,35 @@ SISTERS = {
     "alexnet_ungrouped",
     *("vgg13", "vgg16", "vgg16_c", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     *("resnet34", "resnet101", "resnet152"),
+    *("resnext101_32x4d", "resnext101_64x4d", "resnext101_2x64d", "resnext29_16x64d_cifar"),
+    "wide_resnet50_2",
+    *("wrn16_8", "wrn28_10", "wrn40_4", "wrn52_1"),
+    *("se_resnet101", "se_resnet152", "se_resnext50_32x4d", "se_resnext101_32x4d"),
     *("resnet32_cifar", "resnet44_cifar", "resnet56_cifar", "resnet110_cifar"),
     *("mobilenet_v1_050", "mobilenet_v1_075", "mobilenet_v1_100"),
     *("mobilenet_v2_050", "mobilenet_v2_075", "mobilenet_v2_100"),
     *("mobilenet_v2_130", "mobilenet_v2_140"),
+    "googlenet_bn",
     *("densenet161", "densenet169", "densenet201"),
     *("densenet100_12_cifar", "densenet100_24_cifar"),
     *("densenet_bc100_12_cifar", "densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
 }
 # So many layers that building the graph alone takes seconds.
 DEEP = {
+    "inception_resnet_v2",
     *("densenet161", "densenet169", "densenet201"),
     *("densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
+    *(f"mnasnet_{v}_{m}" for v in ("a1", "b1") for m in ("050", "075", "100", "130", "140")),
+    *("mobilenet_v3_large", "shufflenet_v1_g2", "shufflenet_v1_g4", "shufflenet_v1_g8"),
 }
 
-ALL = [pytest.param(spec, id=spec.name) for spec in list_models()]
+# Their graphs alone take seconds to build.
+DEEP = {"se_resnet152", "se_resnext101_32x4d", "senet154"}
+
+ALL = [
+    pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in DEEP else [])
+    for spec in list_models()
+]
 AT_FULL_SIZE = [
     pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in DEEP else [])
     for spec in list_models()
@@ -182,7 +196,7 @@ def test_one_pixel_less_is_refused(spec):
         create_model(spec.name, input_shape=(*(side - 1 for side in spec.min_shape), 3))
 
 
-@pytest.mark.parametrize("spec", ALL)
+@pytest.mark.parametrize("spec", SPECS)
 def test_options_for_fine_tuning_give_a_linear_classifier_on_features(spec):
     if "output" in spec.exceptions:
         pytest.skip(spec.exceptions["output"])
@@ -226,6 +240,13 @@ def count(name: str, **options) -> int:
         ("resnet110_cifar", {"shortcut": "B"}, 1_730_714),
         ("resnet20_cifar", {"plain": True}, 269_722),
         ("resnet50", {"stride_on_1x1": True}, 25_557_032),
+        ("densenet40_12_cifar", {"stem_channels": 24}, 1_059_298),
+        ("densenet_bc100_12_cifar", {"num_classes": 100}, 800_032),
+        ("googlenet", {"training_heads": True}, 13_378_280),
+        ("googlenet_bn", {"training_heads": True}, 13_004_888),
+        ("bn_inception", {"conv_bias": False}, 11_285_224),
+        ("inception_v3", {"training_heads": True}, 27_161_264),
+        ("inception_v3", {"bn_scale": False}, 23_817_352),
         ("lenet5", {"input_shape": (28, 28, 1), "pad": 2}, 61_706),
         ("lenet5", {"input_shape": (32, 32, 3)}, 62_006),
     ],
@@ -283,6 +304,8 @@ def test_dense_layers_keep_their_size_at_any_resolution():
         ("squeezenet1_1", {"classifier": "dense"}, "conv or linear"),
         ("resnet18", {"shortcut": "D"}, "A, B or C"),
         ("resnet18", {"stride_on_1x1": True}, "bottleneck"),
+        ("resnext50_32x4d", {"width": 8}, "at least 16"),
+        ("senet154", {"width": 16}, "multiple of 32"),
         ("lenet5", {"pool": "median"}, "average or max"),
         ("lenet5", {"activation": "tan"}, "tanh or relu"),
     ],

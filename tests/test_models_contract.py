@@ -24,6 +24,8 @@ SISTERS = {
     *("mobilenet_v2_050", "mobilenet_v2_075", "mobilenet_v2_100"),
     *("mobilenet_v2_130", "mobilenet_v2_140"),
     "googlenet_bn",
+    *("allcnn_base_a", "allcnn_base_b", "strided_cnn_a", "strided_cnn_c"),
+    *("convpool_cnn_b", "convpool_cnn_c", "allcnn_a", "allcnn_b"),
     *("densenet161", "densenet169", "densenet201"),
     *("densenet100_12_cifar", "densenet100_24_cifar"),
     *("densenet_bc100_12_cifar", "densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
@@ -38,7 +40,11 @@ DEEP = {
 }
 
 # Their graphs alone take seconds to build.
-DEEP = {"se_resnet152", "se_resnext101_32x4d", "senet154"}
+DEEP = {
+    "se_resnet152",
+    "se_resnext101_32x4d",
+    "senet154nasnet_a_large",
+}
 
 ALL = [
     pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in DEEP else [])
@@ -247,6 +253,9 @@ def count(name: str, **options) -> int:
         ("bn_inception", {"conv_bias": False}, 11_285_224),
         ("inception_v3", {"training_heads": True}, 27_161_264),
         ("inception_v3", {"bn_scale": False}, 23_817_352),
+        ("nin_cifar", {"num_classes": 100}, 984_356),
+        ("dsn_cifar", {"training_heads": True}, 3_547_496),
+        ("allcnn_c", {"num_classes": 100}, 1_387_108),
         ("lenet5", {"input_shape": (28, 28, 1), "pad": 2}, 61_706),
         ("lenet5", {"input_shape": (32, 32, 3)}, 62_006),
     ],
@@ -306,6 +315,9 @@ def test_dense_layers_keep_their_size_at_any_resolution():
         ("resnet18", {"stride_on_1x1": True}, "bottleneck"),
         ("resnext50_32x4d", {"width": 8}, "at least 16"),
         ("senet154", {"width": 16}, "multiple of 32"),
+        ("allcnn_c", {"classifier": "dense"}, "conv or linear"),
+        ("nin_cifar", {"pools": ("max", "median")}, "max or average"),
+        ("googlenet", {"training_heads": True, "input_shape": (78, 78, 3)}, "at least 79 x 79"),
         ("lenet5", {"pool": "median"}, "average or max"),
         ("lenet5", {"activation": "tan"}, "tanh or relu"),
     ],

@@ -2,8 +2,10 @@
 
 from striate.models import (  # noqa: F401
     alexnet,
+    allcnn,
     bn_inception,
     densenet,
+    enas,
     googlenet,
     inception,
     lenet,
@@ -11,6 +13,9 @@ from striate.models import (  # noqa: F401
     mnasnet,
     mobilenet,
     mobilenet_v3,
+    nas,
+    nasnet,
+    nin,
     resnet,
     resnext,
     senet,

@@ -44,6 +44,7 @@ DEEP = {
     "se_resnet152",
     "se_resnext101_32x4d",
     "senet154nasnet_a_large",
+    "nasnet_a_large",
 }
 
 ALL = [

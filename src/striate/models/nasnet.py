@@ -1,0 +1,227 @@
+"""NASNet-A. Zoph, Vasudevan, Shlens, Le, "Learning Transferable Architectures for Scalable Image
+Recognition", 2017, arXiv:1707.07012.
+
+A search on CIFAR found two cells, one that keeps the resolution and one that halves it; stacking
+them deeper and wider makes nets for ImageNet. Every cell sees the outputs of the two cells before.
+
+Padding and batch normalisation are those of the authors' code and keras.applications.
+"""
+
+from striate.lazy import keras
+from striate.models.blocks import logits, stage_out
+from striate.registry import Accuracy, register_family
+
+
+def batch_norm(x, *, name: str):
+    """Batch normalisation as in the authors' code."""
+    return keras.layers.BatchNormalization(momentum=0.9997, epsilon=1e-3, name=f"{name}_bn")(x)
+
+
+def relu_conv_bn(x, filters: int, *, name: str):
+    """ReLU, 1x1 convolution, batch normalisation."""
+    x = keras.layers.ReLU(name=f"{name}_relu")(x)
+    x = keras.layers.Conv2D(
+        filters, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )(x)
+    return batch_norm(x, name=name)
+
+
+def separable(x, filters: int, kernel: int, *, stride: int = 1, name: str):
+    """Twice ReLU, separable convolution, batch normalisation; the first one strides."""
+    for i, step in enumerate((stride, 1), start=1):
+        x = keras.layers.ReLU(name=f"{name}_{i}_relu")(x)
+        x = keras.layers.SeparableConv2D(
+            filters, kernel, strides=step, padding="same", use_bias=False, name=f"{name}_{i}_conv"
+        )(x)
+        x = batch_norm(x, name=f"{name}_{i}")
+    return x
+
+
+def halve(x, filters: int, *, name: str):
+    """Halve the resolution and lose no pixel in two paths, one of them shifted by a pixel."""
+    kept = keras.layers.MaxPooling2D(1, strides=2, padding="same", name=f"{name}_even")(x)
+    kept = keras.layers.Conv2D(filters // 2, 1, use_bias=False, name=f"{name}_even_conv")(kept)
+    shifted = keras.layers.ZeroPadding2D(((0, 1), (0, 1)), name=f"{name}_odd_pad")(x)
+    shifted = keras.layers.Cropping2D(((1, 0), (1, 0)), name=f"{name}_odd_crop")(shifted)
+    shifted = keras.layers.MaxPooling2D(1, strides=2, padding="same", name=f"{name}_odd")(shifted)
+    shifted = keras.layers.Conv2D(
+        filters - filters // 2, 1, use_bias=False, name=f"{name}_odd_conv"
+    )(shifted)
+    x = keras.layers.Concatenate(name=f"{name}_concat")([kept, shifted])
+    return batch_norm(x, name=name)
+
+
+def fit(previous, x, filters: int, *, name: str):
+    """The output of the cell before, in the resolution of x and with `filters` channels.
+
+    Before the first cell there is none; x takes its place as it is.
+    """
+    if previous is None:
+        return x
+    if previous.shape[1:3] != x.shape[1:3]:
+        previous = keras.layers.ReLU(name=f"{name}_fit_relu")(previous)
+        return halve(previous, filters, name=f"{name}_fit")
+    if previous.shape[-1] != filters:
+        return relu_conv_bn(previous, filters, name=f"{name}_fit")
+    return previous
+
+
+def add(a, b, *, name: str):
+    return keras.layers.Add(name=name)([a, b])
+
+
+def average(x, *, name: str):
+    """3x3 average of stride 1, without what lies outside the map."""
+    return keras.layers.AveragePooling2D(3, strides=1, padding="same", name=name)(x)
+
+
+def normal_cell(x, previous, filters: int, *, name: str):
+    """The cell that keeps the resolution (Figure 4, left): 6 * filters channels."""
+    p = fit(previous, x, filters, name=name)
+    h = relu_conv_bn(x, filters, name=f"{name}_in")
+    parts = [
+        p,
+        add(
+            separable(h, filters, 5, name=f"{name}_1a"),
+            separable(p, filters, 3, name=f"{name}_1b"),
+            name=f"{name}_1_add",
+        ),
+        add(
+            separable(p, filters, 5, name=f"{name}_2a"),
+            separable(p, filters, 3, name=f"{name}_2b"),
+            name=f"{name}_2_add",
+        ),
+        add(average(h, name=f"{name}_3_average"), p, name=f"{name}_3_add"),
+        add(
+            average(p, name=f"{name}_4a_average"),
+            average(p, name=f"{name}_4b_average"),
+            name=f"{name}_4_add",
+        ),
+        add(separable(h, filters, 3, name=f"{name}_5"), h, name=f"{name}_5_add"),
+    ]
+    return keras.layers.Concatenate(name=f"{name}_concat")(parts)
+
+
+def reduction_cell(x, previous, filters: int, *, name: str):
+    """The cell that halves the resolution (Figure 4, right): 4 * filters channels."""
+    p = fit(previous, x, filters, name=name)
+    h = relu_conv_bn(x, filters, name=f"{name}_in")
+    pad = tuple((side % 2, 1) for side in h.shape[1:3])  # as `same`, but the zeros count
+    padded = keras.layers.ZeroPadding2D(pad, name=f"{name}_pad")(h)
+    one = add(
+        separable(h, filters, 5, stride=2, name=f"{name}_1a"),
+        separable(p, filters, 7, stride=2, name=f"{name}_1b"),
+        name=f"{name}_1_add",
+    )
+    two = add(
+        keras.layers.MaxPooling2D(3, strides=2, name=f"{name}_2_max")(padded),
+        separable(p, filters, 7, stride=2, name=f"{name}_2"),
+        name=f"{name}_2_add",
+    )
+    three = add(
+        keras.layers.AveragePooling2D(3, strides=2, name=f"{name}_3_average")(padded),
+        separable(p, filters, 5, stride=2, name=f"{name}_3"),
+        name=f"{name}_3_add",
+    )
+    four = add(average(one, name=f"{name}_4_average"), two, name=f"{name}_4_add")
+    five = add(
+        separable(one, filters, 3, name=f"{name}_5"),
+        keras.layers.MaxPooling2D(3, strides=2, name=f"{name}_5_max")(padded),
+        name=f"{name}_5_add",
+    )
+    return keras.layers.Concatenate(name=f"{name}_concat")([two, three, four, five])
+
+
+def auxiliary_logits(x, num_classes: int):
+    """The classifier that looks on from two thirds of the depth while training."""
+    x = keras.layers.ReLU(name="logits_auxiliary_in")(x)
+    x = keras.layers.AveragePooling2D(5, strides=3, name="logits_auxiliary_pool")(x)
+    x = keras.layers.Conv2D(128, 1, use_bias=False, name="logits_auxiliary_1_conv")(x)
+    x = keras.layers.ReLU(name="logits_auxiliary_1_relu")(batch_norm(x, name="logits_auxiliary_1"))
+    x = keras.layers.Conv2D(
+        768, tuple(x.shape[1:3]), use_bias=False, name="logits_auxiliary_2_conv"
+    )(x)
+    x = keras.layers.ReLU(name="logits_auxiliary_2_relu")(batch_norm(x, name="logits_auxiliary_2"))
+    x = keras.layers.Flatten(name="logits_auxiliary_flatten")(x)
+    return keras.layers.Dense(num_classes, dtype="float32", name="logits_auxiliary")(x)
+
+
+def nasnet(
+    inputs,
+    *,
+    num_classes: int,
+    stem_filters: int,
+    filters: int,
+    skip_reduction: bool,
+    cells: int = 4,
+    auxiliary: bool = False,
+    dropout: float = 0.5,
+):
+    """Two reduction cells, and three stages of `cells` normal cells with a reduction cell between.
+
+    auxiliary: give a second output for training, classes seen from the end of stage 2, which needs
+    a map of at least 5 x 5 there. dropout: before the classifier.
+    """
+    x = keras.layers.Conv2D(
+        stem_filters,
+        3,
+        strides=2,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name="stem_conv",
+    )(inputs)
+    x, previous = batch_norm(x, name="stem"), None
+    for i, width in enumerate((filters // 4, filters // 2), start=1):
+        x, previous = reduction_cell(x, previous, width, name=f"stem_{i}"), x
+    outputs = []
+    for i in (1, 2, 3):
+        if i > 1:
+            filters *= 2
+            before = x
+            x = reduction_cell(x, previous, filters, name=f"stage{i}_block0")
+            previous = previous if skip_reduction else before
+        for j in range(1, cells + 1):
+            x, previous = normal_cell(x, previous, filters, name=f"stage{i}_block{j}"), x
+        x = stage_out(x, i)
+        if auxiliary and i == 2:
+            outputs.append(auxiliary_logits(x, num_classes))
+    x = keras.layers.ReLU(name="top_relu")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="features")(x)
+    answer = logits(x, num_classes, dropout=dropout)
+    return [answer, *outputs] if auxiliary else answer
+
+
+register_family(
+    nasnet,
+    family="nasnet",
+    year=2017,
+    paper="1707.07012",
+    title="Learning Transferable Architectures for Scalable Image Recognition",
+    classes=1000,
+    min_size=32,
+    first_conv="stem_conv",
+    cam_layer="stage3_out",
+    pyramid=("stage1_out", "stage2_out", "stage3_out"),
+    preprocess="tf",
+    reduced={"cells": 1},
+    variants={
+        "nasnet_a_mobile": (
+            {"stem_filters": 32, "filters": 44, "skip_reduction": False},
+            {
+                "input_shape": (224, 224, 3),
+                "trainable": 5_289_978,
+                "total": 5_326_716,
+                "accuracy": Accuracy("ImageNet", 74.0, "the paper, Table 3", top5=91.6),
+            },
+        ),
+        "nasnet_a_large": (
+            {"stem_filters": 96, "filters": 168, "skip_reduction": True, "cells": 6},
+            {
+                "input_shape": (331, 331, 3),
+                "trainable": 88_753_150,
+                "total": 88_949_818,
+                "accuracy": Accuracy("ImageNet", 82.693, "pretrained-models.pytorch", top5=96.163),
+            },
+        ),
+    },
+)

@@ -15,6 +15,8 @@ SISTERS = {
     "alexnet_ungrouped",
     *("vgg13", "vgg16", "vgg16_c", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     *("resnet34", "resnet101", "resnet152"),
+    *("preresnet110_cifar", "stochastic_depth1202_cifar"),
+    *("resnet200", "resnet1202_cifar", "preresnet200", "preresnet1001_cifar"),
     *("resnext101_32x4d", "resnext101_64x4d", "resnext101_2x64d", "resnext29_16x64d_cifar"),
     "wide_resnet50_2",
     *("wrn16_8", "wrn28_10", "wrn40_4", "wrn52_1"),
@@ -29,29 +31,19 @@ SISTERS = {
     *("densenet161", "densenet169", "densenet201"),
     *("densenet100_12_cifar", "densenet100_24_cifar"),
     *("densenet_bc100_12_cifar", "densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
+    *(f"mnasnet_{v}_{m}" for v in ("a1", "b1") for m in ("050", "075", "100", "130", "140")),
+    *("mobilenet_v3_large", "shufflenet_v1_g2", "shufflenet_v1_g4", "shufflenet_v1_g8"),
+    *("dpn92", "dpn98", "dpn131"),
 }
 # So many layers that building the graph alone takes seconds.
 DEEP = {
-    "inception_resnet_v2",
     *("densenet161", "densenet169", "densenet201"),
     *("densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
-    *(f"mnasnet_{v}_{m}" for v in ("a1", "b1") for m in ("050", "075", "100", "130", "140")),
-    *("mobilenet_v3_large", "shufflenet_v1_g2", "shufflenet_v1_g4", "shufflenet_v1_g8"),
-}
-
-# Their graphs alone take seconds to build.
-DEEP = {
-    "se_resnet152",
-    "se_resnext101_32x4d",
-    "senet154nasnet_a_large",
-    "nasnet_a_large",
+    *("dpn98", "dpn131", "inception_resnet_v2", "polynet"),
+    *("se_resnet152", "se_resnext101_32x4d", "senet154", "nasnet_a_large"),
 }
 
 ALL = [
-    pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in DEEP else [])
-    for spec in list_models()
-]
-AT_FULL_SIZE = [
     pytest.param(spec, id=spec.name, marks=[pytest.mark.slow] if spec.name in DEEP else [])
     for spec in list_models()
 ]
@@ -130,7 +122,7 @@ def gradients(model: keras.Model, x: np.ndarray) -> list[np.ndarray]:
     return [keras.ops.convert_to_numpy(g) for g in found]
 
 
-@pytest.mark.parametrize("spec", AT_FULL_SIZE)
+@pytest.mark.parametrize("spec", ALL)
 def test_the_graph_is_what_the_spec_says(spec):
     with without_values():
         model = create_model(spec.name)
@@ -317,6 +309,8 @@ def test_dense_layers_keep_their_size_at_any_resolution():
         ("resnext50_32x4d", {"width": 8}, "at least 16"),
         ("senet154", {"width": 16}, "multiple of 32"),
         ("allcnn_c", {"classifier": "dense"}, "conv or linear"),
+        ("dpn68", {"last_activation": "selu"}, "relu or elu"),
+        ("dpn68", {"depths": (3, 4)}, "4 depths"),
         ("nin_cifar", {"pools": ("max", "median")}, "max or average"),
         ("googlenet", {"training_heads": True, "input_shape": (78, 78, 3)}, "at least 79 x 79"),
         ("lenet5", {"pool": "median"}, "average or max"),

@@ -10,6 +10,7 @@ _MODULES = {
     "Normalise": "normalise",
     "PadChannels": "pad_channels",
     "ScaledTanh": "scaled_tanh",
+    "SliceChannels": "slice_channels",
     "TableConv2D": "table_conv",
     "TrainableSubsampling": "subsampling",
 }

@@ -15,8 +15,8 @@ SISTERS = {
     "alexnet_ungrouped",
     *("vgg13", "vgg16", "vgg16_c", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     *("resnet34", "resnet101", "resnet152"),
-    *("preresnet110_cifar", "stochastic_depth1202_cifar"),
-    *("resnet200", "resnet1202_cifar", "preresnet200", "preresnet1001_cifar"),
+    *("preresnet110_cifar", "preresnet200", "stochastic_depth1202_cifar"),
+    *("resnet200", "resnet1202_cifar", "preresnet1001_cifar"),
     *("resnext101_32x4d", "resnext101_64x4d", "resnext101_2x64d", "resnext29_16x64d_cifar"),
     "wide_resnet50_2",
     *("wrn16_8", "wrn28_10", "wrn40_4", "wrn52_1"),
@@ -40,6 +40,8 @@ DEEP = {
     *("densenet161", "densenet169", "densenet201"),
     *("densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
     *("dpn98", "dpn131", "inception_resnet_v2", "polynet"),
+    *("resnet200", "preresnet200", "resnet1202_cifar", "preresnet1001_cifar"),
+    "stochastic_depth1202_cifar",
     *("se_resnet152", "se_resnext101_32x4d", "senet154", "nasnet_a_large"),
 }
 

@@ -30,7 +30,7 @@ import numpy as np
 
 from striate.errors import ArtifactError, UsageError
 from striate.preprocess import Preprocess, pixels
-from striate.registry import ModelSpec, list_models
+from striate.registry import ModelSpec, deep_graphs, list_models
 
 SCHEMA = 1
 MANIFEST = "striate.json"
@@ -134,7 +134,8 @@ class Artifact:
         for name in layers.__all__:  # Keras must know every layer that a saved net may have
             getattr(layers, name)
         self.file("model.keras")
-        return keras.saving.load_model(self.path / "model.keras", compile=False)
+        with deep_graphs():
+            return keras.saving.load_model(self.path / "model.keras", compile=False)
 
     @cached_property
     def classifier(self):

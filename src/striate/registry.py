@@ -4,10 +4,12 @@ A family file in `striate.models` describes its nets with `register_family`; `cr
 one. A test builds every registered net and holds each field of its spec against the graph.
 """
 
+import contextlib
 import dataclasses
 import fnmatch
 import inspect
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Integral
 from pathlib import Path
 from types import MappingProxyType
@@ -254,7 +256,19 @@ def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: d
         raise UsageError(f"{spec.name}: expected num_classes of at least 1, got {num_classes!r}")
     inputs = keras.Input(shape, name="input")
     logits = spec.builder(inputs, num_classes=int(num_classes), **{**spec.config, **options})
-    return keras.Model(inputs, logits, name=spec.name)
+    with deep_graphs():
+        return keras.Model(inputs, logits, name=spec.name)
+
+
+@contextlib.contextmanager
+def deep_graphs() -> Iterator[None]:
+    """Inside, Keras may build and load nets of thousands of layers, which it walks by recursion."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(before, 100_000))
+    try:
+        yield
+    finally:
+        sys.setrecursionlimit(before)
 
 
 def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int, ...]:

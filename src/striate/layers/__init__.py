@@ -5,14 +5,23 @@ from typing import Any
 
 _MODULES = {
     "ChannelShuffle": "channel_shuffle",
+    "CircularConv2D": "circular_conv",
+    "DiracConv2D": "dirac_conv",
     "FixedRBF": "rbf",
+    "HardwiredChannels": "hardwired",
+    "LearnedGroupConv": "learned_group_conv",
     "LocalResponseNormalization": "local_response_norm",
+    "MapDense": "map_dense",
     "Normalise": "normalise",
     "PadChannels": "pad_channels",
     "ScaledTanh": "scaled_tanh",
+    "SelectChannels": "select_channels",
+    "ShakeShake": "shake_shake",
     "SliceChannels": "slice_channels",
+    "StochasticDepth": "stochastic_depth",
     "TableConv2D": "table_conv",
     "TrainableSubsampling": "subsampling",
+    "WeightedSum": "weighted_sum",
 }
 
 __all__ = sorted(_MODULES)

@@ -18,11 +18,13 @@ from striate.models import (  # noqa: F401
     nasnet,
     nin,
     polynet,
+    preresnet,
     resnet,
     resnext,
     senet,
     shufflenet,
     squeezenet,
+    stochastic_depth,
     vgg,
     wide_resnet,
 )

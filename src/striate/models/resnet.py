@@ -58,6 +58,13 @@ def cifar_stem(x):
     return conv_bn(x, 16, 3, name="stem")
 
 
+def leave_out(x, chance: float, *, name: str):
+    """A residual that is left out of a training step with that chance (stochastic depth)."""
+    from striate.layers import StochasticDepth
+
+    return StochasticDepth(1.0 - chance, name=f"{name}_survival")(x)
+
+
 def resnet(
     inputs,
     *,
@@ -65,25 +72,35 @@ def resnet(
     stem,
     block,
     width: int,
-    depths: tuple[int, ...],
+    depths: tuple[int, ...] = (2, 2, 2, 2),
     shortcut: str = "B",
     plain: bool = False,
     stride_on_1x1: bool = False,
+    survival: float = 1.0,
     dropout: float = 0.0,
 ):
     """Stages of residual blocks; every stage but the first halves the resolution and doubles width.
 
+    depths: blocks of each stage.
     shortcut: A, B or C; plain: no shortcuts at all, the paper's counter-example.
     stride_on_1x1: down-sampling bottlenecks stride in their first convolution, as in the paper.
+    survival: how often the last block takes part in a training step (stochastic depth); earlier
+    ones do so more often, the first nearly always. dropout: before the classifier.
     """
     if shortcut not in ("A", "B", "C"):
         raise UsageError(f"resnet: expected shortcut A, B or C, got {shortcut!r}")
+    if not 0.0 < survival <= 1.0:
+        raise UsageError(f"resnet: expected survival above 0 and up to 1, got {survival!r}")
     x = stem(inputs)
+    block_number = 0
     for i, depth in enumerate(depths, start=1):
         for j in range(1, depth + 1):
+            block_number += 1
             stride = 2 if i > 1 and j == 1 else 1
             name = f"stage{i}_block{j}"
             y = block(x, width, stride=stride, stride_on_1x1=stride_on_1x1, name=name)
+            if survival < 1.0:
+                y = leave_out(y, block_number / sum(depths) * (1.0 - survival), name=name)
             if not plain:
                 x = project(x, y.shape[-1], stride=stride, option=shortcut, name=name)
                 y = keras.layers.Add(name=f"{name}_add")([x, y])
@@ -192,16 +209,28 @@ register_family(
             94.05,
             **keras_weights("resnet152", "100835be76be38e30d865e96f2aaae62"),
         ),
+        "resnet200": (
+            {"stem": imagenet_stem, "block": bottleneck, "width": 64, "depths": (3, 24, 36, 3)},
+            {
+                "trainable": 64_673_832,
+                "total": 64_849_832,
+                "accuracy": Accuracy(
+                    "ImageNet", 78.2, "arXiv:1603.05027, Table 5, 320 pixels", top5=94.0
+                ),
+                "differs": "of 1603.05027; the stride of a bottleneck sits in its 3x3 convolution",
+                "reduced": {"depths": (1, 2, 1, 1)},
+            },
+        ),
     },
 )
 
 
-def cifar(depth: int, trainable: int, total: int, error: float) -> tuple[dict, dict]:
+def cifar(depth: int, trainable: int, total: int, error: float, **facts) -> tuple[dict, dict]:
     """6n + 2 layers: n blocks in each of three stages (Section 4.2 of the paper)."""
     blocks = (depth - 2) // 6
     config = {"stem": cifar_stem, "block": basic, "width": 16, "depths": (blocks,) * 3}
     accuracy = Accuracy("CIFAR-10", round(100 - error, 2), "the paper, Table 6")
-    facts = {"trainable": trainable, "total": total, "accuracy": accuracy}
+    facts = {"trainable": trainable, "total": total, "accuracy": accuracy, **facts}
     return {**config, "shortcut": "A"}, facts
 
 
@@ -224,5 +253,8 @@ register_family(
         "resnet44_cifar": cifar(44, 658_586, 661_754, 7.17),
         "resnet56_cifar": cifar(56, 853_018, 857_082, 6.97),
         "resnet110_cifar": cifar(110, 1_727_962, 1_736_058, 6.43),
+        "resnet1202_cifar": cifar(
+            1202, 19_421_274, 19_510_906, 7.93, reduced={"depths": (3, 3, 3)}
+        ),
     },
 )

@@ -8,16 +8,10 @@ twice the width.
 
 from striate.errors import UsageError
 from striate.lazy import keras
-from striate.models.blocks import conv, pool_and_classify, stage_out
+from striate.models.blocks import bn_relu, conv, pool_and_classify, stage_out
 from striate.models.resnet import imagenet_stem
 from striate.models.resnext import resnext
 from striate.registry import Accuracy, register_family
-
-
-def bn_relu(x, *, name: str):
-    """Batch normalisation as in torch and ReLU, before a convolution."""
-    x = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
 def wide(x, width: int, *, stride: int, dropout: float, name: str):

@@ -19,6 +19,7 @@ FAMILIES = {
     "resnet18": (33, 33, 3),
     "resnet50": (33, 33, 3),
     "resnet20_cifar": (32, 32, 3),
+    "resnext29_8x64d_cifar": (32, 32, 3),
     "squeezenet1_0": (47, 47, 3),
     "squeezenet1_1": (47, 47, 3),
     "mobilenet_v1_025": (33, 33, 3),
@@ -45,6 +46,22 @@ def test_every_family_agrees_in_every_form(tmp_path, name):
     assert {row.top1_agreement for row in rows} == {1.0}
     assert set(artifact.manifest.forms) == {"keras", *FORMS}
     artifact.check()
+
+
+def test_a_grouped_convolution_split_is_the_same_bit_for_bit():
+    import keras
+
+    from striate.export.grouped import split_groups
+
+    inputs = keras.Input((9, 9, 12))
+    net = keras.Model(inputs, keras.layers.Conv2D(8, 3, strides=2, groups=4)(inputs))
+    x = np.random.default_rng(0).standard_normal((2, 9, 9, 12)).astype("float32")
+    grouped = np.asarray(net(x))
+    with split_groups(net):
+        split = np.asarray(net(x))
+    np.testing.assert_array_equal(split, grouped)
+    np.testing.assert_array_equal(np.asarray(net(x)), grouped)
+    assert "convolution_op" not in vars(net.layers[-1])
 
 
 def test_every_engine_answers_the_goldens(exported):

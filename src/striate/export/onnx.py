@@ -5,6 +5,7 @@ from pathlib import Path
 
 from striate.artifact import Artifact
 from striate.export.graph import image_spec, scores_function
+from striate.export.grouped import split_groups
 
 OPSET = 18
 
@@ -14,9 +15,10 @@ def write(artifact: Artifact, directory: Path) -> None:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # it reports its own optimiser's progress
-    tf2onnx.convert.from_function(
-        scores_function(artifact),
-        input_signature=[image_spec(artifact)],
-        opset=OPSET,
-        output_path=str(directory / "model.onnx"),
-    )
+    with split_groups(artifact.model):
+        tf2onnx.convert.from_function(
+            scores_function(artifact),
+            input_signature=[image_spec(artifact)],
+            opset=OPSET,
+            output_path=str(directory / "model.onnx"),
+        )

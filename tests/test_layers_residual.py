@@ -135,6 +135,26 @@ def test_dirac_convolution_is_its_formula_and_folds_into_a_plain_one():
     np.testing.assert_allclose(numpy(layer(x)), numpy(plain(x)), rtol=1e-4, atol=1e-5)
 
 
+def test_a_folded_dirac_net_answers_as_it_did():
+    from striate.models.diracnet import fold
+    from striate.registry import create_model
+
+    net = create_model("diracnet34_2_cifar", input_shape=(8, 8, 3), width=4)
+    rng = np.random.default_rng(0)
+    for (
+        variable
+    ) in net.variables:  # statistics, alpha and beta too: their first values prove little
+        values = rng.uniform(0.5, 1.5, variable.shape) if variable.ndim == 1 else numpy(variable)
+        variable.assign(values)
+    plain = fold(net, width=4)
+    assert not any(isinstance(layer, DiracConv2D) for layer in plain.layers)
+    assert not any(isinstance(layer, keras.layers.BatchNormalization) for layer in plain.layers)
+    x = noise(2, 8, 8, 3)
+    expected = numpy(net(x))
+    error = np.abs(numpy(plain(x)) - expected).max() / np.abs(expected).max()
+    assert error < 1e-4
+
+
 @pytest.mark.parametrize(
     "layer",
     [

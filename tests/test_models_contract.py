@@ -15,6 +15,7 @@ SISTERS = {
     "alexnet_ungrouped",
     *("vgg13", "vgg16", "vgg16_c", "vgg19", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     *("resnet34", "resnet101", "resnet152"),
+    *("shake_shake26_2x96d_cifar", "simpnet_8m_cifar", "diracnet34", "diracnet28_5_cifar"),
     *("preresnet110_cifar", "preresnet200", "stochastic_depth1202_cifar"),
     *("resnet200", "resnet1202_cifar", "preresnet1001_cifar"),
     *("resnext101_32x4d", "resnext101_64x4d", "resnext101_2x64d", "resnext29_16x64d_cifar"),
@@ -33,6 +34,8 @@ SISTERS = {
     *("densenet_bc100_12_cifar", "densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
     *(f"mnasnet_{v}_{m}" for v in ("a1", "b1") for m in ("050", "075", "100", "130", "140")),
     *("mobilenet_v3_large", "shufflenet_v1_g2", "shufflenet_v1_g4", "shufflenet_v1_g8"),
+    *("sparsenet100_36_cifar", "condensenet74_g8", "condensenet182_cifar", "randwire_ws_regular"),
+    *("fcn16s_vgg16", "fcn32s_vgg16", "nasnet_a_large"),
     *("dpn92", "dpn98", "dpn131"),
 }
 # So many layers that building the graph alone takes seconds.
@@ -43,6 +46,7 @@ DEEP = {
     *("resnet200", "preresnet200", "resnet1202_cifar", "preresnet1001_cifar"),
     "stochastic_depth1202_cifar",
     *("se_resnet152", "se_resnext101_32x4d", "senet154", "nasnet_a_large"),
+    *("condensenet182_cifar", "randwire_ws_regular"),
 }
 
 ALL = [
@@ -241,6 +245,8 @@ def count(name: str, **options) -> int:
         ("resnet110_cifar", {"shortcut": "B"}, 1_730_714),
         ("resnet20_cifar", {"plain": True}, 269_722),
         ("resnet50", {"stride_on_1x1": True}, 25_557_032),
+        ("diracnet18", {"folded": True}, 11_511_784),
+        ("diracnet34", {"folded": True}, 21_616_232),
         ("densenet40_12_cifar", {"stem_channels": 24}, 1_059_298),
         ("densenet_bc100_12_cifar", {"num_classes": 100}, 800_032),
         ("googlenet", {"training_heads": True}, 13_378_280),

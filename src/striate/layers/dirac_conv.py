@@ -51,3 +51,10 @@ class DiracConv2D(keras.layers.Conv2D):
     def call(self, inputs):
         outputs = self.convolution_op(inputs, self.folded_kernel())
         return outputs + self.bias if self.use_bias else outputs
+
+    # Keras' convolution stores its kernel and bias alone; these store alpha and beta as well.
+    def save_own_variables(self, store):
+        keras.layers.Layer.save_own_variables(self, store)
+
+    def load_own_variables(self, store):
+        keras.layers.Layer.load_own_variables(self, store)

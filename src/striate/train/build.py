@@ -43,6 +43,11 @@ def start_of(recipe: Recipe) -> Start:
     """
     model = recipe.model
     spec = get_spec(model.name)
+    if len(spec.input_shape) != 3 or "output" in spec.exceptions:
+        reason = spec.exceptions.get("output") or f"its input is {spec.input_shape}"
+        raise UsageError(
+            f"model.name: expected a net that classifies pictures, got {spec.name} ({reason})"
+        )
     if model.weights is None:
         base = preset(spec.preprocess, *_shape(recipe, spec.input_shape))
         return Start(spec, dict(model.options), _adjusted(base, recipe), None)

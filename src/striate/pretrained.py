@@ -46,7 +46,7 @@ class Weights:
     hash: str | None
     preprocess: str
     licence: str
-    input_shape: tuple[int, int, int] | None = None
+    input_shape: tuple[int, ...] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def path(self, model: str) -> Path:
@@ -212,7 +212,7 @@ class Pretrained:
     fresh: tuple[str, ...] = ()
     epsilon: float | None = None
     preprocess: str | None = None
-    input_shape: tuple[int, int, int] | None = None
+    input_shape: tuple[int, ...] | None = None
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property

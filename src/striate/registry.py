@@ -197,10 +197,11 @@ def open_weights(name: str, weights: str | Path) -> Pretrained:
             return opened
     if not Path(weights).exists():
         names = [published.name for published in spec.weights]
-        choices = ", ".join(["None", *map(repr, names)])
+        choices = ", ".join([*map(repr, names), "a file"])
         raise UsageError(
-            f"{spec.name}: expected weights {choices} or a file, got {str(weights)!r}, "
-            f"which is no file.{did_you_mean(str(weights), names)}"
+            f"{spec.name}: expected weights as {choices} or None, got {str(weights)!r}, "
+            f"which is no file.{did_you_mean(str(weights), names)} "
+            "`striate models --pretrained` lists the nets with published weights."
         )
     return _open_file(spec, Path(weights))
 

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from striate.layers import DiracConv2D, ShakeShake, StochasticDepth
+from striate.layers import DiracConv2D, DrawColumn, FractalJoin, ShakeShake, StochasticDepth
 from striate.layers.dirac_conv import dirac_delta
 
 
@@ -155,12 +155,44 @@ def test_a_folded_dirac_net_answers_as_it_did():
     assert error < 1e-4
 
 
+# === Drop-path ===
+
+
+def test_a_join_drops_columns_but_never_all_and_averages_the_rest():
+    a, b = noise(400, 1, 1, 1), noise(400, 1, 1, 1, seed=1)
+    none = np.full(400, -1, "int32")
+    y = numpy(FractalJoin(0.4, seed=0)([a, b, none], training=True))
+    kinds = np.stack([np.isclose(y, x).ravel() for x in (a, b, (a + b) / 2)])
+    assert (kinds.sum(0) == 1).all()
+    # Both stay with 0.36; one falls otherwise, the two alike.
+    np.testing.assert_allclose(kinds.mean(1), [0.32, 0.32, 0.36], atol=0.08)
+
+
+def test_a_join_keeps_to_the_drawn_column_and_has_zeros_where_it_does_not_reach():
+    a, b = noise(3, 1, 1, 1), noise(3, 1, 1, 1, seed=1)
+    kept = np.array([0, 1, 2], "int32")
+    y = numpy(FractalJoin(0.4)([a, b, kept], training=True))
+    np.testing.assert_allclose(y, np.stack([a[0], b[1], 0 * a[2]]), rtol=1e-6)
+    mean = numpy(FractalJoin(0.4)([a, b, kept], training=False))
+    np.testing.assert_allclose(mean, (a + b) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_columns_are_drawn_for_a_share_of_the_pictures():
+    x = noise(900, 1)
+    drawn = numpy(DrawColumn(3, share=0.5, seed=0)(x, training=True))
+    shares = [np.mean(drawn == column) for column in (-1, 0, 1, 2)]
+    np.testing.assert_allclose(shares, [1 / 2, 1 / 6, 1 / 6, 1 / 6], atol=0.06)
+    assert (numpy(DrawColumn(3)(x, training=False)) == -1).all()
+
+
 @pytest.mark.parametrize(
     "layer",
     [
         StochasticDepth(0.7, per_picture=True, seed=3, name="a"),
         ShakeShake("even", "keep", per_picture=False, seed=3, name="a"),
         DiracConv2D(6, 3, padding="same", name="a"),
+        DrawColumn(3, 0.2, seed=3, name="a"),
+        FractalJoin(0.3, seed=3, name="a"),
     ],
     ids=lambda layer: type(layer).__name__,
 )

@@ -12,6 +12,7 @@ from striate.models import (  # noqa: F401
     dpn,
     enas,
     fcn,
+    fractalnet,
     googlenet,
     highway,
     inception,

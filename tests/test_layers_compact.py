@@ -199,6 +199,17 @@ def test_converted_nets_count_as_published(name, parameters):
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == parameters
 
 
+# === ENAS ===
+
+
+def test_the_training_head_of_enas_counts_as_in_its_code():
+    with keras.StatelessScope(initialize_variables=False):
+        model = create_model("enas_micro_cifar", training_heads=True)
+    assert model.output_shape == [(None, 10), (None, 10)]
+    trainable = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert trainable - get_spec(model.name).trainable == 494_848
+
+
 # === RandWire ===
 
 

@@ -36,7 +36,6 @@ SISTERS = {
     *("mobilenet_v3_large", "shufflenet_v1_g2", "shufflenet_v1_g4", "shufflenet_v1_g8"),
     *("sparsenet100_36_cifar", "condensenet74_g8", "condensenet182_cifar", "randwire_ws_regular"),
     *("fcn16s_vgg16", "fcn32s_vgg16", "nasnet_a_large"),
-    *("fcn16s_vgg16", "fcn32s_vgg16", "nasnet_a_large"),
     *("dpn92", "dpn98", "dpn131"),
 }
 # So many layers that building the graph alone takes seconds.
@@ -47,7 +46,6 @@ DEEP = {
     *("resnet200", "preresnet200", "resnet1202_cifar", "preresnet1001_cifar"),
     "stochastic_depth1202_cifar",
     *("se_resnet152", "se_resnext101_32x4d", "senet154", "nasnet_a_large"),
-    *("condensenet182_cifar", "randwire_ws_regular"),
     *("condensenet182_cifar", "randwire_ws_regular"),
 }
 

@@ -131,13 +131,13 @@ def enas_micro(
     num_classes: int,
     filters: int = 36,
     cells: int = 15,
-    auxiliary: bool = False,
+    training_heads: bool = False,
     dropout: float = 0.2,
 ):
     """`cells` normal cells in three stages, with a reduction cell before the second and third.
 
-    auxiliary: give a second output for training, classes seen from the start of stage 3, which
-    needs a map of at least 5 x 5 there. dropout: before the classifier.
+    training_heads: the model has a second output, the logits of the auxiliary classifier early in
+    stage 3, whose map must be 5 x 5 at least. dropout: before the classifier.
     """
     from striate.models.nasnet import auxiliary_logits
 
@@ -156,13 +156,13 @@ def enas_micro(
         nodes, stride = (NORMAL, 1) if block else (REDUCTION, 2)
         name = f"stage{stage}_block{block}"
         x, previous = cell(x, previous, filters, nodes=nodes, stride=stride, name=name), x
-        if auxiliary and n == reductions[1] + 1:
-            outputs.append(auxiliary_logits(x, num_classes))
+        if training_heads and n == reductions[1] + 1:
+            outputs.append(auxiliary_logits(x, num_classes, use_bias=False))
         block += 1
     x = keras.layers.ReLU(name="top_relu")(stage_out(x, stage))
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
     answer = logits(x, num_classes, dropout=dropout, use_bias=False)
-    return [answer, *outputs] if auxiliary else answer
+    return [answer, *outputs] if training_heads else answer
 
 
 # === Macro ===

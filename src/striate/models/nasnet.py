@@ -132,7 +132,7 @@ def reduction_cell(x, previous, filters: int, *, name: str):
     return keras.layers.Concatenate(name=f"{name}_concat")([two, three, four, five])
 
 
-def auxiliary_logits(x, num_classes: int):
+def auxiliary_logits(x, num_classes: int, **dense):
     """The classifier that looks on from two thirds of the depth while training."""
     x = keras.layers.ReLU(name="logits_auxiliary_in")(x)
     x = keras.layers.AveragePooling2D(5, strides=3, name="logits_auxiliary_pool")(x)
@@ -143,7 +143,7 @@ def auxiliary_logits(x, num_classes: int):
     )(x)
     x = keras.layers.ReLU(name="logits_auxiliary_2_relu")(batch_norm(x, name="logits_auxiliary_2"))
     x = keras.layers.Flatten(name="logits_auxiliary_flatten")(x)
-    return keras.layers.Dense(num_classes, dtype="float32", name="logits_auxiliary")(x)
+    return keras.layers.Dense(num_classes, dtype="float32", name="logits_auxiliary", **dense)(x)
 
 
 def nasnet(
@@ -154,13 +154,13 @@ def nasnet(
     filters: int,
     skip_reduction: bool,
     cells: int = 4,
-    auxiliary: bool = False,
+    training_heads: bool = False,
     dropout: float = 0.5,
 ):
     """Two reduction cells, and three stages of `cells` normal cells with a reduction cell between.
 
-    auxiliary: give a second output for training, classes seen from the end of stage 2, which needs
-    a map of at least 5 x 5 there. dropout: before the classifier.
+    training_heads: the model has a second output, the logits of the auxiliary classifier on
+    stage 2, whose map must be 5 x 5 at least. dropout: before the classifier.
     """
     x = keras.layers.Conv2D(
         stem_filters,
@@ -183,12 +183,12 @@ def nasnet(
         for j in range(1, cells + 1):
             x, previous = normal_cell(x, previous, filters, name=f"stage{i}_block{j}"), x
         x = stage_out(x, i)
-        if auxiliary and i == 2:
+        if training_heads and i == 2:
             outputs.append(auxiliary_logits(x, num_classes))
     x = keras.layers.ReLU(name="top_relu")(x)
     x = keras.layers.GlobalAveragePooling2D(name="features")(x)
     answer = logits(x, num_classes, dropout=dropout)
-    return [answer, *outputs] if auxiliary else answer
+    return [answer, *outputs] if training_heads else answer
 
 
 register_family(

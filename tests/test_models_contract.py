@@ -26,7 +26,7 @@ SISTERS = {
     *("mobilenet_v1_050", "mobilenet_v1_075", "mobilenet_v1_100"),
     *("mobilenet_v2_050", "mobilenet_v2_075", "mobilenet_v2_100"),
     *("mobilenet_v2_130", "mobilenet_v2_140"),
-    "googlenet_bn",
+    *("googlenet_bn", "inception_v4", "inception_resnet_v2"),
     *("allcnn_base_a", "allcnn_base_b", "strided_cnn_a", "strided_cnn_c"),
     *("convpool_cnn_b", "convpool_cnn_c", "allcnn_a", "allcnn_b"),
     *("densenet161", "densenet169", "densenet201"),
@@ -41,6 +41,7 @@ SISTERS = {
 # So many layers that building the graph alone takes seconds.
 DEEP = {
     *("densenet161", "densenet169", "densenet201"),
+    *("densenet100_12_cifar", "densenet100_24_cifar", "densenet_bc100_12_cifar", "dpn92"),
     *("densenet_bc250_24_cifar", "densenet_bc190_40_cifar"),
     *("dpn98", "dpn131", "inception_resnet_v2", "polynet"),
     *("resnet200", "preresnet200", "resnet1202_cifar", "preresnet1001_cifar"),

@@ -42,4 +42,4 @@ def spread(model, spec, images: np.ndarray) -> None:
     """Scale the classifier's kernel until the logits of `images` spread over about one unit."""
     logits = np.asarray(model(spec.layer()(images), training=False))
     kernel = max((w for w in model.trainable_weights if "logits" in w.path), key=lambda w: w.ndim)
-    kernel.assign(kernel / max(float(logits.std()), 1e-6))
+    kernel.assign(kernel / max(float(logits.std()), 1e-30))

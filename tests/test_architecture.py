@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 
 # The floors of the design, from the ground up: a module imports from its own floor or below.
 FLOORS = [
-    {"errors", "lazy", "layers", "metrics"},
+    {"errors", "initializers", "lazy", "layers", "metrics"},
     {"registry", "preprocess", "pretrained", "fetch"},
     {"models", "data", "artifact"},
     {"train", "runtime", "explain"},

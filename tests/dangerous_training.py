@@ -1,0 +1,48 @@
+"""A training process that can be killed at a chosen moment; `test_resume.py` starts it.
+
+It is a module of its own because a process started by a server imports what it runs by name.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+RECIPE = {
+    "model": "lenet5",
+    "strategy": "lp_ft",  # two phases, so that a kill can fall between them
+    "augment": {"flip": "horizontal", "translate": 0.1},  # random state must survive too
+    "optimizer": {"name": "sgd", "learning_rate": 0.02},
+    "early_stopping": {"restore_best": True, "patience": 5},
+    "epochs": 6,
+    "batch_size": 8,
+    "checkpoint_seconds": 0,
+}
+
+
+def run(output, data, kill_at=None, count_into=None):
+    """What a process does: train; die by SIGKILL just before the n-th touch of the disk."""
+    from striate.errors import StriateError
+    from striate.train import loop, train
+
+    loop.STRETCH = 4  # checkpoints within an epoch
+    touches = 0
+
+    def dangerous(function):
+        def touch(*arguments, **options):
+            nonlocal touches
+            touches += 1
+            if touches == kill_at:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return function(*arguments, **options)
+
+        return touch
+
+    os.fsync, Path.replace, Path.rename = map(dangerous, (os.fsync, Path.replace, Path.rename))
+    try:
+        train(RECIPE, output, data=data, progress=False)
+    except StriateError as error:
+        Path(f"{output}.error").write_text(str(error))
+        sys.exit(1)
+    if count_into:
+        Path(count_into).write_text(str(touches))

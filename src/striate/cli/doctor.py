@@ -34,12 +34,12 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _machine() -> dict[str, Any]:
+    from striate.serve.options import processors
+
     return {
         "system": platform.platform(),
         "python": platform.python_version(),
-        "cores": len(os.sched_getaffinity(0))
-        if hasattr(os, "sched_getaffinity")
-        else os.cpu_count(),
+        "cores": processors(),
         "cpu": _cpu(),
     }
 
@@ -81,9 +81,6 @@ def _kernel(engine: str) -> str | None:
         import onnxruntime
 
         with quiet_libraries():
-            return ", ".join(p.removesuffix("ExecutionProvider") for p in _providers(onnxruntime))
+            providers = onnxruntime.get_available_providers()
+        return ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
     return {"litert": "XNNPACK", "tensorflow": "oneDNN", "keras": "the backend's"}.get(engine)
-
-
-def _providers(onnxruntime) -> list[str]:
-    return onnxruntime.get_available_providers()

@@ -4,7 +4,6 @@ the worst mistakes their pixels. A million pictures take 20 MB.
 
 import dataclasses
 import heapq
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,12 +14,12 @@ import numpy as np
 
 from striate import metrics
 from striate.data import Dataset
+from striate.data.pipeline import THREADS
 from striate.errors import DataError, EngineError
 from striate.preprocess import Preprocess, pixels
 from striate.runtime import Engine
 
 MISTAKES = 24  # the worst that are kept
-THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter while it decodes
 
 # true and predicted class, place of the true one (0 is best), score of the predicted and the true
 ANSWER = np.dtype(

@@ -8,11 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from striate.data.records import Problem
+from striate.preprocess.picture import SUFFIXES
 
-# What striate.preprocess.decode reads, and what a user might take for a picture all the same.
-PICTURES = frozenset(
-    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
-)
+# Besides what striate.preprocess.decode reads, what a user might take for a picture all the same.
+PICTURES = SUFFIXES
 UNREAD_PICTURES = frozenset(
     (".heic", ".heif", ".avif", ".jxl", ".jp2", ".svg", ".psd", ".raw", ".dng", ".cr2", ".nef")
 )

@@ -1,24 +1,21 @@
-"""THE definition of image -> tensor. Training, evaluation, prediction and the server all call it.
-
-It has two halves, and nothing else in striate does either of them:
-
-* `pixels(source, spec)`: bytes, a file or an array -> uint8 [H, W, C] on the host, so that a
-  picture becomes the same pixels, bit for bit, wherever it is answered;
-* `Preprocess.layer()`: uint8 -> float32, the normalisation that lives inside every graph.
-"""
+"""Pictures: bytes, a file or an array -> uint8 [H, W, C] at a net's size."""
 
 import dataclasses
 import io
 import os
 import warnings
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from striate.errors import DataError, UsageError, did_you_mean
+from striate.preprocess.spec import Spec, stored
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
+)
 MAX_PIXELS = 100_000_000  # a picture that decodes to more than 300 MB is taken for an attack
 
 Fit = Literal["crop", "stretch", "pad"]
@@ -27,7 +24,7 @@ Order = Literal["rgb", "bgr"]
 
 
 @dataclasses.dataclass(frozen=True)
-class Preprocess:
+class Preprocess(Spec):
     """How a picture becomes the tensor of one net: plain data that travels with the weights.
 
     height, width, channels: the net's input; 3 channels are colour, 1 is grey.
@@ -39,6 +36,9 @@ class Preprocess:
     order: the channel order that the net was trained with; pixels are always RGB.
     mean, scale: per channel in the net's order, on 0 to 255: x -> (x - mean) * scale.
     """
+
+    kind: ClassVar[str] = "picture"
+    noun: ClassVar[str] = "pictures"
 
     height: int
     width: int
@@ -52,20 +52,18 @@ class Preprocess:
     scale: tuple[float, ...] = (1 / 255, 1 / 255, 1 / 255)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mean", tuple(float(m) for m in self.mean))
-        object.__setattr__(self, "scale", tuple(float(s) for s in self.scale))
-        _expect(self.height >= 1 and self.width >= 1, "height and width of at least 1", self)
-        _expect(self.channels in (1, 3), "channels 1 (grey) or 3 (colour)", self)
-        _expect(self.fit in ("crop", "stretch", "pad"), "fit crop, stretch or pad", self)
-        _expect(0 < self.crop <= 1, "0 < crop <= 1", self)
-        _expect(self.fit != "pad" or self.crop == 1, "crop 1 where fit is pad", self)
-        _expect(self.interpolation in _FILTERS, f"interpolation {', '.join(_FILTERS)}", self)
-        _expect(0 <= self.background <= 255, "background from 0 to 255", self)
-        _expect(self.order in ("rgb", "bgr"), "order rgb or bgr", self)
-        _expect(
+        self._keep_floats()
+        self._expect(self.height >= 1 and self.width >= 1, "height and width of at least 1")
+        self._expect(self.channels in (1, 3), "channels 1 (grey) or 3 (colour)")
+        self._expect(self.fit in ("crop", "stretch", "pad"), "fit crop, stretch or pad")
+        self._expect(0 < self.crop <= 1, "0 < crop <= 1")
+        self._expect(self.fit != "pad" or self.crop == 1, "crop 1 where fit is pad")
+        self._expect(self.interpolation in _FILTERS, f"interpolation {', '.join(_FILTERS)}")
+        self._expect(0 <= self.background <= 255, "background from 0 to 255")
+        self._expect(self.order in ("rgb", "bgr"), "order rgb or bgr")
+        self._expect(
             len(self.mean) == len(self.scale) == self.channels,
             f"{self.channels} means and scales, one a channel",
-            self,
         )
 
     @property
@@ -77,14 +75,22 @@ class Preprocess:
         """The specification as JSON holds it."""
         return dataclasses.asdict(self)
 
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "Preprocess":
-        """The inverse of `to_dict`; an unknown key is a `UsageError` that offers the nearest."""
-        known = {field.name for field in dataclasses.fields(cls)}
-        for key in values:
-            if key not in known:
-                raise UsageError(f"preprocess has no key {key!r}.{did_you_mean(key, known)}")
-        return cls(**values)
+    def read(self, source: bytes | str | os.PathLike | np.ndarray) -> np.ndarray:
+        """The uint8 [H, W, C] tensor of a picture; see `striate.preprocess.pixels`."""
+        if isinstance(source, np.ndarray):
+            if source.dtype == np.uint8 and source.shape == self.shape:
+                return source
+            image = _from_array(source)
+        else:
+            image = _open(source)
+        return self.fitted(image)
+
+    def fitted(self, image) -> np.ndarray:
+        """The uint8 [H, W, C] tensor of an open Pillow image."""
+        image = _rgb(image, self.background)
+        if self.channels == 1:
+            image = image.convert("L")
+        return np.asarray(_fit(image, self)).reshape(self.shape)
 
     def layer(self, name: str = "normalise"):
         """The Keras layer uint8 [N, H, W, C] -> float32 of this specification."""
@@ -132,39 +138,37 @@ def decode(source: bytes | str | os.PathLike, *, background: int = 255) -> np.nd
     return np.asarray(_rgb(_open(source), background))
 
 
-def pixels(source: bytes | str | os.PathLike | np.ndarray, spec: Preprocess) -> np.ndarray:
-    """The picture in `source` as the uint8 [H, W, C] tensor that the net of `spec` takes.
+def frames_of(
+    source: bytes | str | os.PathLike, choose: Callable[[int], Sequence[int]]
+) -> list[Any]:
+    """Some frames of an animation, as Pillow images: those that `choose(how many)` names."""
 
-    `source`: encoded bytes, a path, or a decoded uint8 array [h, w], [h, w, 1], [h, w, 3] (RGB) or
-    [h, w, 4] (RGBA). Raises `DataError` for what cannot be read.
-    """
-    if isinstance(source, np.ndarray):
-        if source.dtype == np.uint8 and source.shape == spec.shape:
-            return source
-        image = _from_array(source)
-    else:
-        image = _open(source)
-    image = _rgb(image, spec.background)
-    if spec.channels == 1:
-        image = image.convert("L")
-    fitted = np.asarray(_fit(image, spec))
-    return fitted.reshape(spec.shape)
+    def chosen(image):
+        frames = []
+        for i in choose(getattr(image, "n_frames", 1)):
+            image.seek(i)
+            frames.append(image.copy())
+        return frames
 
-
-def _expect(condition: bool, wanted: str, spec: Preprocess) -> None:
-    if not condition:
-        raise UsageError(f"preprocess: expected {wanted}, got {spec}")
+    return _decoded(source, chosen)
 
 
 def _open(source: bytes | str | os.PathLike):
-    """A loaded Pillow image; every way in which that can fail becomes one line."""
-    from PIL import Image, ImageOps
+    """A loaded, upright Pillow image."""
+    from PIL import ImageOps
 
-    name = "the picture" if isinstance(source, bytes) else os.fspath(source)
-    try:
-        data = source if isinstance(source, bytes) else Path(source).read_bytes()
-    except OSError as error:
-        raise DataError(f"{name}: cannot be read ({error.strerror or error})") from None
+    def whole(image):
+        image.load()
+        return ImageOps.exif_transpose(image)
+
+    return _decoded(source, whole)
+
+
+def _decoded(source: bytes | str | os.PathLike, load: Callable[[Any], Any]) -> Any:
+    """What `load` makes of a Pillow image; every way in which that can fail becomes one line."""
+    from PIL import Image
+
+    name, data = stored(source, "the picture")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: the limit below is firm
@@ -174,8 +178,7 @@ def _open(source: bytes | str | os.PathLike):
                     f"{name}: {image.width} x {image.height} pixels, expected at most "
                     f"{MAX_PIXELS:,}; shrink the picture first"
                 )
-            image.load()
-            return ImageOps.exif_transpose(image)
+            return load(image)
     except DataError:
         raise
     except Image.DecompressionBombError:

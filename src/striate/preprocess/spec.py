@@ -1,0 +1,80 @@
+"""What the specifications of all kinds of input have in common."""
+
+import dataclasses
+import io
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from striate.errors import DataError, UsageError, did_you_mean
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec(ABC):
+    """How an example becomes the tensor of one net: plain data that travels with the weights.
+
+    kind: picture, clip, voxels or vector; noun: what several are called; dtype: of the tensor.
+    """
+
+    kind: ClassVar[str]
+    noun: ClassVar[str]
+    dtype: ClassVar[str] = "uint8"
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor of one example."""
+
+    @abstractmethod
+    def read(self, source: bytes | str | os.PathLike | np.ndarray) -> np.ndarray:
+        """The tensor of what is in `source`; `DataError` for what cannot be read."""
+
+    @abstractmethod
+    def layer(self, name: str = "normalise") -> Any:
+        """The Keras layer tensor [N, ...] -> float32 [N, ...] of this specification."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as JSON holds it."""
+        return {"kind": self.kind, **dataclasses.asdict(self)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; an unknown key is a `UsageError` that offers the nearest."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        for key in values:
+            if key not in known:
+                raise UsageError(f"preprocess has no key {key!r}.{did_you_mean(key, known)}")
+        return cls(**values)
+
+    def _keep_floats(self) -> None:
+        """Hold mean and scale as floats, whatever JSON or numpy made of them."""
+        for name in ("mean", "scale"):
+            values = tuple(float(value) for value in getattr(self, name))
+            object.__setattr__(self, name, values)
+
+    def _expect(self, condition: bool, wanted: str) -> None:
+        if not condition:
+            raise UsageError(f"preprocess: expected {wanted}, got {self}")
+
+
+def stored(source: bytes | str | os.PathLike, what: str) -> tuple[str, bytes]:
+    """(a name for messages, the content) of encoded bytes or of a file."""
+    if isinstance(source, bytes):
+        return what, source
+    try:
+        return os.fspath(source), Path(source).read_bytes()
+    except OSError as error:
+        raise DataError(
+            f"{os.fspath(source)}: cannot be read ({error.strerror or error})"
+        ) from None
+
+
+def stored_array(name: str, data: bytes) -> np.ndarray:
+    """The array in the bytes of a `.npy` file."""
+    try:
+        return np.load(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        raise DataError(f"{name}: expected an array in a .npy file, got {error}") from None

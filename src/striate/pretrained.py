@@ -10,6 +10,7 @@ import dataclasses
 import io
 import itertools
 import json
+import math
 import re
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 from striate.errors import StriateError, UsageError
 from striate.fetch import fetch
 from striate.lazy import Lazy
+from striate.torch_files import SUFFIXES as TORCH_SUFFIXES
+from striate.torch_files import read_state
 
 if TYPE_CHECKING:
     import numpy as np
@@ -65,6 +68,7 @@ class Layout:
     options: builder options that its weights need.
     epsilon: of its batch normalisation, where that is not ours.
     top: our layers beside the classifier that its files without a top lack.
+    channels_first: its files are torch's, whose maps are [c, h, w].
     """
 
     name: str
@@ -73,6 +77,7 @@ class Layout:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     epsilon: float | None = None
     top: tuple[str, ...] = ()
+    channels_first: bool = False
 
 
 def _shipped(relative: str) -> Path:
@@ -88,11 +93,11 @@ def _shipped(relative: str) -> Path:
 
 
 def read_arrays(path: Path) -> Arrays:
-    """The weights in a Keras file, by the name of their layer: a layer -> its arrays in order.
+    """The weights in a file, by the name of their layer: a layer -> its arrays, as Keras has them.
 
     Reads `.h5` of Keras 1 and 2 (weights or whole models), `.keras` and `.weights.h5` of Keras 3,
-    and the model in a version directory of striate's. A model inside a model is read through.
-    Raises `UsageError` for anything else.
+    and the model in a version directory of striate's; a model inside a model is read through. And
+    torch's `.pth` and `.safetensors`. Raises `UsageError` for anything else.
     """
     import h5py
 
@@ -100,8 +105,8 @@ def read_arrays(path: Path) -> Arrays:
         path = path / "model.keras"
     if not path.exists():
         raise UsageError(f"{path}: expected a file of weights, got nothing there")
-    if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        raise UsageError(f"{path}: expected .keras, .weights.h5 or .h5; torch's files come later")
+    if path.suffix in TORCH_SUFFIXES:
+        return _torch_arrays(read_state(path))
     try:
         source: Path | io.BytesIO = path
         names: dict[str, str] = {}
@@ -113,8 +118,8 @@ def read_arrays(path: Path) -> Arrays:
             arrays = _keras2_arrays(file) if _is_keras2(file) else _keras3_arrays(file, names)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise UsageError(
-            f"{path}: expected weights saved by Keras (.keras, .weights.h5 or .h5), "
-            f"got something else ({error})"
+            f"{path}: expected weights saved by Keras (.keras, .weights.h5 or .h5) or torch "
+            f"(.pth or .safetensors), got something else ({error})"
         ) from None
     if not arrays:
         raise UsageError(
@@ -122,6 +127,29 @@ def read_arrays(path: Path) -> Arrays:
             "file, save the model there as .keras"
         )
     return arrays
+
+
+# A module's arrays in the order of the Keras layer's.
+TORCH_ORDER = ("weight", "bias", "running_mean", "running_var")
+# torch puts a kernel's output channels first, then the input's; Keras puts them last.
+TORCH_AXES = {2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0), 5: (2, 3, 4, 1, 0)}
+
+
+def _torch_arrays(state: Mapping[str, np.ndarray]) -> Arrays:
+    """Modules are layers; a parameter with another name than torch's own is a layer of its own."""
+    arrays: Arrays = {}
+    for module in dict.fromkeys(name.rpartition(".")[0] for name in state):
+        known = [f"{module}.{kind}" for kind in TORCH_ORDER if f"{module}.{kind}" in state]
+        if known:
+            arrays[module] = [_keras_axes(state[name]) for name in known]
+    for name, array in state.items():
+        if name.rpartition(".")[2] not in (*TORCH_ORDER, "num_batches_tracked"):
+            arrays[name] = [_keras_axes(array)]
+    return arrays
+
+
+def _keras_axes(array: np.ndarray) -> np.ndarray:
+    return array.transpose(TORCH_AXES.get(array.ndim, range(array.ndim)))
 
 
 def _is_keras2(file) -> bool:
@@ -203,6 +231,7 @@ class Pretrained:
     input_shape: what they were trained at, None where nothing tells.
     options: builder options that they need. classes: of their classifier, None without one.
     names: {our layer: the file's}, None for striate's own names. fresh: layers that may be missing.
+    channels_first: a dense layer in the file counts a map's values in the order [c, h, w].
     """
 
     path: Path
@@ -210,6 +239,7 @@ class Pretrained:
     head: str
     names: Mapping[str, str] | None = None
     fresh: tuple[str, ...] = ()
+    channels_first: bool = False
     epsilon: float | None = None
     preprocess: str | None = None
     input_shape: tuple[int, ...] | None = None
@@ -236,6 +266,8 @@ class Pretrained:
             if layer.name == first_conv:
                 arrays = [adapt_channels(arrays[0], layer.weights[0].shape[-2]), *arrays[1:]]
             arrays = self._folded(layer, arrays, biases)
+            if self.channels_first:
+                arrays = channels_last(layer, arrays)
             shapes = [tuple(weight.shape) for weight in layer.weights]
             if _fit(arrays, shapes):
                 arrays = [a.reshape(shape) for a, shape in zip(arrays, shapes, strict=True)]
@@ -286,8 +318,8 @@ class Pretrained:
     def _refuse_left_over(self, model) -> None:
         """Convolutions that the net has no place for mean that the file is another net's."""
         ours = [layer.name for layer in model.layers]
-        known = {self._theirs(name) for name in ours}
-        known |= {self._theirs(name) for name in self.names or self.arrays if self._is_head(name)}
+        known = {self._theirs(name) for name in ours} | set((self.names or {}).values())
+        known |= {name for name in self.arrays if self.names is None and self._is_head(name)}
         for theirs, arrays in self.arrays.items():
             if theirs not in known and (arrays[0].ndim > 2 or len(arrays) > 2):
                 raise self._misfit(
@@ -308,7 +340,10 @@ def open_weights(
     """
     arrays = read_arrays(path)
     best, layout, names = 0, None, {}
+    channels_first = path.suffix in TORCH_SUFFIXES
     for candidate in layouts:
+        if candidate.channels_first != channels_first:
+            continue
         candidate_names = dict(candidate.names(**config))
         theirs = len(arrays.keys() & set(candidate_names.values()))
         ours = len(arrays.keys() & candidate_names.keys())
@@ -322,6 +357,7 @@ def open_weights(
         head,
         names=_with_head(names, arrays, head),
         fresh=layout.top,
+        channels_first=channels_first,
         epsilon=layout.epsilon,
         preprocess=layout.preprocess,
         options=layout.options,
@@ -351,6 +387,26 @@ def _fit(arrays: Sequence[np.ndarray], shapes: Sequence[tuple[int, ...]]) -> boo
 
 def _join(shapes) -> str:
     return " and ".join(str(tuple(shape)) for shape in shapes)
+
+
+def channels_last(layer, arrays: list[np.ndarray]) -> list[np.ndarray]:
+    """The rows of a dense kernel on a flattened map, from the order [c, h, w] to [h, w, c]."""
+    shape = _flattened(layer)
+    if shape is None or arrays[0].shape[0] != math.prod(shape):
+        return arrays
+    *sides, channels = shape
+    kernel = arrays[0].reshape(channels, *sides, -1)
+    return [np.moveaxis(kernel, 0, -2).reshape(arrays[0].shape), *arrays[1:]]
+
+
+def _flattened(layer) -> tuple[int, ...] | None:
+    """The shape of the map that a dense layer sees through `Flatten`, None for any other layer."""
+    if type(layer).__name__ != "Dense":
+        return None
+    source = layer.input._keras_history.operation
+    while type(source).__name__ == "Dropout":
+        source = source.input._keras_history.operation
+    return tuple(source.input.shape[1:]) if type(source).__name__ == "Flatten" else None
 
 
 def adapt_channels(kernel: np.ndarray, channels: int) -> np.ndarray:

@@ -19,6 +19,7 @@ constants; the paper gives none.
 
 from striate.lazy import keras
 from striate.models.blocks import HE, adaptive_average_pool, conv, logits, max_pool, stage_out
+from striate.pretrained import Layout
 from striate.registry import Accuracy, register_family
 
 
@@ -134,6 +135,24 @@ def alexnet_single(
     return logits(x, num_classes)
 
 
+def torchvision_names(**_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's AlexNet."""
+    return {
+        "stem_conv": "features.0",
+        "stage1_block1_conv": "features.3",
+        "stage2_block1_conv": "features.6",
+        "stage2_block2_conv": "features.8",
+        "stage2_block3_conv": "features.10",
+        "fc1": "classifier.1",
+        "fc2": "classifier.4",
+        "logits": "classifier.6",
+    }
+
+
+TORCHVISION = Layout(
+    "torchvision", names=torchvision_names, preprocess="torch", channels_first=True
+)
+
 IMAGENET = {
     "family": "alexnet",
     "classes": 1000,
@@ -201,6 +220,7 @@ register_family(
     title="One weird trick for parallelizing convolutional neural networks",
     input_shape=(224, 224, 3),
     min_size=63,
+    layouts=(TORCHVISION,),
     variants={
         "alexnet_single": (
             {"stages": ((192,), (384, 256, 256))},

@@ -110,6 +110,26 @@ def resnet(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of torchvision and timm ===
+
+
+def torch_names(*, depths: tuple[int, ...], block, **_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's nets, and of timm's of the same names."""
+    convolutions = 2 if block is basic else 3
+    names = {"stem_conv": "conv1", "stem_bn": "bn1", "logits": "fc"}
+    for i, depth in enumerate(depths, start=1):
+        for j in range(1, depth + 1):
+            ours, theirs = f"stage{i}_block{j}", f"layer{i}.{j - 1}"
+            for n in range(1, convolutions + 1):
+                names[f"{ours}_{n}_conv"] = f"{theirs}.conv{n}"
+                names[f"{ours}_{n}_bn"] = f"{theirs}.bn{n}"
+            names[f"{ours}_shortcut_conv"] = f"{theirs}.downsample.0"
+            names[f"{ours}_shortcut_bn"] = f"{theirs}.downsample.1"
+    return names
+
+
+TORCHVISION = Layout("torchvision", names=torch_names, preprocess="torch", channels_first=True)
+
 # === Weights of keras.applications ===
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
@@ -150,7 +170,7 @@ def keras_weights(name: str, md5: str) -> dict:
         options={"stride_on_1x1": True},
         licence="MIT, Kaiming He (weights), Apache-2.0 (keras.applications)",
     )
-    return {"weights": (imagenet,), "layouts": (KERAS,)}
+    return {"weights": (imagenet,), "layouts": (TORCHVISION, KERAS)}
 
 
 # === Nets ===
@@ -179,6 +199,7 @@ register_family(
     cam_layer="stage4_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     preprocess="torch",
+    layouts=(TORCHVISION,),
     variants={
         "resnet18": imagenet(basic, (2, 2, 2, 2), 11_689_512, 11_699_112, 69.76, 89.08),
         "resnet34": imagenet(basic, (3, 4, 6, 3), 21_797_672, 21_814_696, 73.31, 91.42),

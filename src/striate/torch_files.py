@@ -1,0 +1,223 @@
+"""torch's files of weights, read without torch: `.pth`, `.pt`, `.bin` and `.safetensors`.
+
+A `.pth` is a pickle, and unpickling runs whatever code the file names. Here it may name nothing but
+tensors, their storages and dictionaries, all of which become plain values of ours: no module is
+imported, no function of the file's choice is called, and a file that asks for more is refused.
+"""
+
+from __future__ import annotations  # so that describing weights does not load numpy
+
+import collections
+import dataclasses
+import math
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from striate.errors import UsageError
+from striate.lazy import Lazy
+
+if TYPE_CHECKING:
+    import numpy as np
+else:
+    np = Lazy("numpy")
+
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+MAGIC = 0x1950A86A20F9469CFC6C  # opens a file of torch before 1.6, which is no zip archive
+
+# Where training scripts put the weights beside other things; moving averages come first.
+NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+
+STORAGES = {
+    "torch.DoubleStorage": "<f8",
+    "torch.FloatStorage": "<f4",
+    "torch.HalfStorage": "<f2",
+    "torch.BFloat16Storage": "<u2",  # the upper half of a float32
+    "torch.LongStorage": "<i8",
+    "torch.IntStorage": "<i4",
+    "torch.ShortStorage": "<i2",
+    "torch.CharStorage": "i1",
+    "torch.ByteStorage": "u1",
+    "torch.BoolStorage": "?",
+}
+
+
+def read_state(path: Path) -> dict[str, np.ndarray]:
+    """A state dict: the name of each parameter and buffer -> its values, as torch arranges them.
+
+    What a training script saved around it, and the `module.` of its parallel wrapper, are taken
+    off. Raises `UsageError` for a file that holds anything but tensors.
+    """
+    try:
+        found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, struct.error) as error:
+        raise _no_state(path, str(error) or "it is cut off") from None
+    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        raise _no_state(path, f"{type(error).__name__}: {error}") from None
+    state = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
+    if not state:
+        raise _no_state(path, "it has no tensors by name")
+    wrapped = all(name.startswith("module.") for name in state)
+    return {name.removeprefix("module.") if wrapped else name: a for name, a in state.items()}
+
+
+def _no_state(path: Path, why: str) -> UsageError:
+    return UsageError(
+        f"{path}: expected a state dict of torch's (`torch.save(model.state_dict(), ...)`) or "
+        f".safetensors, got something else ({why})"
+    )
+
+
+def _safetensors(path: Path) -> Mapping[str, np.ndarray]:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
+
+
+def _pickled(path: Path) -> Mapping[str, np.ndarray]:
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return _legacy(file)
+    with zipfile.ZipFile(path) as archive:
+        (place,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
+        root = place.removesuffix("data.pkl")
+        order = f"{root}byteorder"
+        if order in archive.namelist() and archive.read(order) != b"little":
+            raise ValueError("its numbers are big-endian")
+        with archive.open(place) as file:
+            content = _Unpickler(file).load()
+        return _values(content, lambda storage: _stored(archive, f"{root}data/{storage.key}"))
+
+
+def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A member as it lies in the file; torch never compresses, so no small file grows large."""
+    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(name)
+
+
+def _legacy(file: IO[bytes]) -> Mapping[str, np.ndarray]:
+    """Five pickles (magic number, protocol, system, content, keys), then the storages in turn."""
+    if _Unpickler(file).load() != MAGIC:
+        raise ValueError("it is neither a zip archive nor an older file of torch's")
+    _Unpickler(file).load()
+    _Unpickler(file).load()
+    reader = _Unpickler(file)
+    content = reader.load()
+    data = {}
+    for key in _Unpickler(file).load():
+        storage = reader.storages[key]
+        if struct.unpack("<q", file.read(8))[0] != storage.count:
+            raise ValueError("a storage is not as long as its tensors need")
+        data[key] = file.read(storage.nbytes)
+    return _values(content, lambda storage: data[storage.key])
+
+
+# === What a pickle may hold ===
+
+
+@dataclasses.dataclass(frozen=True)
+class _Storage:
+    """A run of numbers in the file: `count` of them, of numpy's `dtype`."""
+
+    kind: str
+    key: str
+    count: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.count * np.dtype(STORAGES[self.kind]).itemsize
+
+    def read(self, data: bytes) -> np.ndarray:
+        if len(data) != self.nbytes:
+            raise ValueError(f"storage {self.key} has {len(data)} bytes, expected {self.nbytes}")
+        numbers = np.frombuffer(data, STORAGES[self.kind])
+        if self.kind == "torch.BFloat16Storage":
+            return (numbers.astype(np.uint32) << 16).view(np.float32)
+        return numbers
+
+
+@dataclasses.dataclass(frozen=True)
+class _Tensor:
+    """A view of a storage: where it begins, and its shape and strides in numbers."""
+
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    def read(self, numbers: np.ndarray) -> np.ndarray:
+        """Raises `ValueError` where the view reaches out of the storage."""
+        extent = (self.offset, *self.shape, *self.strides)
+        if len(self.strides) != len(self.shape) or min(extent) < 0:
+            raise ValueError("a tensor has no possible shape")
+        if math.prod(self.shape) == 0:
+            return np.zeros(self.shape, numbers.dtype)
+        steps = zip(self.shape, self.strides, strict=True)
+        last = self.offset + sum((n - 1) * step for n, step in steps)
+        if max(last + 1, math.prod(self.shape)) > len(numbers):
+            raise ValueError("a tensor is larger than its storage")
+        view = np.lib.stride_tricks.as_strided(
+            numbers[self.offset :], self.shape, [step * numbers.itemsize for step in self.strides]
+        )
+        return np.ascontiguousarray(view).reshape(self.shape)
+
+
+def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
+    if not isinstance(storage, _Storage):
+        raise ValueError("a tensor has no storage")
+    return _Tensor(storage, offset, tuple(shape), tuple(strides))
+
+
+def _rebuild_parameter(tensor, *_) -> _Tensor:
+    return tensor
+
+
+ALLOWED: Mapping[str, Callable] = {
+    "collections.OrderedDict": collections.OrderedDict,
+    "torch.Size": tuple,
+    "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
+    "torch._utils._rebuild_parameter": _rebuild_parameter,
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the names in `ALLOWED` and the kinds of storage, and refuses all others."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full in STORAGES:
+            return full
+        if full in ALLOWED:
+            return ALLOWED[full]
+        raise pickle.UnpicklingError(f"it asks for {full}, which is no tensor")
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        tag, kind, key, _, count, *_ = pid
+        if tag != "storage" or kind not in STORAGES or count < 0:
+            raise pickle.UnpicklingError("it asks for a storage of an unknown kind")
+        return self.storages.setdefault(key, _Storage(kind, key, count))
+
+
+def _values(content: Any, data: Callable[[_Storage], bytes]) -> dict[str, np.ndarray]:
+    """The tensors by name, wherever a training script put them; each storage is read once."""
+    for key in NESTED:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping):
+        raise ValueError("it is no dictionary")
+    tensors = {str(name): t for name, t in content.items() if isinstance(t, _Tensor)}
+    numbers = {t.storage: t.storage.read(data(t.storage)) for t in tensors.values()}
+    return {name: tensor.read(numbers[tensor.storage]) for name, tensor in tensors.items()}

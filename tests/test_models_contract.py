@@ -37,6 +37,7 @@ SISTERS = {
     *("sparsenet100_36_cifar", "condensenet74_g8", "condensenet182_cifar", "randwire_ws_regular"),
     *("fcn16s_vgg16", "fcn32s_vgg16", "nasnet_a_large"),
     *("dpn92", "dpn98", "dpn131"),
+    *("bwn_mobilenet_v1", "bwn_vgg_mnist", "xnor_vgg_mnist"),
 }
 # So many layers that building the graph alone takes seconds.
 DEEP = {
@@ -324,6 +325,8 @@ def test_dense_layers_keep_their_size_at_any_resolution():
         ("googlenet", {"training_heads": True, "input_shape": (78, 78, 3)}, "at least 79 x 79"),
         ("lenet5", {"pool": "median"}, "average or max"),
         ("lenet5", {"activation": "tan"}, "tanh or relu"),
+        ("bwn_resnet18", {"activation_scale": True}, "BWN"),
+        ("xnor_vgg_mnist", {"activation_scale": True, "real": True}, "not real"),
     ],
 )
 def test_an_option_s_wrong_value_is_one_clear_line(name, options, message):

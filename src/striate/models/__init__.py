@@ -38,4 +38,5 @@ from striate.models import (  # noqa: F401
     stochastic_depth,
     vgg,
     wide_resnet,
+    xnornet,
 )

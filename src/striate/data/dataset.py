@@ -11,7 +11,7 @@ from striate.data.pipeline import CACHE_BYTES, Examples, prepare
 from striate.data.records import Problem, Records
 from striate.data.splits import stratified_folds, stratified_split
 from striate.errors import DataError, UsageError, did_you_mean
-from striate.preprocess import Preprocess
+from striate.preprocess import KINDS, Spec
 
 SPLITS = ("train", "val", "test")
 IMBALANCE = 10.0  # the largest class over the smallest, from which a warning is due
@@ -24,7 +24,8 @@ class Dataset:
     source: where they came from; classes: names, in the order of the labels; names: of the
     pictures, sorted; labels: int32 [N]; images: N paths, or uint8 [N, h, w, c];
     digests: SHA-256 of each picture's content; splits: train, val, test -> indices, int64;
-    given: the splits that the source named itself; problems: what a user should know.
+    given: the splits that the source named itself; problems: what a user should know; kind: what
+    the "pictures" are, of `striate.preprocess.KINDS`.
     """
 
     source: str
@@ -37,9 +38,15 @@ class Dataset:
     given: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()
     strict: bool = False
+    kind: str = "picture"
 
     def __len__(self) -> int:
         return len(self.names)
+
+    @property
+    def noun(self) -> str:
+        """What one of the pictures is called: a clip, a voxel grid, a row."""
+        return KINDS[self.kind].noun
 
     @property
     def fingerprint(self) -> str:
@@ -69,7 +76,7 @@ class Dataset:
 
     def examples(
         self,
-        preprocess: Preprocess,
+        preprocess: Spec,
         which: str | np.ndarray | None = None,
         *,
         cache_bytes: int = CACHE_BYTES,
@@ -78,8 +85,14 @@ class Dataset:
 
         They are decoded now, in parallel, and kept where they fit into `cache_bytes`; larger sets
         are checked now and decoded again whenever they are used. A picture that cannot be decoded
-        is left out and listed in `Examples.problems`; a `DataError` where the data set is strict.
+        is left out and listed in `Examples.problems`; a `DataError` where the data set is strict,
+        and where the net takes another kind of thing.
         """
+        if preprocess.kind != self.kind:
+            raise DataError(
+                f"{self.source}: expected {preprocess.noun}s for this net, got {self.noun}s; "
+                f"load it with kind={preprocess.kind!r}, or take another net"
+            )
         indices = np.arange(len(self)) if which is None else which
         if isinstance(indices, str):
             indices = self.split(indices)
@@ -112,7 +125,7 @@ class Dataset:
         sizes = (
             f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
         )
-        lines = [f"{self.source}: {len(self)} pictures, {len(counts)} classes of {sizes}"]
+        lines = [f"{self.source}: {len(self)} {self.noun}s, {len(counts)} classes of {sizes}"]
         lines.append(
             "splits: "
             + ", ".join(
@@ -152,6 +165,7 @@ def assemble(
         splits=splits,
         given=tuple(name for name in given if len(given[name]) == len(splits[name])),
         strict=strict,
+        kind=records.kind,
     )
     problems = (*records.problems, *find_problems(dataset))
     unreadable = [problem for problem in problems if problem.kind == "unreadable"]
@@ -181,12 +195,21 @@ def _class_names(
         return tuple(wanted)
     if len(present) < 2:
         raise DataError(
-            f"{source}: expected at least two classes, got one, {min(present)!r}; "
-            "put the pictures of each class into a folder of its own"
+            f"{source}: expected at least two classes, got one, {min(present)!r}"
+            f"{_WHERE_CLASSES[records.kind]}"
         )
     if records.classes is not None:
         return tuple(name for name in records.classes if name in present)
     return tuple(sorted(present, key=_label_key))
+
+
+# What to do about a single class: folders make classes of files, and the labels of arrays do.
+_WHERE_CLASSES = {
+    "picture": "; put the pictures of each class into a folder of its own",
+    "clip": "; put the clips of each class into a folder of its own",
+    "voxels": "; give more than one label",
+    "vector": "; give more than one label",
+}
 
 
 def _label_key(label: str) -> tuple[int, int, str]:
@@ -229,8 +252,8 @@ def _class_problems(dataset: Dataset) -> list[Problem]:
         for label in dataset.classes:
             if counts[label] and not taught[label] and len(dataset.splits["train"]):
                 raise DataError(
-                    f"{dataset.source}: class {label!r} has pictures in {name} but none in train, "
-                    "so it cannot be learnt; add some or take the class out"
+                    f"{dataset.source}: class {label!r} has {dataset.noun}s in {name} but none in "
+                    "train, so it cannot be learnt; add some or take the class out"
                 )
     present = {label: n for label, n in dataset.counts().items() if n}
     small = [label for label, n in present.items() if n < 5]
@@ -238,7 +261,8 @@ def _class_problems(dataset: Dataset) -> list[Problem]:
         problems.append(
             Problem(
                 "small_class",
-                f"{_some(small)}: fewer than 5 pictures, too few to learn from or to judge by",
+                f"{_some(small)}: fewer than 5 {dataset.noun}s, too few to learn from or to judge "
+                "by",
                 tuple(small),
             )
         )
@@ -247,7 +271,7 @@ def _class_problems(dataset: Dataset) -> list[Problem]:
         problems.append(
             Problem(
                 "imbalance",
-                f"classes are unbalanced: {present[most]} pictures of {most!r}, "
+                f"classes are unbalanced: {present[most]} {dataset.noun}s of {most!r}, "
                 f"{present[fewest]} of {fewest!r}; accuracy alone will flatter the large ones",
                 (most, fewest),
             )
@@ -279,8 +303,9 @@ def _copies(dataset: Dataset) -> list[Problem]:
         if found:
             names = tuple(dataset.names[i] for m in found for i in m)
             first = " and ".join(dataset.names[i] for i in found[0][:2])
-            pictures = "1 picture is" if len(found) == 1 else f"{len(found)} pictures are"
-            problems.append(Problem(kind, f"{pictures} there {what}: {first}", names))
+            noun = dataset.noun
+            they = f"1 {noun} is" if len(found) == 1 else f"{len(found)} {noun}s are"
+            problems.append(Problem(kind, f"{they} there {what}: {first}", names))
     return problems
 
 

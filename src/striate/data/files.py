@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from striate.data.records import Problem
+from striate.preprocess.clip import frame_files
 from striate.preprocess.picture import SUFFIXES
 
 # Besides what striate.preprocess.decode reads, what a user might take for a picture all the same.
@@ -43,13 +44,16 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
 
 
 def digests_of(paths: Sequence[Path]) -> list[bytes | OSError]:
-    """The SHA-256 of each file's content, or why it cannot be read; in parallel."""
+    """The SHA-256 of what is in each file, or folder of frames, or why it cannot be read."""
     with ThreadPoolExecutor(THREADS) as pool:
         return list(pool.map(_digest, paths))
 
 
 def _digest(path: Path) -> bytes | OSError:
     try:
+        if path.is_dir():  # a clip's frames, one after the other
+            frames = b"".join(hashlib.sha256(p.read_bytes()).digest() for p in frame_files(path))
+            return hashlib.sha256(frames).digest()
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").digest()
     except OSError as error:

@@ -12,6 +12,7 @@ from striate.data.files import (
 )
 from striate.data.records import Problem, Records
 from striate.errors import DataError
+from striate.preprocess import KINDS
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -25,12 +26,12 @@ SPLIT_FOLDERS = {
 LAYOUT = "expected one folder of pictures for each class (root/CLASS/picture.jpg)"
 
 
-def matches(source: str) -> bool:
+def matches(source: str, kind: str | None) -> bool:
     """Whether a source is a folder; readers of more special folders are asked first."""
-    return Path(source).is_dir()
+    return Path(source).is_dir() and kind in (None, "picture")
 
 
-def read(source: str) -> Records:
+def read(source: str, kind: str | None) -> Records:
     """The pictures below `source` with the folder names as classes and, where given, splits.
 
     Raises `DataError` when there is no class folder with a picture in it.
@@ -39,7 +40,7 @@ def read(source: str) -> Records:
     found: list[tuple[Path, str, str | None]] = []  # path, class, split
     problems: list[Problem] = []
     unread: list[Path] = []
-    for folder, split in _class_folders(root):
+    for folder, split in class_folders(root):
         pictures, other = pictures_under(folder)
         found += [(path, folder.name, split) for path in pictures]
         unread += other
@@ -55,10 +56,13 @@ def read(source: str) -> Records:
     problems += ignored(unread, root, "a format that striate does not read")
     problems += ignored(strays, root, "in no class folder")
     digests = digests_of([path for path, _, _ in found])
-    return _records(root, found, digests, problems)
+    return records_of(root, found, digests, problems)
 
 
-def _records(root: Path, found, digests, problems: list[Problem]) -> Records:
+def records_of(
+    root: Path, found, digests, problems: list[Problem], kind: str = "picture"
+) -> Records:
+    """Records of (path, class, split) and the digest of each; what cannot be opened is left out."""
     kept = []
     for (path, label, split), digest in zip(found, digests, strict=True):
         name = path.relative_to(root).as_posix()
@@ -67,7 +71,8 @@ def _records(root: Path, found, digests, problems: list[Problem]) -> Records:
         else:
             kept.append((name, path, label, split, digest))
     if not kept:
-        raise DataError(f"{root}: none of its {len(found)} pictures can be read; {problems[-1]}")
+        noun = KINDS[kind].noun
+        raise DataError(f"{root}: none of its {len(found)} {noun}s can be read; {problems[-1]}")
     names, paths, labels, splits, contents = map(list, zip(*kept, strict=True))
     return Records(
         names=names,
@@ -76,10 +81,11 @@ def _records(root: Path, found, digests, problems: list[Problem]) -> Records:
         digests=contents,
         splits=None if splits[0] is None else splits,
         problems=problems,
+        kind=kind,
     )
 
 
-def _class_folders(root: Path) -> list[tuple[Path, str | None]]:
+def class_folders(root: Path) -> list[tuple[Path, str | None]]:
     """Each class folder with its split; the split is None where the folders do not name any."""
     folders = _folders(root)
     names = [folder.name.lower() for folder in folders]

@@ -19,15 +19,17 @@ from striate.errors import DataError
 PREFIXES = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
 
-def matches(source: str) -> bool:
+def matches(source: str, kind: str | None) -> bool:
     """Whether a source is a folder with IDX files in it, or one such file."""
     path = Path(source)
+    if kind not in (None, "picture"):
+        return False
     if path.is_dir():
         return any("-ubyte" in p.name for p in path.iterdir())
     return "-ubyte" in path.name
 
 
-def read(source: str) -> Records:
+def read(source: str, kind: str | None) -> Records:
     """A folder of IDX files (train and t10k become the splits), or one images file and its labels.
 
     Raises `DataError` for a missing partner and for files that are cut off or not IDX.

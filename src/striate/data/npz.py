@@ -1,4 +1,9 @@
-"""Arrays in one NumPy file: `images` + `labels`, or `x_train` + `y_train` (+ val, test)."""
+"""Arrays in one NumPy file: `images` + `labels`, or `x_train` + `y_train` (+ val, test).
+
+By their shapes they are pictures [N, h, w] or [N, h, w, 1 | 3 | 4], voxels [N, d, h, w] or
+[N, d, h, w, c], or rows of numbers [N, n]; the arrays of clips look like those of voxels. Voxels
+may also be one bit each: `voxels_packed` [N, side ** 3 / 8], `numpy.packbits` of cubes.
+"""
 
 import hashlib
 import zipfile
@@ -8,20 +13,21 @@ import numpy as np
 
 from striate.data.records import Records
 from striate.errors import DataError
+from striate.preprocess import KINDS
 
-PAIRS = (("images", "labels"), ("x", "y"))
+PAIRS = (("images", "labels"), ("x", "y"), ("voxels", "labels"), ("voxels_packed", "labels"))
 SPLIT_PAIRS = {split: (f"x_{split}", f"y_{split}") for split in ("train", "val", "test")}
 
 
-def matches(source: str) -> bool:
+def matches(source: str, kind: str | None) -> bool:
     """Whether a source is named like a NumPy archive."""
     return Path(source).suffix.lower() == ".npz"
 
 
-def read(source: str) -> Records:
-    """The pictures of an archive: uint8 [N, h, w] or [N, h, w, 1 | 3 | 4], labels [N].
+def read(source: str, kind: str | None) -> Records:
+    """The pictures of an archive, uint8 [N, h, w] or [N, h, w, 1 | 3 | 4], or what else is there.
 
-    Labels are whole numbers or words; an array `classes` of names may translate the numbers.
+    Labels [N] are whole numbers or words; an array `classes` of names may translate the numbers.
     Raises `DataError` for other keys, types and shapes.
     """
     path = Path(source)
@@ -29,24 +35,35 @@ def read(source: str) -> Records:
     parts = {split: (arrays[x], arrays[y]) for split, (x, y) in SPLIT_PAIRS.items() if x in arrays}
     for x, y in PAIRS:
         if not parts and x in arrays and y in arrays:
-            parts = {"": (arrays[x], arrays[y])}
-    return from_arrays(path, parts, names=arrays.get("classes"))
+            images = _unpacked(path, arrays[x]) if x == "voxels_packed" else arrays[x]
+            parts = {"": (images, arrays[y])}
+            kind = kind or ("voxels" if x.startswith("voxels") else None)
+    return from_arrays(path, parts, names=arrays.get("classes"), kind=kind)
 
 
 def from_arrays(
-    path: Path, parts: dict[str, tuple[np.ndarray, np.ndarray]], names: np.ndarray | None = None
+    path: Path,
+    parts: dict[str, tuple[np.ndarray, np.ndarray]],
+    names: np.ndarray | None = None,
+    kind: str | None = None,
 ) -> Records:
-    """Records of arrays by split ("" where there are no splits); `path` is for messages."""
+    """Records of arrays by split ("" where there are no splits); `path` is for messages.
+
+    kind: what they are; None for what their shapes say.
+    """
+    kind = kind or _kind(next(x for x, _ in parts.values()))
     images, labels, splits = [], [], []
     for split, (x, y) in parts.items():
         where = f"{path} ({split})" if split else str(path)
-        images.append(_pictures(where, x))
+        images.append(_CHECKS[kind](where, x))
         if len(x) != len(y):
-            raise DataError(f"{where}: expected a label a picture, got {len(x)} and {len(y)}")
+            raise DataError(
+                f"{where}: expected a label a {KINDS[kind].noun}, got {len(x)} and {len(y)}"
+            )
         labels += _words(where, y, names)
         splits += [split] * len(y)
     if not labels:
-        raise DataError(f"{path}: expected pictures, got none")
+        raise DataError(f"{path}: expected {KINDS[kind].noun}s, got none")
     if len({x.shape[1:] for x in images}) > 1:
         shapes = " and ".join(str(x.shape[1:]) for x in images)
         raise DataError(f"{path}: expected pictures of one shape in every split, got {shapes}")
@@ -59,6 +76,7 @@ def from_arrays(
         digests=[hashlib.sha256(x.data).digest() for x in np.ascontiguousarray(stacked)],
         splits=splits if splits[0] else None,
         classes=None if names is None else [str(name) for name in names],
+        kind=kind,
     )
 
 
@@ -86,6 +104,16 @@ def _wanted(name: str) -> bool:
     return name == "classes" or any(name in pair for pair in (*PAIRS, *SPLIT_PAIRS.values()))
 
 
+def _kind(x: np.ndarray) -> str:
+    """What an array of examples holds, by its shape; bytes in rows are pictures laid flat, and four
+    axes with the colours second are pictures of another layout, both to be refused."""
+    if x.ndim == 2 and x.dtype.kind == "f":
+        return "vector"
+    colours = (1, 3, 4)
+    is_grid = x.ndim == 4 and x.shape[-1] not in colours and x.shape[1] not in colours
+    return "voxels" if is_grid or x.ndim == 5 else "picture"
+
+
 def _pictures(where: str, x: np.ndarray) -> np.ndarray:
     """uint8 [N, h, w, c]; grey pictures get their channel axis."""
     if x.dtype != np.uint8:
@@ -98,6 +126,53 @@ def _pictures(where: str, x: np.ndarray) -> np.ndarray:
         f"{where}: expected pictures of shape [N, h, w] or [N, h, w, 1, 3 or 4], "
         f"channels last, got {list(x.shape)}"
     )
+
+
+def _clips(where: str, x: np.ndarray) -> np.ndarray:
+    """uint8 [N, t, h, w, c]; grey clips get their channel axis."""
+    if x.dtype == np.uint8 and x.ndim == 4:
+        return x[..., np.newaxis]
+    if x.dtype == np.uint8 and x.ndim == 5 and x.shape[-1] in (1, 3, 4):
+        return x
+    raise DataError(
+        f"{where}: expected uint8 clips of shape [N, t, h, w] or [N, t, h, w, 1, 3 or 4], "
+        f"got {x.dtype} {list(x.shape)}"
+    )
+
+
+def _voxels(where: str, x: np.ndarray) -> np.ndarray:
+    """uint8 [N, d, h, w, c]; where cells are only full or not, 1 becomes 255."""
+    if x.ndim not in (4, 5) or x.dtype not in (np.uint8, np.bool_):
+        raise DataError(
+            f"{where}: expected voxels of shape [N, d, h, w] or [N, d, h, w, channels], "
+            f"uint8 or bool, got {x.dtype} {list(x.shape)}"
+        )
+    cells = x[..., np.newaxis] if x.ndim == 4 else x
+    return cells * np.uint8(255) if cells.max(initial=0) <= 1 else cells
+
+
+def _unpacked(path: Path, x: np.ndarray) -> np.ndarray:
+    """bool [N, side, side, side] of uint8 [N, side ** 3 / 8]."""
+    side = round((8 * x.shape[-1]) ** (1 / 3)) if x.ndim == 2 else 0
+    if x.dtype != np.uint8 or side**3 != 8 * x.shape[-1]:
+        raise DataError(
+            f"{path}: expected voxels_packed as numpy.packbits of cubes, uint8 [N, side ** 3 / 8], "
+            f"got {x.dtype} {list(x.shape)}"
+        )
+    return np.unpackbits(x, axis=1).astype(bool).reshape(len(x), side, side, side)
+
+
+def _vectors(where: str, x: np.ndarray) -> np.ndarray:
+    """float32 [N, n], all finite."""
+    if x.ndim != 2 or x.dtype.kind not in "fiub":
+        raise DataError(f"{where}: expected rows of numbers [N, n], got {x.dtype} {list(x.shape)}")
+    if not np.isfinite(x).all():
+        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+        raise DataError(f"{where}: expected finite numbers, got others in row {row}")
+    return x.astype(np.float32)
+
+
+_CHECKS = {"picture": _pictures, "clip": _clips, "voxels": _voxels, "vector": _vectors}
 
 
 def _words(where: str, y: np.ndarray, names: np.ndarray | None) -> list[str]:

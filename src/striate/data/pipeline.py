@@ -13,7 +13,7 @@ import numpy as np
 
 from striate.data.records import Problem
 from striate.errors import DataError
-from striate.preprocess import Preprocess, pixels
+from striate.preprocess import Spec, pixels
 
 CACHE_BYTES = 2 << 30  # pictures are kept in memory up to this, decoded again and again beyond it
 THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter while it decodes
@@ -29,9 +29,10 @@ class Examples:
     preprocess: what made the pixels; labels: int32 [N]; names: of the pictures; indices: int64 [N],
     where they stand in their data set; sources: paths or arrays; images: uint8 [N, H, W, C], or
     None where they are too large to keep; problems: the pictures that could not be decoded.
+    Of other kinds than pictures, the tensors have `preprocess.shape` and `preprocess.dtype`.
     """
 
-    preprocess: Preprocess
+    preprocess: Spec
     labels: np.ndarray
     names: tuple[str, ...]
     indices: np.ndarray
@@ -91,7 +92,7 @@ def prepare(
     labels: np.ndarray,
     names: Sequence[str],
     indices: np.ndarray,
-    preprocess: Preprocess,
+    preprocess: Spec,
     *,
     cache_bytes: int = CACHE_BYTES,
     strict: bool = False,
@@ -103,14 +104,14 @@ def prepare(
     if ready:
         kept, errors = sources, {}
     elif size <= cache_bytes:
-        kept = np.empty((len(indices), *preprocess.shape), np.uint8)
+        kept = np.empty((len(indices), *preprocess.shape), preprocess.dtype)
         errors = _decode_all(sources, preprocess, into=kept)
     else:
         kept, errors = None, _decode_all(sources, preprocess)
     if errors and strict:
         raise DataError(f"{next(iter(errors.values()))} (strict)")
     if errors and len(errors) == len(indices):
-        raise DataError(f"none of {len(indices)} pictures can be decoded; {errors[0]}")
+        raise DataError(f"none of {len(indices)} {preprocess.noun}s can be decoded; {errors[0]}")
     good = np.array([i for i in range(len(indices)) if i not in errors], np.int64)
     if errors:
         sources = [sources[i] for i in good]
@@ -130,7 +131,7 @@ def prepare(
 
 
 def _decode_all(
-    sources: Sequence[Source], preprocess: Preprocess, into: np.ndarray | None = None
+    sources: Sequence[Source], preprocess: Spec, into: np.ndarray | None = None
 ) -> dict[int, DataError]:
     """Decode every picture, into an array or only to see that it can be; position -> error."""
 

@@ -7,6 +7,7 @@ from striate.data.files import PICTURES, digests_of, unreadable
 from striate.data.folder import SPLIT_FOLDERS
 from striate.data.records import Problem, Records
 from striate.errors import DataError
+from striate.preprocess import KINDS
 
 PATH_COLUMNS = (
     "path",
@@ -22,19 +23,19 @@ LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target",
 SPLIT_COLUMNS = ("split", "subset", "partition")
 
 
-def matches(source: str) -> bool:
-    """Whether a source is named like a table."""
-    return Path(source).suffix.lower() in (".csv", ".tsv")
+def matches(source: str, kind: str | None) -> bool:
+    """Whether a source is named like a table; one of numbers has a reader that is asked first."""
+    return Path(source).suffix.lower() in (".csv", ".tsv") and kind in (None, "picture", "clip")
 
 
-def read(source: str) -> Records:
-    """The pictures that a table lists; it may have a header, a split column and others.
+def read(source: str, kind: str | None) -> Records:
+    """The pictures or clips that a table lists; it may have a header, a split column and others.
 
     Without a header the first two columns are path and label. Raises `DataError`, naming the row,
     for a row without a path or label; a file that is not there is left out, and said.
     """
     table = Path(source)
-    rows = _rows(table)
+    rows = rows_of(table, "a path and a label")
     path_column, label_column, split_column, has_header = _columns(table, rows)
     names, paths, labels, splits, numbers = [], [], [], [], []
     for number, row in rows[1:] if has_header else rows:
@@ -48,13 +49,13 @@ def read(source: str) -> Records:
         labels.append(cells[label_column])
         numbers.append(number)
         if split_column is not None:
-            splits.append(_split(table, number, cells, split_column))
+            splits.append(split_of(table, number, cells, split_column))
     if not names:
         raise DataError(f"{table}: expected rows of a path and a label, got none")
-    return _records(table, names, paths, labels, splits, numbers)
+    return _records(table, names, paths, labels, splits, numbers, kind or "picture")
 
 
-def _records(table: Path, names, paths, labels, splits, numbers) -> Records:
+def _records(table: Path, names, paths, labels, splits, numbers, kind: str) -> Records:
     problems: list[Problem] = []
     kept: dict[str, int] = {}
     digests = digests_of(paths)
@@ -70,8 +71,8 @@ def _records(table: Path, names, paths, labels, splits, numbers) -> Records:
             kept.setdefault(name, i)
     if not kept:
         raise DataError(
-            f"{table}: none of its {len(names)} pictures is there; paths are relative to the table "
-            f"({problems[0]})"
+            f"{table}: none of its {len(names)} {KINDS[kind].noun}s is there; paths are relative "
+            f"to the table ({problems[0]})"
         )
     rows = list(kept.values())
     return Records(
@@ -81,11 +82,12 @@ def _records(table: Path, names, paths, labels, splits, numbers) -> Records:
         digests=[digests[i] for i in rows],
         splits=[splits[i] for i in rows] if splits else None,
         problems=problems,
+        kind=kind,
     )
 
 
-def _rows(table: Path) -> list[tuple[int, list[str]]]:
-    """(row number from 1, cells) of every row that is not blank."""
+def rows_of(table: Path, what: str) -> list[tuple[int, list[str]]]:
+    """(row number from 1, cells) of every row that is not blank; what: that a row should hold."""
     try:
         text = table.read_text("utf-8-sig")
     except OSError as error:
@@ -97,16 +99,16 @@ def _rows(table: Path) -> list[tuple[int, list[str]]]:
     rows = list(enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1))
     rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
     if not rows:
-        raise DataError(f"{table}: expected rows of a path and a label, got an empty file")
+        raise DataError(f"{table}: expected rows of {what}, got an empty file")
     return rows
 
 
 def _columns(table: Path, rows) -> tuple[int, int, int | None, bool]:
     """(path, label, split column or None, whether the first row is a header)."""
     first = [cell.strip().lower() for cell in rows[0][1]]
-    path, label = _find(first, PATH_COLUMNS), _find(first, LABEL_COLUMNS)
+    path, label = find(first, PATH_COLUMNS), find(first, LABEL_COLUMNS)
     if path is not None and label is not None:
-        return path, label, _find(first, SPLIT_COLUMNS), True
+        return path, label, find(first, SPLIT_COLUMNS), True
     if len(first) < 2:
         raise DataError(
             f"{table}, row {rows[0][0]}: expected a path and a label, got {rows[0][1]}; "
@@ -116,11 +118,13 @@ def _columns(table: Path, rows) -> tuple[int, int, int | None, bool]:
     return 0, 1, None, is_header
 
 
-def _find(header: list[str], names: tuple[str, ...]) -> int | None:
+def find(header: list[str], names: tuple[str, ...]) -> int | None:
+    """The column of a header with the first of these names that it has."""
     return next((header.index(name) for name in names if name in header), None)
 
 
-def _split(table: Path, number: int, cells: list[str], column: int) -> str:
+def split_of(table: Path, number: int, cells: list[str], column: int) -> str:
+    """The split that a row names; `DataError`, naming the row, for another word."""
     value = cells[column].lower() if column < len(cells) else ""
     if value not in SPLIT_FOLDERS:
         raise DataError(f"{table}, row {number}: expected split train, val or test, got {value!r}")

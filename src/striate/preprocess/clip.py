@@ -26,7 +26,7 @@ class ClipPreprocess(Spec):
     """
 
     kind: ClassVar[str] = "clip"
-    noun: ClassVar[str] = "clips"
+    noun: ClassVar[str] = "clip"
 
     frames: int
     frame: Preprocess

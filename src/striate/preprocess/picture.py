@@ -38,7 +38,7 @@ class Preprocess(Spec):
     """
 
     kind: ClassVar[str] = "picture"
-    noun: ClassVar[str] = "pictures"
+    noun: ClassVar[str] = "picture"
 
     height: int
     width: int

@@ -16,7 +16,7 @@ from striate.errors import DataError, UsageError, did_you_mean
 class Spec(ABC):
     """How an example becomes the tensor of one net: plain data that travels with the weights.
 
-    kind: picture, clip, voxels or vector; noun: what several are called; dtype: of the tensor.
+    kind: picture, clip, voxels or vector; noun: what one is called; dtype: of the tensor.
     """
 
     kind: ClassVar[str]

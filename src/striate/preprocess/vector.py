@@ -19,7 +19,7 @@ class VectorPreprocess(Spec):
     """
 
     kind: ClassVar[str] = "vector"
-    noun: ClassVar[str] = "rows of numbers"
+    noun: ClassVar[str] = "row"
     dtype: ClassVar[str] = "float32"
 
     numbers: int

@@ -22,7 +22,7 @@ class VoxelPreprocess(Spec):
     """
 
     kind: ClassVar[str] = "voxels"
-    noun: ClassVar[str] = "voxel grids"
+    noun: ClassVar[str] = "voxel grid"
 
     depth: int
     height: int

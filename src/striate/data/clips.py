@@ -1,0 +1,54 @@
+"""Clips in a folder for each class: `root/CLASS/clip/frame.png` or `root/CLASS/clip.gif`, also
+below train, val and test."""
+
+from pathlib import Path
+
+from striate.data.files import digests_of, ignored, is_hidden
+from striate.data.folder import class_folders, records_of
+from striate.data.records import Problem, Records
+from striate.errors import DataError
+from striate.preprocess.clip import frame_files
+from striate.preprocess.picture import SUFFIXES
+
+ANIMATED = frozenset((".gif", ".webp", ".tif", ".tiff"))  # files that may hold several frames
+LAYOUT = "expected one folder of clips for each class (root/CLASS/clip/frame.png or CLASS/clip.gif)"
+
+
+def matches(source: str, kind: str | None) -> bool:
+    """Whether clips are wanted of a folder; the same folder may be one of pictures, too."""
+    return kind == "clip" and Path(source).is_dir()
+
+
+def read(source: str, kind: str | None) -> Records:
+    """The clips below `source`: folders of frames, and files of several frames.
+
+    Raises `DataError` when there is no class folder with a clip in it.
+    """
+    root = Path(source)
+    found: list[tuple[Path, str, str | None]] = []  # path, class, split
+    problems: list[Problem] = []
+    stills: list[Path] = []
+    for folder, split in class_folders(root):
+        clips, single = _clips_in(folder)
+        found += [(path, folder.name, split) for path in clips]
+        stills += single
+        if not clips:
+            where = folder.relative_to(root).as_posix()
+            problems.append(
+                Problem("empty_class", f"class folder {where!r} holds no clip", (where,))
+            )
+    if not found:
+        got = f"single pictures, such as {stills[0]}" if stills else "no clip in it"
+        raise DataError(f"{root}: {LAYOUT}, got {got}")
+    problems += ignored(stills, root, "a single picture is no clip")
+    digests = digests_of([path for path, _, _ in found])
+    return records_of(root, found, digests, problems, kind="clip")
+
+
+def _clips_in(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(clips, single pictures) of one class, by their names."""
+    entries = sorted(path for path in folder.iterdir() if not is_hidden(path))
+    files = [path for path in entries if path.suffix.lower() in SUFFIXES and path.is_file()]
+    frames = [path for path in entries if path.is_dir() and frame_files(path)]
+    animated = [path for path in files if path.suffix.lower() in ANIMATED]
+    return sorted(frames + animated), [path for path in files if path not in animated]

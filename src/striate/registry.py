@@ -8,9 +8,10 @@ import contextlib
 import dataclasses
 import fnmatch
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Integral
+from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -296,9 +297,44 @@ def _is_positive(number: Any) -> bool:
 
 def _check_options(spec: ModelSpec, options: Mapping[str, Any]) -> None:
     known = spec.options
-    for option in options:
+    for option, value in options.items():
         if option not in known:
             raise UsageError(
                 f"{spec.name} has no option {option!r}.{did_you_mean(option, known)} "
                 f"Its options: {', '.join(known) or 'none'}."
             )
+        wanted, fits = _kind(known[option])
+        if not fits(value):
+            raise UsageError(
+                f"{spec.name}: expected {option} as {wanted}, such as {known[option]!r}, "
+                f"got {value!r}"
+            )
+
+
+def _kind(default: Any) -> tuple[str, Callable[[Any], bool]]:
+    """(words, test) for the values that an option takes, which are of its default's kind.
+
+    A flag, a word, a count or a share: counts are of at least 1, but of at least 0 where that is
+    the default; numbers lie between 0 and 1, but anywhere where the default is negative.
+    """
+    if isinstance(default, tuple):
+        words, fits = _kind(default[0])
+
+        def all_fit(value: Any) -> bool:
+            of_this_length = isinstance(value, list | tuple) and len(value) == len(default)
+            return of_this_length and all(map(fits, value))
+
+        return f"{len(default)} values, each {words}", all_fit
+    if isinstance(default, bool):
+        return "True or False", lambda value: isinstance(value, bool)
+    if isinstance(default, str):
+        return "a word", lambda value: isinstance(value, str)
+    if default == 0 and isinstance(default, Integral):
+        return "an integer of at least 0", lambda value: value == 0 or _is_positive(value)
+    if isinstance(default, Integral):
+        return "an integer of at least 1", _is_positive
+    if default is None:
+        return "an integer of at least 1 or None", lambda v: v is None or _is_positive(v)
+    if default < 0:
+        return "a number", lambda value: isinstance(value, Real) and math.isfinite(float(value))
+    return "a number from 0 to 1", lambda value: isinstance(value, Real) and 0 <= float(value) <= 1

@@ -8,6 +8,7 @@ which any runtime executes fast: `convert`.
 The nets are registered in the form that is trained; `converted=True` builds the other.
 """
 
+from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models.blocks import conv, logits, stage_out
 from striate.registry import Accuracy, create_model, get_spec, register_family
@@ -55,6 +56,8 @@ def condensenet(
     """
     from striate.layers import SelectChannels
 
+    if any(width % groups for width in growth):
+        raise UsageError(f"condensenet: expected groups that divide {growth}, got {groups}")
     x = conv(inputs, 2 * growth[0], 3, stride=stride, name="stem")
     for i, (depth, width) in enumerate(zip(depths, growth, strict=True), start=1):
         for j in range(1, (layers or depth) + 1):

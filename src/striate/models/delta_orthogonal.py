@@ -10,7 +10,6 @@ Stem, circular padding and classifier are those of the authors' demonstration
 (brain-research/mean-field-cnns).
 """
 
-from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models.blocks import logits, stage_out
 from striate.registry import register_family
@@ -39,8 +38,6 @@ def delta_orthogonal(inputs, *, num_classes: int, depth: int = 16, channels: int
     from striate.initializers import DeltaOrthogonal
     from striate.layers import CircularConv2D
 
-    if depth < 1:
-        raise UsageError(f"delta_orthogonal: expected depth of at least 1, got {depth!r}")
     of_weights, of_biases = critical_variances(1 / depth)
     noise = keras.initializers.RandomNormal
     x = inputs

@@ -88,8 +88,6 @@ def dpn(
     depths: blocks in each stage. last_activation: relu or elu, of the last map.
     dropout: before the classifier.
     """
-    if len(depths) != len(increments):
-        raise UsageError(f"dpn: expected {len(increments)} depths, got {depths!r}")
     if last_activation not in ("relu", "elu"):
         raise UsageError(f"dpn: expected last_activation relu or elu, got {last_activation!r}")
     x = stem(inputs, *first)

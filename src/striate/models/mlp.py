@@ -7,7 +7,6 @@ tell apart what no straight line can.
 Differs from the paper: ReLU for the logistic function.
 """
 
-from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models.blocks import logits
 from striate.registry import register_family
@@ -16,10 +15,8 @@ from striate.registry import register_family
 def mlp_two_layer(inputs, *, num_classes: int, hidden: int = 50):
     """Linear, ReLU, linear: n * hidden + hidden + hidden * classes + classes parameters.
 
-    hidden: units of the hidden layer, at least 1. The n inputs are `input_shape=(n,)`.
+    hidden: units of the hidden layer. The n inputs are `input_shape=(n,)`.
     """
-    if hidden < 1:
-        raise UsageError(f"mlp_two_layer: expected hidden of at least 1, got {hidden!r}")
     x = keras.layers.Dense(hidden, kernel_initializer="he_normal", name="fc1")(inputs)
     x = keras.layers.ReLU(name="features")(x)
     return logits(x, num_classes)

@@ -89,8 +89,8 @@ def resnet(
     """
     if shortcut not in ("A", "B", "C"):
         raise UsageError(f"resnet: expected shortcut A, B or C, got {shortcut!r}")
-    if not 0.0 < survival <= 1.0:
-        raise UsageError(f"resnet: expected survival above 0 and up to 1, got {survival!r}")
+    if survival == 0:
+        raise UsageError("resnet: expected survival above 0 and up to 1, got 0")
     x = stem(inputs)
     block_number = 0
     for i, depth in enumerate(depths, start=1):

@@ -80,10 +80,10 @@ def senet(
     stride_on_1x1: blocks stride in their first convolution; dropout: before the classifier.
     """
     least = 64 // group_width * (2 if block is halved_bottleneck else 1)
-    if width < 1 or width % least:
+    if width % least:
         raise UsageError(f"senet: expected a width that is a multiple of {least}, got {width}")
-    if reduction < 1:
-        raise UsageError(f"senet: expected a reduction of at least 1, got {reduction!r}")
+    if reduction > 4 * width:
+        raise UsageError(f"senet: expected a reduction of at most {4 * width}, got {reduction}")
     x = stem(inputs)
     for i, depth in enumerate(depths, start=1):
         for j in range(1, depth + 1):

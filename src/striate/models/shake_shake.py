@@ -8,6 +8,7 @@ Where the shape changes, the shortcut joins two 1x1 convolutions of half the cha
 every other pixel and one of the pixels between them, as in the authors' code.
 """
 
+from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models.blocks import conv, conv_bn, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
@@ -51,6 +52,13 @@ def shake_shake(
     """
     from striate.layers import ShakeShake
 
+    if width % 2:
+        raise UsageError(f"shake_shake: expected an even width, got {width}")
+    if forward not in ("shake", "even") or backward not in ("shake", "even", "keep"):
+        raise UsageError(
+            "shake_shake: expected forward shake or even, and backward shake, even or keep, "
+            f"got {forward!r} and {backward!r}"
+        )
     x = conv_bn(inputs, 16, 3, relu=False, name="stem")
     for i in (1, 2, 3):
         for j in range(1, blocks + 1):

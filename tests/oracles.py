@@ -64,12 +64,14 @@ def answer(model, x: np.ndarray) -> np.ndarray:
 
 @contextlib.contextmanager
 def float64():
-    before = keras.config.floatx()
+    before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     try:
         yield
     finally:
-        keras.config.set_floatx(before)
+        keras.config.set_floatx(before[0])
+        keras.config.set_dtype_policy(before[1])
 
 
 def assert_same_logits(name: str, model, shape: Shape, folder: Path, **options) -> None:

@@ -31,6 +31,13 @@ def conv(
     )(x)
 
 
+def pad_for_stride(x, kernel: int, *, stride: int, symmetric: bool, name: str):
+    """(x, the `padding` of the layer that follows): `same`, or, if symmetric, as torch pads."""
+    if stride == 1 or not symmetric:  # at stride 1 the two agree
+        return x, "same"
+    return keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x), "valid"
+
+
 def conv_bn(
     x,
     filters: int,

@@ -6,13 +6,14 @@ its own block. A1 is the paper's net with squeeze-and-excitation, B1 the one wit
 multiplier scales every width but that of the last 1x1 convolution.
 
 Padding, batch normalisation and rounding of widths are those of the authors' code (tensorflow/tpu,
-models/official/mnasnet).
+models/official/mnasnet); torch's implementations pad all four sides by the same
+(`symmetric_padding`).
 """
 
 from striate.lazy import keras
 from striate.models.blocks import pool_and_classify, stage_out
 from striate.models.mobilenet import make_divisible
-from striate.models.mobilenet_v3 import bn_act, depthwise, pointwise, squeeze_excite
+from striate.models.mobilenet_v3 import depthwise, pointwise, squeeze_excite, stem
 from striate.registry import Accuracy, register_family
 
 MOMENTUM = 0.99
@@ -47,6 +48,7 @@ def mb_conv(
     expansion: int,
     squeeze: bool,
     shortcut: bool,
+    symmetric: bool,
     name: str,
 ):
     """Widen, filter depthwise, weigh the channels, thin again; add the input where shapes agree."""
@@ -54,7 +56,15 @@ def mb_conv(
     if expansion > 1:
         expanded = expansion * x.shape[-1]
         y = pointwise(y, expanded, "relu", momentum=MOMENTUM, name=f"{name}_expand")
-    y = depthwise(y, kernel, "relu", stride=stride, momentum=MOMENTUM, name=f"{name}_dw")
+    y = depthwise(
+        y,
+        kernel,
+        "relu",
+        stride=stride,
+        symmetric=symmetric,
+        momentum=MOMENTUM,
+        name=f"{name}_dw",
+    )
     if squeeze:
         y = squeeze_excite(y, max(1, x.shape[-1] // 4), gate="sigmoid", name=f"{name}_se")
     y = pointwise(y, width, None, momentum=MOMENTUM, name=f"{name}_project")
@@ -70,21 +80,19 @@ def mnasnet(
     stages: tuple[tuple, ...],
     depth_multiplier: float,
     dropout: float = 0.2,
+    symmetric_padding: bool = False,
 ):
     """A strided convolution, seven stages of inverted residuals, and a linear classifier.
 
-    dropout: before the classifier.
+    dropout: before the classifier. symmetric_padding: strides pad all sides alike, as torch's do.
     """
-    x = keras.layers.Conv2D(
+    x = stem(
+        inputs,
         make_divisible(32 * depth_multiplier),
-        3,
-        strides=2,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name="stem_conv",
-    )(inputs)
-    x = bn_act(x, "relu", momentum=MOMENTUM, name="stem")
+        "relu",
+        symmetric=symmetric_padding,
+        momentum=MOMENTUM,
+    )
     for i, (repeats, kernel, stride, expansion, width, squeeze, shortcut) in enumerate(stages, 1):
         for j in range(1, repeats + 1):
             x = mb_conv(
@@ -95,6 +103,7 @@ def mnasnet(
                 expansion=expansion,
                 squeeze=squeeze,
                 shortcut=shortcut or j > 1,
+                symmetric=symmetric_padding,
                 name=f"stage{i}_block{j}",
             )
         x = stage_out(x, i)

@@ -11,10 +11,11 @@ without a nonlinearity; the shortcut joins the thin ends.
 Differs from the papers: version 1 uses ReLU6, as its released code does. Where a map has an odd
 side, striding pads on both sides (`same`, as in the authors' code); keras.applications' version 1
 pads only right and bottom there, which at 224, 192, 160 and 128 pixels is the same thing.
+torch's implementations pad all four sides by the same (`symmetric_padding`).
 """
 
 from striate.lazy import keras
-from striate.models.blocks import pool_and_classify, stage_out
+from striate.models.blocks import pad_for_stride, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
@@ -36,12 +37,13 @@ def pointwise(x, filters: int, *, momentum: float, relu: bool = True, name: str)
     return bn_relu6(x, momentum=momentum, relu=relu, name=name)
 
 
-def depthwise(x, *, stride: int, momentum: float, name: str):
+def depthwise(x, *, stride: int, symmetric: bool, momentum: float, name: str):
     """3x3 convolution of each channel by itself."""
+    x, padding = pad_for_stride(x, 3, stride=stride, symmetric=symmetric, name=name)
     x = keras.layers.DepthwiseConv2D(
         3,
         strides=stride,
-        padding="same",
+        padding=padding,
         use_bias=False,
         depthwise_initializer="he_normal",
         name=f"{name}_conv",
@@ -49,13 +51,14 @@ def depthwise(x, *, stride: int, momentum: float, name: str):
     return bn_relu6(x, momentum=momentum, name=name)
 
 
-def stem(x, filters: int, *, momentum: float):
+def stem(x, filters: int, *, symmetric: bool = False, momentum: float):
     """An ordinary 3x3 convolution of stride 2."""
+    x, padding = pad_for_stride(x, 3, stride=2, symmetric=symmetric, name="stem")
     x = keras.layers.Conv2D(
         filters,
         3,
         strides=2,
-        padding="same",
+        padding=padding,
         use_bias=False,
         kernel_initializer="he_normal",
         name="stem_conv",
@@ -74,15 +77,31 @@ V1_STAGES = [  # Table 1: the width of each separable block; a new stage halves 
 ]
 
 
-def mobilenet_v1(inputs, *, num_classes: int, alpha: float, dropout: float = 0.001):
-    """Thirteen depthwise separable blocks, `alpha` times as wide as Table 1 of the paper."""
+def mobilenet_v1(
+    inputs,
+    *,
+    num_classes: int,
+    alpha: float,
+    dropout: float = 0.001,
+    symmetric_padding: bool = False,
+):
+    """Thirteen depthwise separable blocks, `alpha` times as wide as Table 1 of the paper.
+
+    dropout: before the classifier. symmetric_padding: strides pad all sides alike, as torch's do.
+    """
     momentum = 0.99
-    x = stem(inputs, int(32 * alpha), momentum=momentum)
+    x = stem(inputs, int(32 * alpha), symmetric=symmetric_padding, momentum=momentum)
     for i, widths in enumerate(V1_STAGES, start=1):
         for j, width in enumerate(widths, start=1):
             name = f"stage{i}_block{j}"
             stride = 2 if i > 1 and j == 1 else 1
-            x = depthwise(x, stride=stride, momentum=momentum, name=f"{name}_dw")
+            x = depthwise(
+                x,
+                stride=stride,
+                symmetric=symmetric_padding,
+                momentum=momentum,
+                name=f"{name}_dw",
+            )
             x = pointwise(x, int(width * alpha), momentum=momentum, name=f"{name}_pw")
         x = stage_out(x, i)
     return pool_and_classify(x, num_classes, dropout=dropout)
@@ -160,29 +179,44 @@ def make_divisible(width: float, by: int = 8) -> int:
     return rounded + by if rounded < 0.9 * width else rounded
 
 
-def inverted_residual(x, width: int, *, expansion: int, stride: int, name: str):
+def inverted_residual(x, width: int, *, expansion: int, stride: int, symmetric: bool, name: str):
     """Widen, filter depthwise, thin again; add the input where the shapes agree."""
     momentum = 0.999
     y = x
     if expansion > 1:
         expanded = expansion * x.shape[-1]
         y = pointwise(y, expanded, momentum=momentum, name=f"{name}_expand")
-    y = depthwise(y, stride=stride, momentum=momentum, name=f"{name}_dw")
+    y = depthwise(y, stride=stride, symmetric=symmetric, momentum=momentum, name=f"{name}_dw")
     y = pointwise(y, width, momentum=momentum, relu=False, name=f"{name}_project")
     if stride > 1 or x.shape[-1] != width:
         return y
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
 
-def mobilenet_v2(inputs, *, num_classes: int, alpha: float, dropout: float = 0.2):
-    """Seventeen inverted residual blocks; the last 1x1 convolution never thins below 1280."""
-    x = stem(inputs, make_divisible(32 * alpha), momentum=0.999)
+def mobilenet_v2(
+    inputs,
+    *,
+    num_classes: int,
+    alpha: float,
+    dropout: float = 0.2,
+    symmetric_padding: bool = False,
+):
+    """Seventeen inverted residual blocks; the last 1x1 convolution never thins below 1280.
+
+    dropout: before the classifier. symmetric_padding: strides pad all sides alike, as torch's do.
+    """
+    x = stem(inputs, make_divisible(32 * alpha), symmetric=symmetric_padding, momentum=0.999)
     for i, (expansion, channels, blocks, first_stride) in enumerate(V2_STAGES, start=1):
         width = make_divisible(int(channels * alpha))
         for j in range(1, blocks + 1):
-            stride = first_stride if j == 1 else 1
-            name = f"stage{i}_block{j}"
-            x = inverted_residual(x, width, expansion=expansion, stride=stride, name=name)
+            x = inverted_residual(
+                x,
+                width,
+                expansion=expansion,
+                stride=first_stride if j == 1 else 1,
+                symmetric=symmetric_padding,
+                name=f"stage{i}_block{j}",
+            )
         x = stage_out(x, i)
     x = pointwise(x, make_divisible(1280 * max(1.0, alpha)), momentum=0.999, name="top")
     return pool_and_classify(x, num_classes, dropout=dropout)

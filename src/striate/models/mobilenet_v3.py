@@ -5,11 +5,12 @@ cheap nonlinearity hard-swish in the deeper half, and a last stage that mixes ch
 map has been averaged to one pixel.
 
 Padding, batch normalisation and the widths of squeeze-and-excitation are those of the authors' code
-and keras.applications.
+and keras.applications; torch's implementations pad all four sides by the same
+(`symmetric_padding`).
 """
 
 from striate.lazy import keras
-from striate.models.blocks import logits, stage_out
+from striate.models.blocks import logits, pad_for_stride, stage_out
 from striate.models.mobilenet import make_divisible
 from striate.registry import Accuracy, register_family
 
@@ -53,14 +54,37 @@ def pointwise(x, filters: int, activation: str | None, *, momentum: float = 0.99
     return bn_act(x, activation, momentum=momentum, name=name)
 
 
+def stem(x, filters: int, activation: str, *, symmetric: bool, momentum: float = 0.999):
+    """An ordinary 3x3 convolution of stride 2."""
+    x, padding = pad_for_stride(x, 3, stride=2, symmetric=symmetric, name="stem")
+    x = keras.layers.Conv2D(
+        filters,
+        3,
+        strides=2,
+        padding=padding,
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name="stem_conv",
+    )(x)
+    return bn_act(x, activation, momentum=momentum, name="stem")
+
+
 def depthwise(
-    x, kernel: int, activation: str | None, *, stride: int, momentum: float = 0.999, name: str
+    x,
+    kernel: int,
+    activation: str | None,
+    *,
+    stride: int,
+    symmetric: bool,
+    momentum: float = 0.999,
+    name: str,
 ):
     """Convolution of each channel by itself."""
+    x, padding = pad_for_stride(x, kernel, stride=stride, symmetric=symmetric, name=name)
     x = keras.layers.DepthwiseConv2D(
         kernel,
         strides=stride,
-        padding="same",
+        padding=padding,
         use_bias=False,
         depthwise_initializer="he_normal",
         name=f"{name}_conv",
@@ -82,13 +106,13 @@ def squeeze_excite(x, squeezed: int, *, gate: str, name: str):
     return keras.layers.Multiply(name=f"{name}_scale")([x, y])
 
 
-def inverted_residual(x, row: tuple, *, name: str):
+def inverted_residual(x, row: tuple, *, symmetric: bool, name: str):
     """Widen, filter depthwise, weigh the channels, thin again; add the input where shapes agree."""
     kernel, expanded, width, weigh, activation, stride = row
     y = x
     if expanded != x.shape[-1]:
         y = pointwise(y, expanded, activation, name=f"{name}_expand")
-    y = depthwise(y, kernel, activation, stride=stride, name=f"{name}_dw")
+    y = depthwise(y, kernel, activation, stride=stride, symmetric=symmetric, name=f"{name}_dw")
     if weigh:
         squeezed = make_divisible(expanded / 4)
         y = squeeze_excite(y, squeezed, gate="hard_sigmoid", name=f"{name}_se")
@@ -105,24 +129,16 @@ def mobilenet_v3(
     stages: tuple[list, ...],
     top: tuple[int, int],
     dropout: float = 0.2,
+    symmetric_padding: bool = False,
 ):
     """A strided convolution, inverted residuals, and a classifier with one hidden layer.
 
-    dropout: before the classifier.
+    dropout: before the classifier. symmetric_padding: strides pad all sides alike, as torch's do.
     """
-    x = keras.layers.Conv2D(
-        16,
-        3,
-        strides=2,
-        padding="same",
-        use_bias=False,
-        kernel_initializer="he_normal",
-        name="stem_conv",
-    )(inputs)
-    x = bn_act(x, HS, name="stem")
+    x = stem(inputs, 16, HS, symmetric=symmetric_padding)
     for i, rows in enumerate(stages, start=1):
         for j, row in enumerate(rows, start=1):
-            x = inverted_residual(x, row, name=f"stage{i}_block{j}")
+            x = inverted_residual(x, row, symmetric=symmetric_padding, name=f"stage{i}_block{j}")
         x = stage_out(x, i)
     channels, hidden = top
     x = pointwise(x, channels, HS, name="top")

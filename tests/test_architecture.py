@@ -11,8 +11,8 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 
 # The floors of the design, from the ground up: a module imports from its own floor or below.
 FLOORS = [
-    {"errors", "initializers", "lazy", "layers", "metrics"},
-    {"registry", "preprocess", "pretrained", "torch_files", "fetch"},
+    {"arithmetic", "errors", "initializers", "lazy", "layers", "metrics"},
+    {"registry", "costs", "preprocess", "pretrained", "torch_files", "fetch"},
     {"models", "data", "artifact"},
     {"train", "runtime", "explain"},
     {"evaluate", "export", "serve", "search"},

@@ -95,6 +95,7 @@ def test_models_lists_exact_counts_as_one_document():
         "classes": 1000,
         "trainable": 1_235_496,
         "total": 1_235_496,
+        "macs": 349_151_936,
         "pretrained": ["imagenet"],
     }
     assert rows["mobilenet_v2_100"]["total"] == 3_538_984

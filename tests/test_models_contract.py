@@ -1,14 +1,14 @@
 """The contract that every registered net keeps, held against the built graph."""
 
-import contextlib
 import re
 
 import keras
 import numpy as np
 import pytest
 
+from striate import costs
 from striate.errors import UsageError
-from striate.registry import create_model, get_spec, list_models
+from striate.registry import create_model, get_spec, list_models, without_values
 
 # Only depth or width tells these from a sister, which shows quickly what they would show slowly.
 SISTERS = {
@@ -65,19 +65,6 @@ LAYER_NAME = re.compile(
     r"input|features|logits(_\w+)?|flatten|adaptive_pool|fc\d+(_\w+)?"
     r"|(stem|top)_\w+|stage\d+_(out|pool(_pad)?|block\d+_\w+)"
 )
-
-
-@contextlib.contextmanager
-def without_values():
-    """Inside, variables have shapes and no values: VGG-19 takes neither time nor memory."""
-
-    def zeros(self, shape, dtype=None):
-        return keras.ops.zeros(shape, dtype)
-
-    with pytest.MonkeyPatch.context() as patch, keras.StatelessScope():
-        for initializer in (keras.initializers.VarianceScaling, keras.initializers.RandomNormal):
-            patch.setattr(initializer, "__call__", zeros)
-        yield
 
 
 def at_least_size(spec, *, channels: int = 3, num_classes: int = 10, **options) -> keras.Model:
@@ -139,6 +126,8 @@ def test_the_graph_is_what_the_spec_says(spec):
     assert model.output_shape == (None, *sides, spec.classes)
     assert sum(int(np.prod(v.shape)) for v in model.trainable_variables) == spec.trainable
     assert model.count_params() == spec.total
+    found = costs.count(model).totals(spec.cam_layer)
+    assert found == spec.costs, f"run `python tools/count_costs.py {spec.name}`"
 
     names = {layer.name for layer in model.layers}
     assert all(LAYER_NAME.fullmatch(name) for name in names), names

@@ -56,6 +56,18 @@ def test_lists_by_pattern_family_size_and_weights():
     assert {"squeezenet1_1", "vgg16", "resnet50", "mobilenet_v2_100"} <= with_weights
     assert with_weights.isdisjoint(s.name for s in list_models(pretrained=False))
     assert list_models("no_such_*") == []
+    with pytest.raises(UsageError, match=r"family of nets, got 'resnets'.*Did you mean 'resnet'"):
+        list_models(family="resnets")
+
+
+def test_lists_by_year_and_work():
+    assert {s.name for s in list_models("googlenet", year=2014)} == {"googlenet"}
+    assert list_models("googlenet", year=2015) == []
+    assert {s.year for s in list_models(since=2014, until=2015)} == {2014, 2015}
+    assert list_models(until=1990) == list_models(until=1990, since=1900)
+    light = {s.name for s in list_models(max_macs=300 * 10**6)}
+    assert {"mobilenet_v2_075", "mnasnet_a1_075"} <= light
+    assert light.isdisjoint({"mobilenet_v2_100", "resnet18"})
 
 
 def test_listing_needs_neither_keras_nor_a_second():
@@ -80,6 +92,7 @@ def test_row_for_machines():
         "classes": 1000,
         "trainable": 1_235_496,
         "total": 1_235_496,
+        "macs": 349_151_936,
         "pretrained": ["imagenet"],
     }
 

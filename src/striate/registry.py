@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from striate import pretrained
+from striate.costs import Totals, shipped
 from striate.errors import UsageError, did_you_mean
 from striate.pretrained import Layout, Pretrained, Weights
 
@@ -112,6 +113,11 @@ class ModelSpec:
             if parameter.default is not inspect.Parameter.empty
         }
 
+    @property
+    def costs(self) -> Totals | None:
+        """Work and memory at the paper's input and classes; None where they were never counted."""
+        return shipped().get(self.name)
+
     def to_dict(self) -> dict[str, Any]:
         """The row of `striate models --json`."""
         return {
@@ -122,6 +128,7 @@ class ModelSpec:
             "classes": self.classes,
             "trainable": self.trainable,
             "total": self.total,
+            "macs": self.costs and self.costs.macs,
             "pretrained": [weights.name for weights in self.weights],
         }
 
@@ -152,20 +159,37 @@ def list_models(
     pattern: str = "*",
     *,
     family: str | None = None,
+    year: int | None = None,
+    since: int | None = None,
+    until: int | None = None,
     max_params: int | None = None,
+    max_macs: int | None = None,
     pretrained: bool | None = None,
 ) -> list[ModelSpec]:
     """The nets whose name matches a shell pattern, oldest first.
 
-    family: only this one; max_params: at most so many trainable parameters; pretrained: only nets
-    with (True) or without (False) published weights.
+    family: only this one; an unknown one is a `UsageError` that offers the nearest.
+    year: only of this year; since, until: of the years between, both included.
+    max_params: at most so many trainable parameters; max_macs: at most so many multiply-adds, at
+    the input and classes of the paper. pretrained: only nets with (True) or without (False)
+    published weights.
     """
+    families = {spec.family for spec in _specs.values()}
+    if family is not None and family not in families:
+        raise UsageError(
+            f"expected a family of nets, got {family!r}.{did_you_mean(family, families)} "
+            f"There are: {', '.join(sorted(families))}."
+        )
     return [
         spec
         for spec in sorted(_specs.values(), key=lambda spec: spec.year)
         if fnmatch.fnmatch(spec.name, pattern)
         and family in (None, spec.family)
+        and year in (None, spec.year)
+        and (since is None or spec.year >= since)
+        and (until is None or spec.year <= until)
         and (max_params is None or spec.trainable <= max_params)
+        and (max_macs is None or (spec.costs is not None and spec.costs.macs <= max_macs))
         and pretrained in (None, bool(spec.weights))
     ]
 
@@ -271,6 +295,20 @@ def deep_graphs() -> Iterator[None]:
         yield
     finally:
         sys.setrecursionlimit(before)
+
+
+@contextlib.contextmanager
+def without_values() -> Iterator[None]:
+    """Inside, nets are built of shapes alone, in no memory: to look at and count, not to call."""
+    from keras.src.backend.common import global_state
+
+    waiting = list(global_state.get_global_attribute("uninitialized_variables") or ())
+    try:
+        with keras.StatelessScope(initialize_variables=False):
+            yield
+    finally:
+        # Else the next stateless scope, any traced function, would make the values up.
+        global_state.set_global_attribute("uninitialized_variables", waiting)
 
 
 def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 FLOORS = [
     {"arithmetic", "errors", "initializers", "lazy", "layers", "metrics"},
     {"registry", "costs", "preprocess", "pretrained", "torch_files", "fetch"},
-    {"models", "data", "artifact"},
+    {"models", "data", "artifact", "convolutional"},
     {"train", "runtime", "explain"},
     {"evaluate", "export", "serve", "search"},
     {"cli", "__main__", "__init__"},

@@ -25,6 +25,7 @@ __version__ = "0.1.0"
 # that package, which can be called; see `striate.lazy.Verb`.
 _LAZY = {
     "Artifact": "striate.artifact",
+    "convolutionalise": "striate.convolutional",
     "load": "striate.artifact",
     "finetune": "striate.train",
 }

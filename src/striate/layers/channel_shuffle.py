@@ -20,11 +20,9 @@ class ChannelShuffle(keras.layers.Layer):
             raise ValueError(f"{input_shape[-1]} channels do not divide into {self.groups} groups")
 
     def call(self, x):
-        *sides, channels = x.shape[1:]
-        last = len(sides) + 1
+        *sides, channels = ops.shape(x)[1:]
         x = ops.reshape(x, (-1, *sides, self.groups, channels // self.groups))
-        x = ops.swapaxes(x, last, last + 1)
-        return ops.reshape(x, (-1, *sides, channels))
+        return ops.reshape(ops.swapaxes(x, -1, -2), (-1, *sides, channels))
 
     def compute_output_shape(self, input_shape):
         return input_shape

@@ -9,8 +9,8 @@ from keras import ops
 class FixedRBF(keras.layers.Layer):
     """y_k = -|x - centre_k|**2, so that the nearest centre answers loudest.
 
-    centres: [k, d] numbers, never trained. Input [N, d] -> float32 [N, k]. The paper minimises the
-    distance itself; its negative is a logit.
+    centres: [k, d] numbers, never trained. Input [..., d] -> float32 [..., k]. The paper minimises
+    the distance itself; its negative is a logit.
     Source: LeCun et al., Proceedings of the IEEE 86(11), 1998, equation 7.
     """
 
@@ -31,10 +31,10 @@ class FixedRBF(keras.layers.Layer):
 
     def call(self, x):
         distance = ops.expand_dims(x, -1) - self.kernel
-        return -ops.sum(ops.square(distance), axis=1)
+        return -ops.sum(ops.square(distance), axis=-2)
 
     def compute_output_shape(self, input_shape):
-        return (input_shape[0], len(self.centres))
+        return (*input_shape[:-1], len(self.centres))
 
     def get_config(self):
         return {**super().get_config(), "centres": self.centres}

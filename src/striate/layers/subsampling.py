@@ -35,7 +35,7 @@ class TrainableSubsampling(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         *before, h, w, c = input_shape
-        return (*before, h // self.size, w // self.size, c)
+        return (*before, h and h // self.size, w and w // self.size, c)
 
     def get_config(self):
         return {**super().get_config(), "size": self.size}

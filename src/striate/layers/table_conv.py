@@ -44,8 +44,8 @@ class TableConv2D(keras.layers.Layer):
         return ops.conv(x, ops.tensordot(self.kernel, place, axes=1), padding="valid") + self.bias
 
     def compute_output_shape(self, input_shape):
-        n, h, w, _ = input_shape
-        return (n, h - self.kernel_size + 1, w - self.kernel_size + 1, len(self.table))
+        n, *sides, _ = input_shape
+        return (n, *(side and side - self.kernel_size + 1 for side in sides), len(self.table))
 
     def get_config(self):
         return {**super().get_config(), "table": self.table, "kernel": self.kernel_size}

@@ -73,6 +73,21 @@ def max_pool(x, size: int, *, stride: int, pad: int = 0, ceil_mode: bool = False
     return keras.layers.MaxPooling2D(size, strides=stride, name=name)(x)
 
 
+def squeeze_excite(x, squeezed: int, *, gate: str = "sigmoid", name: str):
+    """Scale each channel by what the means of all channels say of it (arXiv:1709.01507).
+
+    squeezed: channels between the two layers that say so. gate: the nonlinearity that ends in 0 to
+    1, `sigmoid` or `hard_sigmoid`. SENet's own nets keep their authors' names, in `senet.py`.
+    """
+    width = x.shape[-1]
+    y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
+    y = keras.layers.Conv2D(
+        squeezed, 1, activation="relu", kernel_initializer=HE, name=f"{name}_squeeze"
+    )(y)
+    y = keras.layers.Conv2D(width, 1, activation=gate, name=f"{name}_excite")(y)
+    return keras.layers.Multiply(name=f"{name}_scale")([x, y])
+
+
 def adaptive_average_pool(x, size: int, *, name: str):
     """Average a map to size x size whatever its own size; a map of that size stays as it is."""
     if x.shape[1:3] == (size, size):

@@ -11,9 +11,9 @@ models/official/mnasnet); torch's implementations pad all four sides by the same
 """
 
 from striate.lazy import keras
-from striate.models.blocks import pool_and_classify, stage_out
+from striate.models.blocks import pool_and_classify, squeeze_excite, stage_out
 from striate.models.mobilenet import make_divisible
-from striate.models.mobilenet_v3 import depthwise, pointwise, squeeze_excite, stem
+from striate.models.mobilenet_v3 import depthwise, pointwise, stem
 from striate.registry import Accuracy, register_family
 
 MOMENTUM = 0.99

@@ -10,8 +10,10 @@ and keras.applications; torch's implementations pad all four sides by the same
 """
 
 from striate.lazy import keras
-from striate.models.blocks import logits, pad_for_stride, stage_out
+from striate.models import torchvision
+from striate.models.blocks import logits, pad_for_stride, squeeze_excite, stage_out
 from striate.models.mobilenet import make_divisible
+from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
 RE, HS = "relu", "hard_silu"  # Keras calls hard-swish hard_silu
@@ -92,20 +94,6 @@ def depthwise(
     return bn_act(x, activation, momentum=momentum, name=name)
 
 
-def squeeze_excite(x, squeezed: int, *, gate: str, name: str):
-    """Scale each channel by what the mean of all channels says of it (arXiv:1709.01507).
-
-    gate: the nonlinearity that ends in 0 to 1, `sigmoid` or `hard_sigmoid`.
-    """
-    width = x.shape[-1]
-    y = keras.layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_mean")(x)
-    y = keras.layers.Conv2D(
-        squeezed, 1, activation="relu", kernel_initializer="he_normal", name=f"{name}_squeeze"
-    )(y)
-    y = keras.layers.Conv2D(width, 1, activation=gate, name=f"{name}_excite")(y)
-    return keras.layers.Multiply(name=f"{name}_scale")([x, y])
-
-
 def inverted_residual(x, row: tuple, *, symmetric: bool, name: str):
     """Widen, filter depthwise, weigh the channels, thin again; add the input where shapes agree."""
     kernel, expanded, width, weigh, activation, stride = row
@@ -146,6 +134,71 @@ def mobilenet_v3(
     x = keras.layers.Dense(hidden, kernel_initializer="he_normal", name="fc1")(x)
     x = keras.layers.Activation(HS, name="features")(x)
     return logits(x, num_classes, dropout=dropout)
+
+
+# === Weights of keras.applications ===
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/mobilenet_v3/"
+
+
+def keras_names(*, stages: tuple[list, ...], **_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' MobileNetV3."""
+    names = {"stem_conv": "conv", "stem_bn": "conv_bn", "logits": "logits"}
+    names |= {"top_conv": "conv_1", "top_bn": "conv_1_bn", "fc1": "conv_2"}
+    blocks = [(i, j) for i, rows in enumerate(stages, 1) for j in range(1, len(rows) + 1)]
+    for n, (i, j) in enumerate(blocks):
+        ours, theirs = f"stage{i}_block{j}", f"expanded_conv_{n}" if n else "expanded_conv"
+        for part, kind in (("expand", "expand"), ("dw", "depthwise"), ("project", "project")):
+            names[f"{ours}_{part}_conv"] = f"{theirs}_{kind}"
+            names[f"{ours}_{part}_bn"] = f"{theirs}_{kind}_bn"
+        names[f"{ours}_se_squeeze"] = f"{theirs}_squeeze_excite_conv"
+        names[f"{ours}_se_excite"] = f"{theirs}_squeeze_excite_conv_1"
+    return names
+
+
+def old_keras_names(**config) -> dict[str, str]:
+    """The same in files of Keras 2, such as the published ones: paths, as in the authors' code."""
+    old = (
+        (r"_bn$", "/BatchNorm"),
+        (r"^(expanded_conv(_\d+)?)_", r"\1/"),
+        ("squeeze_excite_conv", "squeeze_excite/Conv"),
+        ("^conv", "Conv"),
+        ("^logits", "Logits"),
+    )
+    names = dict(keras_names(**config))
+    for ours, theirs in names.items():
+        for new, before in old:
+            theirs = re.sub(new, before, theirs)
+        names[ours] = theirs
+    return names
+
+
+KERAS, OLD_KERAS = (
+    Layout("keras.applications", names=names, preprocess="tf", top=("fc1",))
+    for names in (keras_names, old_keras_names)
+)
+
+
+def keras_weights(name: str, md5: str) -> tuple[Weights]:
+    """The published weights of one net."""
+    weights = Weights(
+        "imagenet",
+        url=f"{KERAS_URL}weights_mobilenet_v3_{name}_224_1.0_float.h5",
+        hash=f"md5:{md5}",
+        preprocess="tf",
+        licence="Apache-2.0, the TensorFlow authors",
+    )
+    return (weights,)
+
+
+# === Weights of torchvision ===
+
+
+def torchvision_names(*, stages: tuple[list, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's MobileNetV3."""
+    modules = {"stem": "features.0"}
+    rows = [(f"stage{i}_block{j}", row) for i, s in enumerate(stages, 1) for j, row in enumerate(s, 1)]
+    ...
 
 
 register_family(

@@ -322,6 +322,7 @@ def test_dense_layers_keep_their_size_at_any_resolution():
         ("se_resnet50", {"reduction": 300}, "a reduction of at most 256"),
         ("squeezenet1_1", {"classifier": 3}, "a word"),
         ("condensenet74_g4", {"groups": 3}, "groups that divide"),
+        ("wrn16_4", {"depth": 17}, "a depth of 10, 16, 22"),
         ("shake_shake26_2x32d_cifar", {"width": 33}, "an even width"),
         ("shake_shake26_2x32d_cifar", {"forward": "keep"}, "forward shake or even"),
         ("nin_cifar", {"pools": ("max", "median")}, "max or average"),

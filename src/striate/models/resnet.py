@@ -200,6 +200,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     preprocess="torch",
     layouts=(TORCHVISION,),
+    reduced={"depths": (1, 2, 1, 1)},
     variants={
         "resnet18": imagenet(basic, (2, 2, 2, 2), 11_689_512, 11_699_112, 69.76, 89.08),
         "resnet34": imagenet(basic, (3, 4, 6, 3), 21_797_672, 21_814_696, 73.31, 91.42),
@@ -239,19 +240,18 @@ register_family(
                     "ImageNet", 78.2, "arXiv:1603.05027, Table 5, 320 pixels", top5=94.0
                 ),
                 "differs": "of 1603.05027; the stride of a bottleneck sits in its 3x3 convolution",
-                "reduced": {"depths": (1, 2, 1, 1)},
             },
         ),
     },
 )
 
 
-def cifar(depth: int, trainable: int, total: int, error: float, **facts) -> tuple[dict, dict]:
+def cifar(depth: int, trainable: int, total: int, error: float) -> tuple[dict, dict]:
     """6n + 2 layers: n blocks in each of three stages (Section 4.2 of the paper)."""
     blocks = (depth - 2) // 6
     config = {"stem": cifar_stem, "block": basic, "width": 16, "depths": (blocks,) * 3}
     accuracy = Accuracy("CIFAR-10", round(100 - error, 2), "the paper, Table 6")
-    facts = {"trainable": trainable, "total": total, "accuracy": accuracy, **facts}
+    facts = {"trainable": trainable, "total": total, "accuracy": accuracy}
     return {**config, "shortcut": "A"}, facts
 
 
@@ -268,14 +268,13 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
+    reduced={"depths": (2, 2, 2)},
     variants={
         "resnet20_cifar": cifar(20, 269_722, 271_098, 8.75),
         "resnet32_cifar": cifar(32, 464_154, 466_426, 7.51),
         "resnet44_cifar": cifar(44, 658_586, 661_754, 7.17),
         "resnet56_cifar": cifar(56, 853_018, 857_082, 6.97),
         "resnet110_cifar": cifar(110, 1_727_962, 1_736_058, 6.43),
-        "resnet1202_cifar": cifar(
-            1202, 19_421_274, 19_510_906, 7.93, reduced={"depths": (3, 3, 3)}
-        ),
+        "resnet1202_cifar": cifar(1202, 19_421_274, 19_510_906, 7.93),
     },
 )

@@ -27,13 +27,16 @@ def wide(x, width: int, *, stride: int, dropout: float, name: str):
     return keras.layers.Add(name=f"{name}_add")([x, y])
 
 
-def wide_resnet(inputs, *, num_classes: int, depth: int, widen: int, dropout: float = 0.0):
+def wide_resnet(
+    inputs, *, num_classes: int, depth: int = 28, widen: int = 10, dropout: float = 0.0
+):
     """Three stages of (depth - 4) / 6 blocks, of 16, 32 and 64 times `widen` channels.
 
+    depth: 6 n + 4, counting the convolutions as the paper does; widen: its factor k.
     dropout: between the convolutions of a block; the paper takes 0.3 on CIFAR, 0.4 on SVHN.
     """
-    if (depth - 4) % 6:
-        raise UsageError(f"wide_resnet: expected a depth of 6 n + 4, got {depth}")
+    if depth < 10 or (depth - 4) % 6:
+        raise UsageError(f"wide_resnet: expected a depth of 10, 16, 22 and so on, got {depth}")
     x = conv(inputs, 16, 3, name="stem")
     for i in (1, 2, 3):
         for j in range(1, (depth - 4) // 6 + 1):
@@ -58,7 +61,8 @@ PAPER = {
 def wrn(depth: int, widen: int, trainable: int, total: int, error: float) -> tuple[dict, dict]:
     accuracy = Accuracy("CIFAR-10", round(100 - error, 2), "the paper, Table 4")
     facts = {"trainable": trainable, "total": total, "accuracy": accuracy}
-    return {"depth": depth, "widen": widen}, facts
+    reduced = {"depth": 10, "widen": min(widen, 2)}  # at 1 the first shortcut needs no convolution
+    return {"depth": depth, "widen": widen}, {**facts, "reduced": reduced}
 
 
 register_family(

@@ -376,6 +376,17 @@ def test_fetches_once_and_keeps_what_the_hash_confirms(server, cache, algorithm)
     assert list((cache / "net").iterdir()) == [path]
 
 
+def test_the_first_digits_of_a_sha256_will_do_but_not_a_few(server, cache):
+    """torch's files have eight in their names."""
+    address, folder, _ = server
+    (folder / "w.pth").write_bytes(b"weights")
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert fetch(f"{address}/w.pth", hash=f"sha256:{digest[:8]}", name="a.pth").exists()
+    for wrong in (digest[:7], "", "0" * 8, digest[1:9]):
+        with pytest.raises(StriateError, match="expected sha256"):
+            fetch(f"{address}/w.pth", hash=f"sha256:{wrong}", name="b.pth")
+
+
 def test_a_wrong_hash_leaves_nothing_behind(server, cache):
     address, folder, _ = server
     (folder / "w.h5").write_bytes(b"tampered")

@@ -7,6 +7,7 @@ The verbs of the command line, in Python:
     striate.train("recipe.yaml", "saved_models/mine")
     artifact = striate.load("saved_models/mine")        artifact.predict(["a.jpg"])
     striate.evaluate(artifact, "my_pictures/")          striate.export(artifact, ["onnx"])
+    striate.explain(artifact, ["a.jpg"]).save("out/")
     striate.serve("saved_models/mine", port=8500)
 
 `import striate` loads no Keras, no TensorFlow; the first use of what needs them does.
@@ -21,15 +22,25 @@ from striate.registry import list_models as list_models
 
 __version__ = "0.1.0"
 
-# name -> where it lives. A verb that is also a package (`train`, `evaluate`, `export`, `serve`) is
-# that package, which can be called; see `striate.lazy.Verb`.
+# name -> where it lives. A verb that is also a package (`train`, `evaluate`, `explain`, ...) is that
+# package, which can be called; see `striate.lazy.Verb`.
 _LAZY = {
     "Artifact": "striate.artifact",
     "convolutionalise": "striate.convolutional",
     "load": "striate.artifact",
     "finetune": "striate.train",
 }
-_PACKAGES = ("artifact", "data", "evaluate", "export", "preprocess", "runtime", "serve", "train")
+_PACKAGES = (
+    "artifact",
+    "data",
+    "evaluate",
+    "explain",
+    "export",
+    "preprocess",
+    "runtime",
+    "serve",
+    "train",
+)
 
 
 def __getattr__(name: str) -> Any:

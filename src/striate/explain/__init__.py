@@ -1,0 +1,192 @@
+"""Why does a net answer as it does? Maps over pictures, pictures of what it sees, attacks on it.
+
+explanation = striate.explain(striate.load("saved_models/mine"), ["a.jpg"], method="grad_cam")
+explanation.maps                      float32 [N, H, W]
+explanation.save("out/")              the pictures with their maps over them
+
+Every method is one function in one short file; `METHODS` names them and says what each measures.
+"""
+
+import dataclasses
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from striate.errors import UsageError, did_you_mean
+from striate.explain.cam import cam
+from striate.explain.grad_cam import grad_cam, grad_cam_plus_plus
+from striate.explain.guided import guided_backprop, guided_grad_cam
+from striate.explain.integrated_gradients import integrated_gradients
+from striate.explain.occlusion import occlusion
+from striate.explain.saliency import saliency
+from striate.explain.smoothgrad import smoothgrad
+from striate.explain.subject import Subject, as_array, subject_of
+from striate.lazy import Verb
+from striate.preprocess import pixels as decode
+
+__all__ = ["METHODS", "Explanation", "Method", "Subject", "explain", "subject_of"]
+
+sys.modules[__name__].__class__ = Verb  # striate.explain(...) is striate.explain.explain(...)
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to explain single answers by maps.
+
+    function: (subject, pixels float32 [N, H, W, C], targets int [N], **options) -> float32
+    [N, H, W]. measures: what a value of the map is, in words. signed: whether values below zero
+    speak against the class. fine: whether neighbouring pixels differ, so that the map is drawn
+    beside the picture rather than over it.
+    """
+
+    function: Callable[..., np.ndarray]
+    measures: str
+    signed: bool = False
+    fine: bool = False
+
+
+METHODS: dict[str, Method] = {
+    "grad_cam": Method(grad_cam, "what the last maps there add to the logit, by their slopes"),
+    "grad_cam_plus_plus": Method(
+        grad_cam_plus_plus, "what the last maps there add to exp(logit), place by place"
+    ),
+    "cam": Method(cam, "what the last maps there add to the logit, exactly", signed=True),
+    "occlusion": Method(
+        occlusion, "how far the logit falls when a grey window hides the place", signed=True
+    ),
+    "saliency": Method(
+        saliency, "how far the logit moves with one grey level of the pixel", fine=True
+    ),
+    "smoothgrad": Method(
+        smoothgrad, "saliency, averaged over noisy copies of the picture", fine=True
+    ),
+    "integrated_gradients": Method(
+        integrated_gradients,
+        "the pixel's share in the rise of the logit from a black picture",
+        signed=True,
+        fine=True,
+    ),
+    "guided_backprop": Method(
+        guided_backprop, "edges that excite the net; hardly its reasons", fine=True
+    ),
+    "guided_grad_cam": Method(guided_grad_cam, "guided_backprop where grad_cam looks", fine=True),
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a net gave its answers to some pictures.
+
+    maps: float32 [N, H, W], in the units of `measures`; pixels: uint8 [N, H, W, C], what the net
+    saw; targets: int [N], the classes explained; logits: float32 [N, classes].
+    """
+
+    method: str
+    measures: str
+    signed: bool
+    fine: bool
+    maps: np.ndarray
+    pixels: np.ndarray
+    targets: np.ndarray
+    logits: np.ndarray
+    labels: tuple[str, ...]
+    names: tuple[str, ...]
+
+    def save(self, folder: str | os.PathLike) -> list[Path]:
+        """Write each picture with its map over it as `NAME.METHOD.png`; returns the files."""
+        from striate.explain.drawing import save_overlays
+
+        return save_overlays(self, Path(folder))
+
+
+def explain(
+    source: Any,
+    images: Sequence[Any] | np.ndarray,
+    *,
+    method: str = "grad_cam",
+    target: Any = None,
+    batch_size: int = 16,
+    **options: Any,
+) -> Explanation:
+    """Say which parts of pictures speak for a class.
+
+    source: an artifact, a net of `create_model`, or a `Subject`; images: paths, or uint8 pixels
+    [N, H, W, C] at the size of the net's input; target: a label or an index, or one for each
+    picture, by default what the net answers; options: of the method.
+
+    Raises `UsageError` for an unknown method, option or class, `DataError` for an unreadable file.
+
+    >>> explain(load("saved_models/squeezenet1_1"), ["cat.jpg"]).maps.shape
+    (1, 227, 227)
+    """
+    chosen = _method(method)
+    subject = source if isinstance(source, Subject) else subject_of(source)
+    pixels = _pixels(subject, images)
+    names = tuple(
+        Path(image).stem if isinstance(image, str | os.PathLike) else str(i)
+        for i, image in enumerate(images)
+    )
+    maps, logits, targets = [], [], []
+    for i in range(0, len(pixels), batch_size):
+        batch = pixels[i : i + batch_size].astype(np.float32)
+        logits.append(as_array(subject.logits(batch)))
+        wanted = target[i : i + batch_size] if isinstance(target, list | np.ndarray) else target
+        targets.append(subject.targets(wanted, logits[-1]))
+        maps.append(_called(method, chosen, subject, batch, targets[-1], options))
+    return Explanation(
+        method,
+        chosen.measures,
+        chosen.signed,
+        chosen.fine,
+        np.concatenate(maps),
+        pixels,
+        np.concatenate(targets),
+        np.concatenate(logits),
+        subject.labels,
+        names,
+    )
+
+
+def _method(name: str) -> Method:
+    if name not in METHODS:
+        raise UsageError(
+            f"expected a method of explaining, got {name!r}.{did_you_mean(name, METHODS)} "
+            f"They are: {', '.join(METHODS)}."
+        )
+    return METHODS[name]
+
+
+def _called(name, method, subject, pixels, targets, options) -> np.ndarray:
+    import inspect
+
+    known = [
+        p.name
+        for p in inspect.signature(method.function).parameters.values()
+        if p.kind is p.KEYWORD_ONLY
+    ]
+    for option in options:
+        if option not in known:
+            raise UsageError(
+                f"{name} has no option {option!r}.{did_you_mean(option, known)} "
+                f"Its options: {', '.join(known) or 'none'}."
+            )
+    return method.function(subject, pixels, targets, **options)
+
+
+def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:
+    """uint8 [N, H, W, C] at the size of the net's input."""
+    shape = subject.preprocess.shape
+    if len(images) == 0:
+        raise UsageError("expected at least one picture to explain, got none")
+    if isinstance(images, np.ndarray):
+        if images.dtype != np.uint8 or images.shape[1:] != shape:
+            raise UsageError(
+                f"expected uint8 pixels [N, {', '.join(map(str, shape))}], got {images.dtype} "
+                f"{list(images.shape)}; give paths to have them resized"
+            )
+        return images
+    return np.stack([decode(image, subject.preprocess) for image in images])

@@ -1,0 +1,86 @@
+"""Explanations as pictures: maps over photographs, and grids of small ones."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from striate.errors import UsageError
+
+if TYPE_CHECKING:
+    from striate.explain import Explanation
+
+LEAST = 320  # pixels: smaller pictures are enlarged, unsmoothed, so that a person can see them
+STRONGEST = 0.65  # the share of the colour over a picture where its map is highest
+CUT = 99.8  # per cent of a map's places below the end of its scale
+
+
+def coloured(heat: np.ndarray, *, signed: bool = False) -> np.ndarray:
+    """A map [H, W] as colours, uint8 [H, W, 3]: from dark to yellow; of a signed map, what speaks
+    for the class is red and what speaks against it blue. The few highest values are cut off."""
+    import matplotlib
+
+    level = heat / _reach(heat)
+    name, level = ("coolwarm", 0.5 + level / 2) if signed else ("inferno", level)
+    return np.rint(255 * matplotlib.colormaps[name](np.clip(level, 0, 1))[..., :3]).astype(np.uint8)
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray, *, signed: bool = False) -> np.ndarray:
+    """A picture uint8 [H, W, C] in grey with the colours of its map [H, W] over it, the stronger
+    the higher the map: uint8 [H, W, 3]."""
+    grey = pixels.astype(np.float32).mean(axis=-1, keepdims=True)
+    share = STRONGEST * np.sqrt(np.clip(np.abs(heat) / _reach(heat), 0, 1))[..., None]
+    mixed = (1 - share) * grey + share * coloured(heat, signed=signed)
+    return np.rint(mixed).astype(np.uint8)
+
+
+def _reach(heat: np.ndarray) -> float:
+    return float(np.percentile(np.abs(heat), CUT)) or 1.0
+
+
+def save_overlays(explanation: "Explanation", folder: Path) -> list[Path]:
+    """Write `NAME.METHOD.png` for each picture: itself beside the map over it."""
+    make_folder(folder)
+    written = []
+    for i, name in enumerate(_unique(explanation.names)):
+        pixels = explanation.pixels[i]
+        heat = explanation.maps[i]
+        if explanation.fine:
+            drawn = coloured(heat, signed=explanation.signed)
+        else:
+            drawn = overlay(pixels, heat, signed=explanation.signed)
+        pair = np.concatenate([np.broadcast_to(pixels, drawn.shape), drawn], axis=1)
+        path = folder / f"{name}.{explanation.method}.png"
+        save_picture(pair, path)
+        written.append(path)
+    return written
+
+
+def save_picture(pixels: np.ndarray, path: Path) -> None:
+    """Write uint8 [H, W, 1 or 3] as PNG, enlarged by a whole factor where it is tiny."""
+    from PIL import Image
+
+    factor = max(1, LEAST // min(pixels.shape[:2]))
+    large = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
+    Image.fromarray(large.squeeze(-1) if large.shape[-1] == 1 else large).save(path)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for pictures; `UsageError` where it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: no pictures can be written there ({error.strerror})") from None
+
+
+def _unique(names: Sequence[str]) -> list[str]:
+    """Names that are safe as files, told apart by a number where they repeat."""
+    seen: dict[str, int] = {}
+    found = []
+    for name in names:
+        safe = re.sub(r"[^\w.-]+", "_", name) or "picture"
+        seen[safe] = seen.get(safe, 0) + 1
+        found.append(safe if seen[safe] == 1 else f"{safe}_{seen[safe]}")
+    return found

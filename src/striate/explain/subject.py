@@ -1,0 +1,177 @@
+"""The net under the lens: what every method of explaining asks of it, and nothing more."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from striate.artifact import Artifact
+from striate.errors import UsageError, did_you_mean
+from striate.lazy import keras
+from striate.preprocess import Spec, preset
+from striate.registry import ModelSpec, get_spec
+
+Tensor = Any
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier, from pixels to logits, with the layers that its spec names.
+
+    Pixels are float32 [N, H, W, C] on 0 to 255, RGB, at the size of the net's input, so that a
+    gradient says what one grey level would change. Scores are logits: a probability also moves when
+    another class does, and its gradient vanishes where the net is sure.
+
+    net: normalised floats -> logits; labels: the classes' names, "0", "1", ... without any.
+    """
+
+    net: Any
+    preprocess: Spec
+    spec: ModelSpec
+    labels: tuple[str, ...]
+
+    @functools.cached_property
+    def normalise(self) -> Any:
+        """The layer pixels -> the net's input."""
+        return self.preprocess.layer()
+
+    def logits(self, pixels: Tensor) -> Tensor:
+        """float32 [N, classes] of pixels, in inference mode."""
+        return self.net(self.normalise(pixels), training=False)
+
+    def scores(self, pixels: Tensor, targets: np.ndarray) -> Tensor:
+        """float32 [N]: the logit of each picture's target."""
+        return of_targets(self.logits(pixels), targets)
+
+    def at(self, layer: str, pixels: Tensor) -> Tensor:
+        """The output of one layer for pixels."""
+        return self._until(layer)(self.normalise(pixels), training=False)
+
+    def beyond(self, layer: str, maps: Tensor) -> Tensor:
+        """The logits that follow from the output of one layer."""
+        return self._beyond(layer)(maps, training=False)
+
+    @functools.cached_property
+    def _cuts(self) -> dict[tuple[str, str], Any]:
+        return {}
+
+    def _until(self, layer: str) -> Any:
+        key = ("until", layer)
+        if key not in self._cuts:
+            self._cuts[key] = keras.Model(self.net.input, self._layer(layer).output)
+        return self._cuts[key]
+
+    def _beyond(self, layer: str) -> Any:
+        key = ("beyond", layer)
+        if key not in self._cuts:
+            self._cuts[key] = keras.Model(self._layer(layer).output, self.net.output)
+        return self._cuts[key]
+
+    def _layer(self, name: str) -> Any:
+        names = [layer.name for layer in self.net.layers]
+        if name not in names:
+            raise UsageError(
+                f"{self.spec.name} has no layer {name!r}.{did_you_mean(name, names)} "
+                "`striate info NAME --layers` lists them."
+            )
+        return self.net.get_layer(name)
+
+    def cam_layer(self, layer: str | None = None) -> str:
+        """The last maps [N, h, w, c] before the classifier: the spec's, or the one asked for.
+
+        Raises `UsageError` for a net that has no maps, and for a layer that gives none.
+        """
+        name = layer or self.spec.cam_layer
+        if not name:
+            raise UsageError(
+                f"{self.spec.name} has no maps to look at; saliency and occlusion work"
+            )
+        shape = self._layer(name).output.shape
+        if len(shape) != 4:
+            raise UsageError(
+                f"{self.spec.name}: expected a layer with maps [h, w, channels], "
+                f"got {name!r} with {shape[1:]}"
+            )
+        return name
+
+    def targets(self, wanted: Any, logits: np.ndarray) -> np.ndarray:
+        """int64 [N]: the classes to explain, by default what the net answers.
+
+        wanted: None, an index, a label, or one of them for each picture.
+        """
+        if wanted is None:
+            return logits.argmax(axis=-1)
+        each = wanted if isinstance(wanted, Sequence | np.ndarray) else [wanted] * len(logits)
+        if isinstance(wanted, str):
+            each = [wanted] * len(logits)
+        if len(each) != len(logits):
+            raise UsageError(f"expected one target, or {len(logits)}, got {len(each)}")
+        return np.array([self._index(target) for target in each], np.int64)
+
+    def _index(self, target: Any) -> int:
+        if isinstance(target, str) and target in self.labels:
+            return self.labels.index(target)
+        if str(target).isdecimal() and int(target) < len(self.labels):
+            return int(target)
+        raise UsageError(
+            f"expected a class of {self.spec.name} as its label or as an index from 0 to "
+            f"{len(self.labels) - 1}, got {target!r}.{did_you_mean(str(target), self.labels)}"
+        )
+
+
+def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
+    """The subject of an artifact, or of a net that `create_model` built.
+
+    preprocess: for a net, how its pixels are normalised; by default as its spec says. Raises
+    `UsageError` for a net that takes no pictures, or whose answer is a map.
+    """
+    if isinstance(source, Artifact):
+        if source.spec is None:
+            raise UsageError(f"{source.path}: its net is unknown to this version of striate")
+        subject = Subject(source.model, source.preprocess, source.spec, tuple(source.labels))
+    else:
+        spec = get_spec(source.name)
+        labels = tuple(str(i) for i in range(source.output_shape[-1]))
+        chosen = preprocess or preset(spec.preprocess, *source.input_shape[1:])
+        subject = Subject(source, chosen, spec, labels)
+    if len(subject.net.input_shape) != 4 or len(subject.net.output_shape) != 2:
+        raise UsageError(
+            f"{subject.spec.name}: expected a net that classifies pictures, got one from "
+            f"{subject.net.input_shape[1:]} to {subject.net.output_shape[1:]}"
+        )
+    return subject
+
+
+def of_targets(logits: Tensor, targets: np.ndarray) -> Tensor:
+    """float32 [N]: each row's entry of its target."""
+    picked = keras.ops.one_hot(targets, logits.shape[-1], dtype=logits.dtype)
+    return keras.ops.sum(logits * picked, axis=-1)
+
+
+def value_and_gradient(
+    function: Callable[[Tensor], Tensor], x: Tensor
+) -> tuple[np.ndarray, np.ndarray]:
+    """(values [N], their gradients, shaped as x) of a function that treats each example alone."""
+    x = keras.ops.convert_to_tensor(x, "float32")
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            values = function(x)
+        gradient = tape.gradient(values, x)
+    elif keras.backend.backend() == "jax":
+        import jax
+
+        values, pull_back = jax.vjp(function, x)
+        (gradient,) = pull_back(keras.ops.ones_like(values))
+    else:
+        raise UsageError(f"explaining needs TensorFlow or JAX, got {keras.backend.backend()}")
+    return as_array(values), as_array(gradient)
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """float32 in NumPy."""
+    return np.asarray(keras.ops.convert_to_numpy(tensor), np.float32)

@@ -1,0 +1,249 @@
+"""Maps over pictures, each held against a computation that owes nothing to it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from making import PHOTOS, SHIPPED
+from striate.artifact import load
+from striate.errors import UsageError
+from striate.explain import METHODS, explain, subject_of
+from striate.explain.cam import cam
+from striate.explain.grad_cam import grad_cam, grad_cam_plus_plus
+from striate.explain.guided import guided, guided_backprop
+from striate.explain.integrated_gradients import integrated_gradients
+from striate.explain.occlusion import occlusion
+from striate.explain.saliency import gradient, saliency
+from striate.explain.smoothgrad import smoothgrad
+from striate.registry import create_model
+
+RNG = np.random.default_rng(0)
+TARGETS = np.array([3, 1])
+
+
+def pictures(shape, n: int = 2) -> np.ndarray:
+    return RNG.uniform(0, 255, (n, *shape)).astype("float32")
+
+
+@pytest.fixture(scope="module")
+def linear():
+    """A linear classifier of 8 x 6 colour pictures, which explains itself: weight times scale."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 6, 3))
+    x = keras.layers.Flatten(name="flatten")(image)
+    net = keras.Model(image, keras.layers.Dense(5, name="logits")(x), name="lenet5")
+    subject = subject_of(net)
+    scale = np.array(subject.preprocess.scale, "float32")
+    weights = net.get_layer("logits").get_weights()[0].reshape(8, 6, 3, 5)
+    return subject, np.moveaxis(weights * scale[:, None], -1, 0)[TARGETS]
+
+
+@pytest.fixture(scope="module")
+def averaging():
+    """A net that averages its last maps and classifies the averages linearly."""
+    keras.utils.set_random_seed(1)
+    return subject_of(create_model("resnet20_cifar", input_shape=(32, 32, 3)))
+
+
+def test_the_saliency_of_a_linear_net_is_its_weights(linear):
+    subject, weights = linear
+    x = pictures((8, 6, 3))
+    np.testing.assert_allclose(gradient(subject, x, TARGETS), weights, rtol=1e-5)
+    np.testing.assert_allclose(
+        saliency(subject, x, TARGETS), np.abs(weights).max(axis=-1), rtol=1e-5
+    )
+
+
+def test_saliency_is_what_a_step_of_a_pixel_does(averaging):
+    x = pictures((32, 32, 3))
+    slopes = gradient(averaging, x, TARGETS)
+    for at in [(5, 7, 0), (16, 16, 1), (30, 2, 2)]:
+        step = np.zeros_like(x)
+        step[(slice(None), *at)] = 0.5
+        up, down = (np.asarray(averaging.scores(x + sign * step, TARGETS)) for sign in (1, -1))
+        np.testing.assert_allclose(slopes[(slice(None), *at)], up - down, rtol=0.05, atol=2e-5)
+
+
+def test_smoothgrad_without_noise_is_saliency_and_with_it_the_mean(linear, averaging):
+    x = pictures((32, 32, 3))
+    quiet = smoothgrad(averaging, x, TARGETS, samples=1, noise=0.0)
+    np.testing.assert_allclose(quiet, saliency(averaging, x, TARGETS), rtol=1e-4, atol=1e-7)
+    subject, weights = linear  # whose gradient no noise changes
+    found = smoothgrad(subject, pictures((8, 6, 3)), TARGETS, samples=5)
+    np.testing.assert_allclose(found, np.abs(weights).max(axis=-1), rtol=1e-4)
+
+
+def test_integrated_gradients_add_up_to_the_rise_of_the_score(linear, averaging):
+    for subject, shape, steps, tolerance in [
+        (linear[0], (8, 6, 3), 1, 1e-4),
+        (averaging, (32, 32, 3), 128, 0.02),
+    ]:
+        x = pictures(shape)
+        maps = integrated_gradients(subject, x, TARGETS, steps=steps)
+        rise = np.asarray(subject.scores(x, TARGETS) - subject.scores(np.zeros_like(x), TARGETS))
+        np.testing.assert_allclose(maps.sum(axis=(1, 2)), rise, rtol=tolerance, atol=tolerance)
+
+
+def test_integrated_gradients_of_a_linear_net_are_weight_times_pixel(linear):
+    subject, weights = linear
+    x = pictures((8, 6, 3))
+    found = integrated_gradients(subject, x, TARGETS, steps=3, baseline=20.0)
+    np.testing.assert_allclose(found, (weights * (x - 20)).sum(axis=-1), rtol=1e-3, atol=1e-4)
+
+
+def test_occlusion_of_a_linear_net_is_what_the_window_held(linear):
+    subject, weights = linear
+    x = pictures((8, 6, 3))
+    held = (weights * (x - 100)).sum(axis=-1)  # per pixel
+    found = occlusion(subject, x, TARGETS, window=0.25, stride=0.25, grey=100, batch_size=5)
+    for row in range(0, 8, 2):
+        window = held[:, row : row + 2, 0:2].sum(axis=(1, 2))
+        np.testing.assert_allclose(found[:, row, 0], window, rtol=1e-3, atol=1e-3)
+
+
+def test_occlusion_leaves_no_pixel_out(averaging):
+    found = occlusion(averaging, pictures((32, 32, 3)), TARGETS, window=0.3, stride=0.25)
+    assert np.isfinite(found).all()
+    with pytest.raises(UsageError, match="leaves no pixel out"):
+        occlusion(averaging, pictures((32, 32, 3)), TARGETS, window=0.1, stride=0.2)
+
+
+def test_the_mean_of_a_cam_is_the_logit_without_its_bias(averaging):
+    x = pictures((32, 32, 3))
+    maps = np.asarray(averaging.at("stage3_out", x))
+    kernel, bias = averaging.net.get_layer("logits").get_weights()
+    at_their_size = np.einsum("nhwk,kn->nhw", maps, kernel[:, TARGETS])
+    scores = np.asarray(averaging.scores(x, TARGETS))
+    np.testing.assert_allclose(at_their_size.mean(axis=(1, 2)) + bias[TARGETS], scores, rtol=1e-4)
+    enlarged = keras.ops.image.resize(at_their_size[..., None], (32, 32))[..., 0]
+    np.testing.assert_allclose(cam(averaging, x, TARGETS), enlarged, rtol=1e-4, atol=1e-5)
+
+
+def test_grad_cam_is_cam_where_the_net_averages(averaging):
+    """dS/df_k is w_k / (h w) everywhere, so that only the scale and the ReLU differ."""
+    x = pictures((32, 32, 3))
+    maps = np.asarray(averaging.at("stage3_out", x))
+    kernel = averaging.net.get_layer("logits").get_weights()[0][:, TARGETS]
+    expected = np.maximum(np.einsum("nhwk,kn->nhw", maps, kernel) / 64, 0)
+    enlarged = keras.ops.image.resize(expected[..., None], (32, 32))[..., 0]
+    np.testing.assert_allclose(grad_cam(averaging, x, TARGETS), enlarged, rtol=1e-4, atol=1e-6)
+
+
+def test_grad_cam_plus_plus_is_its_formula(averaging):
+    x = pictures((32, 32, 3))
+    maps = np.asarray(averaging.at("stage3_out", x))
+    slope = averaging.net.get_layer("logits").get_weights()[0][:, TARGETS].T / 64  # [N, K]
+    alpha = np.zeros_like(slope)
+    for n, k in np.ndindex(*slope.shape):
+        g = slope[n, k]
+        weight = g**2 / (2 * g**2 + maps[n, ..., k].sum() * g**3)
+        alpha[n, k] = 64 * weight * max(g, 0)
+    expected = np.maximum(np.einsum("nhwk,nk->nhw", maps, alpha), 0)
+    enlarged = keras.ops.image.resize(expected[..., None], (32, 32))[..., 0]
+    found = grad_cam_plus_plus(averaging, x, TARGETS)
+    np.testing.assert_allclose(found, enlarged, rtol=1e-3, atol=1e-5)
+
+
+def test_cam_says_which_nets_it_cannot_explain():
+    subject = subject_of(create_model("lenet5"))
+    with pytest.raises(UsageError, match="grad_cam explains every net"):
+        cam(subject, pictures((32, 32, 1)), TARGETS)
+
+
+def test_a_guided_gradient_passes_where_signal_and_gradient_are_positive():
+    keras.utils.set_random_seed(2)
+    image = keras.Input((4, 4, 1))
+    x = keras.layers.Flatten()(image)
+    x = keras.layers.Dense(30, name="hidden")(x)
+    x = keras.layers.ReLU()(x)
+    x = keras.layers.Dense(20, activation="relu", name="second")(x)
+    net = keras.Model(image, keras.layers.Dense(5, name="logits")(x), name="lenet5")
+    subject = subject_of(net)
+    x = pictures((4, 4, 1))
+    (w1, b1), (w2, b2), (w3, _) = (
+        net.get_layer(n).get_weights() for n in ("hidden", "second", "logits")
+    )
+    floats = np.asarray(subject.normalise(x)).reshape(2, 16)
+    first = floats @ w1 + b1
+    second = np.maximum(first, 0) @ w2 + b2
+    slope = w3[:, TARGETS].T
+    slope = np.where((second > 0) & (slope > 0), slope, 0) @ w2.T
+    slope = np.where((first > 0) & (slope > 0), slope, 0) @ w1.T
+    expected = np.abs(slope.reshape(2, 4, 4)) * subject.preprocess.scale[0]
+    np.testing.assert_allclose(guided_backprop(subject, x, TARGETS), expected, rtol=1e-3, atol=1e-6)
+
+
+def test_guiding_changes_gradients_and_no_answers(averaging):
+    x = pictures((32, 32, 3))
+    other = guided(averaging)
+    np.testing.assert_allclose(averaging.logits(x), other.logits(x), rtol=1e-4, atol=1e-4)
+    assert not np.allclose(gradient(averaging, x, TARGETS), gradient(other, x, TARGETS))
+
+
+@pytest.mark.parametrize("name", ["lenet5", "resnet20_cifar", "mobilenet_v2_035", "vgg11_bn"])
+def test_every_method_gives_a_map_of_every_net(name):
+    spec_options = {"vgg11_bn": {"fc_units": 16}}.get(name, {})
+    shape = {"lenet5": (32, 32, 1), "resnet20_cifar": (32, 32, 3)}.get(name, (64, 48, 3))
+    model = create_model(name, num_classes=6, input_shape=shape, **spec_options)
+    images = RNG.integers(0, 256, (3, *shape), dtype=np.uint8)
+    for method in METHODS:
+        if method == "cam" and name in ("lenet5", "vgg11_bn"):
+            continue  # their classifiers are not linear in averages
+        few = {"samples": 2} if method == "smoothgrad" else {}
+        few = {"steps": 2} if method == "integrated_gradients" else few
+        found = explain(model, images, method=method, target=[0, 5, "2"], batch_size=2, **few)
+        assert found.maps.shape == (3, *shape[:2])
+        assert found.maps.dtype == np.float32
+        assert np.isfinite(found.maps).all()
+        assert found.targets.tolist() == [0, 5, 2]
+
+
+def test_pictures_are_explained_alike_alone_and_together(averaging):
+    images = RNG.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    together = explain(averaging, images).maps
+    for i in range(3):
+        np.testing.assert_allclose(
+            explain(averaging, images[i : i + 1]).maps[0], together[i], rtol=1e-3, atol=1e-6
+        )
+
+
+def test_the_shipped_net_looks_at_the_cup_and_not_at_the_table(tmp_path):
+    found = explain(load(SHIPPED), [PHOTOS / "coffee.jpg"], method="grad_cam")
+    assert found.labels[found.targets[0]] == "espresso"
+    cup = np.zeros((227, 227), bool)
+    cup[:140, 60:170] = True  # the cup's rim and body in the photograph
+    assert found.maps[0][cup].sum() > 0.5 * found.maps[0].sum()  # on 30 % of its area
+    assert cup.ravel()[found.maps[0].argmax()]
+    (path,) = found.save(tmp_path / "out")
+    assert path.name == "coffee.grad_cam.png"
+    assert Image.open(path).size == (454, 227)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"method": "gradcam"}, "Did you mean 'grad_cam'"),
+        ({"method": "occlusion", "windows": 3}, "no option 'windows'.*'window'"),
+        ({"target": "dog"}, "its label or as an index from 0 to 9, got 'dog'"),
+        ({"target": 10}, "from 0 to 9, got 10"),
+        ({"layer": "stage3"}, "no layer 'stage3'"),
+        ({"layer": "features"}, "a layer with maps"),
+    ],
+)
+def test_a_wrong_wish_is_one_clear_line(averaging, asked, message):
+    with pytest.raises(UsageError, match=message):
+        explain(averaging, np.zeros((1, 32, 32, 3), np.uint8), **asked)
+
+
+def test_pixels_of_another_size_are_refused_and_say_what_was_expected(averaging):
+    with pytest.raises(
+        UsageError, match=r"uint8 pixels \[N, 32, 32, 3\], got uint8 \[1, 8, 8, 3\]"
+    ):
+        explain(averaging, np.zeros((1, 8, 8, 3), np.uint8))
+    without_maps = dataclasses.replace(averaging.spec, cam_layer="")
+    blind = dataclasses.replace(averaging, spec=without_maps)
+    with pytest.raises(UsageError, match="has no maps to look at"):
+        explain(blind, np.zeros((1, 32, 32, 3), np.uint8))

@@ -228,13 +228,9 @@ def test_random_graphs_are_seeded_and_connected(graph):
     assert len(edges) == expected.get(graph, len(edges))
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [("mlp_two_layer", r"\(8,\)"), ("voxnet", r"\(32, 32, 32, 1\)"), ("fcn8s_vgg16", "each pixel")],
-)
-def test_training_on_pictures_refuses_nets_for_something_else(name, message):
+def test_training_refuses_a_net_that_gives_a_map():
     from striate.train.build import start_of
     from striate.train.recipe import make_recipe
 
-    with pytest.raises(UsageError, match=message):
-        start_of(make_recipe({"model": {"name": name}}))
+    with pytest.raises(UsageError, match="each pixel"):
+        start_of(make_recipe({"model": {"name": "fcn8s_vgg16"}}))

@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 
 from striate.errors import ArtifactError, UsageError
-from striate.preprocess import Preprocess, pixels
+from striate.preprocess import Spec, from_dict, pixels
 from striate.registry import ModelSpec, deep_graphs, list_models
 
 SCHEMA = 1
@@ -116,8 +116,8 @@ class Artifact:
         return self.manifest.labels
 
     @cached_property
-    def preprocess(self) -> Preprocess:
-        return Preprocess.from_dict(self.manifest.preprocess)
+    def preprocess(self) -> Spec:
+        return from_dict(self.manifest.preprocess)
 
     @property
     def spec(self) -> ModelSpec | None:
@@ -183,7 +183,7 @@ class Artifact:
         return scores_of(self.classifier, np.stack(tensors), batch_size=batch_size)
 
 
-def classifier(model, preprocess: Preprocess, temperature: float = 1.0):
+def classifier(model, preprocess: Spec, temperature: float = 1.0):
     """The Keras model of the tensor contract around a net of logits.
 
     model: float32 [N, H, W, C] -> logits [N, classes]. Returns uint8 `image` -> float32 `scores`,
@@ -191,7 +191,7 @@ def classifier(model, preprocess: Preprocess, temperature: float = 1.0):
     """
     import keras
 
-    image = keras.Input(preprocess.shape, dtype="uint8", name="image")
+    image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
     logits = model(preprocess.layer()(image), training=False)
     if temperature != 1.0:
         logits = keras.layers.Rescaling(1 / temperature, dtype="float32", name="calibrate")(logits)
@@ -247,7 +247,7 @@ def write_version(
     *,
     model,
     labels: Sequence[str],
-    preprocess: Preprocess,
+    preprocess: Spec,
     model_name: str,
     options: dict[str, Any] | None = None,
     goldens: np.ndarray,
@@ -386,7 +386,8 @@ def drift_baseline(images: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     """What ordinary inputs and answers look like, to compare live traffic with.
 
     images: uint8 [N, H, W, C]; scores: float32 [N, classes]. Brightness and contrast are the mean
-    and standard deviation of a picture's levels (0 to 255); confidence is its largest score.
+    and standard deviation of a picture's levels (0 to 255), or of a row's numbers; confidence is
+    the largest score.
     """
     levels = images.reshape(len(images), -1).astype(np.float32)
     measured = {

@@ -47,10 +47,11 @@ class ModelSpec:
     paper: arXiv number, or the citation where there is none; title: the paper's.
     input_shape: (height, width, channels) of the paper; of a net on volumes or clips (depth or
         frames, height, width, channels), of one on vectors (numbers,).
+    kind: what the input is, `picture`, `clip`, `voxels` or `vector` (`striate.preprocess.KINDS`).
     min_size: the least height and width, or one least side for each where they differ.
     classes: outputs in the paper; trainable, total: parameters at `input_shape` and `classes`,
         total with BatchNorm's moving statistics (Keras' `count_params`).
-    first_conv: the layer that sees the input.
+    first_conv: the layer that sees the input; "" for a net of pictures without convolutions.
     head: the classifier is every layer whose name begins so; the output layer has exactly this
         name and gives float32 logits.
     features: the layer whose output is the pooled vector before the classifier.
@@ -83,6 +84,7 @@ class ModelSpec:
     preprocess: str
     builder: Builder
     config: Mapping[str, Any]
+    kind: str = "picture"
     head: str = "logits"
     features: str = "features"
     accuracy: Accuracy | None = None

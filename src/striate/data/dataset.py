@@ -88,11 +88,7 @@ class Dataset:
         is left out and listed in `Examples.problems`; a `DataError` where the data set is strict,
         and where the net takes another kind of thing.
         """
-        if preprocess.kind != self.kind:
-            raise DataError(
-                f"{self.source}: expected {preprocess.noun}s for this net, got {self.noun}s; "
-                f"load it with kind={preprocess.kind!r}, or take another net"
-            )
+        self.check_kind(preprocess)
         indices = np.arange(len(self)) if which is None else which
         if isinstance(indices, str):
             indices = self.split(indices)
@@ -105,6 +101,14 @@ class Dataset:
             cache_bytes=cache_bytes,
             strict=self.strict,
         )
+
+    def check_kind(self, preprocess: Spec) -> None:
+        """`DataError` where a net takes another kind of thing than these."""
+        if preprocess.kind != self.kind:
+            raise DataError(
+                f"{self.source}: expected {preprocess.noun}s for this net, got {self.noun}s; "
+                f"load it with kind={preprocess.kind!r}, or take another net"
+            )
 
     def folds(self, k: int = 5, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
         """k pairs (train, validation) of indices for cross-validation over all the pictures.

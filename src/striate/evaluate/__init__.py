@@ -184,7 +184,8 @@ def _load(artifact: Artifact, source: str | os.PathLike) -> Dataset:
     """The data, split as training split it."""
     recipe = artifact.manifest.recipe or {}
     share, seed = recipe.get("data", {}).get("validation", 0.2), recipe.get("seed", 0)
-    return load_data(source, split=share, seed=seed, classes=artifact.labels)
+    kind = artifact.preprocess.kind
+    return load_data(source, kind=kind, split=share, seed=seed, classes=artifact.labels)
 
 
 def _targets(artifact: Artifact, dataset: Dataset) -> np.ndarray:

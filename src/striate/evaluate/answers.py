@@ -16,7 +16,7 @@ from striate import metrics
 from striate.data import Dataset
 from striate.data.pipeline import THREADS
 from striate.errors import DataError, EngineError
-from striate.preprocess import Preprocess, pixels
+from striate.preprocess import Spec, pixels
 from striate.runtime import Engine
 
 MISTAKES = 24  # the worst that are kept
@@ -58,7 +58,7 @@ def ask(
     dataset: Dataset,
     indices: np.ndarray,
     *,
-    spec: Preprocess,
+    spec: Spec,
     labels: Sequence[str],
     targets: np.ndarray,
     batch_size: int,
@@ -130,7 +130,7 @@ def _mistake(name: str, answer: np.void, labels: Sequence[str], tensor: np.ndarr
 
 
 def _batches(
-    dataset: Dataset, indices: np.ndarray, spec: Preprocess, size: int
+    dataset: Dataset, indices: np.ndarray, spec: Spec, size: int
 ) -> Iterator[list[tuple[int, np.ndarray | DataError]]]:
     """Lists of (index, pixels or why there are none), each `size` long but the last."""
     sources = (dataset.images[i] for i in indices)
@@ -140,7 +140,7 @@ def _batches(
 
 
 def _decoded(
-    sources: Iterable[Path | np.ndarray], spec: Preprocess, ahead: int
+    sources: Iterable[Path | np.ndarray], spec: Spec, ahead: int
 ) -> Iterator[np.ndarray | DataError]:
     """Pixels in order, decoded by threads; at most `ahead` of them wait for the engine."""
 

@@ -62,6 +62,7 @@ def render(evaluation: "Evaluation", artifact: Artifact) -> str:
     environment.filters |= {"percent": _percent, "share": _share, "megabytes": _megabytes}
     rows = [row for row in evaluation.class_rows() if row["support"]]
     rows.sort(key=lambda row: (row["f1"], row["label"]))
+    spec = artifact.preprocess
     page = environment.get_template("report.html")
     return page.render(
         e=evaluation,
@@ -69,8 +70,8 @@ def render(evaluation: "Evaluation", artifact: Artifact) -> str:
         first=FIRST,
         matrix=_matrix(evaluation),
         pairs=_pairs(evaluation),
-        pictures=[(mistake, _picture(mistake.pixels)) for mistake in evaluation.mistakes],
-        small=max(artifact.preprocess.shape[:2]) < SMALL,
+        pictures=[(m, _picture(_seen(m.pixels, spec.kind))) for m in evaluation.mistakes],
+        small=max(spec.shape[-3:-1], default=0) < SMALL,
         wrong=evaluation.n - int(np.trace(evaluation.confusion)),
         curves=_curves(artifact.manifest.metrics.get("training", {}).get("history", [])),
         forms=_forms(artifact),
@@ -119,10 +120,22 @@ def _pairs(evaluation: "Evaluation") -> list[dict[str, Any]]:
     return pairs
 
 
-def _picture(pixels: np.ndarray) -> str:
-    """uint8 [H, W, C] as a data URL: JPEG, or PNG where the picture is small."""
+def _seen(tensor: np.ndarray, kind: str) -> np.ndarray | None:
+    """uint8 [H, W, C] to show of what the net saw: of a clip the frame in the middle, of voxels
+    the fullest along the depth; None for a row of numbers."""
+    if kind == "vector":
+        return None
+    if kind == "clip":
+        return tensor[len(tensor) // 2]
+    return tensor.max(axis=0) if kind == "voxels" else tensor
+
+
+def _picture(pixels: np.ndarray | None) -> str:
+    """uint8 [H, W, C] as a data URL: JPEG, or PNG where the picture is small; "" for None."""
     from PIL import Image
 
+    if pixels is None:
+        return ""
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
     kind, options = ("png", {}) if max(image.size) < SMALL else ("jpeg", {"quality": 85})
     data = io.BytesIO()

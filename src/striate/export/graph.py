@@ -8,10 +8,11 @@ from striate.artifact import Artifact
 
 
 def image_spec(artifact: Artifact):
-    """The TensorSpec of `image`: uint8 [N, H, W, C]."""
+    """The TensorSpec of `image`: uint8 [N, H, W, C], or what else the net takes."""
     import tensorflow as tf
 
-    return tf.TensorSpec((None, *artifact.preprocess.shape), tf.uint8, name="image")
+    spec = artifact.preprocess
+    return tf.TensorSpec((None, *spec.shape), spec.dtype, name="image")
 
 
 def scores_function(artifact: Artifact):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from striate.artifact import Artifact
 from striate.export.graph import save, scores_function
+from striate.export.pooling import flat_pools
 
 
 def write(artifact: Artifact, directory: Path) -> None:
@@ -12,7 +13,8 @@ def write(artifact: Artifact, directory: Path) -> None:
     import tensorflow as tf
 
     with tempfile.TemporaryDirectory() as plain:
-        save(artifact, {"serving_default": scores_function(artifact)}, plain)
+        with flat_pools(artifact.model):
+            save(artifact, {"serving_default": scores_function(artifact)}, plain)
         converter = tf.lite.TFLiteConverter.from_saved_model(
             plain, signature_keys=["serving_default"]
         )

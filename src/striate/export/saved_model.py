@@ -6,7 +6,8 @@
     features          image uint8 [N, H, W, C]      -> features             (where the net has them)
 
 A plain TensorFlow Serving decodes `bytes` and `classify` in the graph (`striate.export.decode`);
-striate's own server decodes on the host, with the same result.
+striate's own server decodes on the host, with the same result. A net of voxels, clips or vectors
+has neither: nothing encodes those but the tensor.
 """
 
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 from striate.artifact import Artifact
 from striate.export.decode import pixels_function
 from striate.export.graph import image_spec, save, scores_function
+from striate.preprocess import Preprocess
 
 EXAMPLE_FEATURE = "image/encoded"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
@@ -31,10 +33,20 @@ def write(artifact: Artifact, directory: Path) -> None:
 
 
 def _signatures(artifact: Artifact) -> dict:
+    scores = scores_function(artifact)
+    features = _features_function(artifact)
+    found = {"serving_default": scores} | ({"features": features} if features else {})
+    return {**found, **_signatures_of_bytes(artifact, scores)}
+
+
+def _signatures_of_bytes(artifact: Artifact, scores) -> dict:
+    """The signatures that take encoded pictures; none where the net takes something else."""
     import tensorflow as tf
 
-    scores = scores_function(artifact)
-    to_pixels = pixels_function(artifact.preprocess)
+    spec = artifact.preprocess
+    if not isinstance(spec, Preprocess):
+        return {}
+    to_pixels = pixels_function(spec)
     labels = tf.constant(artifact.labels)
 
     def answer(encoded):
@@ -51,9 +63,7 @@ def _signatures(artifact: Artifact) -> dict:
         feature = {EXAMPLE_FEATURE: tf.io.FixedLenFeature([], tf.string)}
         return answer(tf.io.parse_example(inputs, feature)[EXAMPLE_FEATURE])
 
-    found = {"serving_default": scores, "bytes": from_bytes, "classify": classify}
-    features = _features_function(artifact)
-    return {**found, "features": features} if features is not None else found
+    return {"bytes": from_bytes, "classify": classify}
 
 
 def _features_function(artifact: Artifact):

@@ -40,14 +40,20 @@ def probe_images(artifact: Artifact, images: np.ndarray | None) -> np.ndarray:
 
     Made ones are mirrored and darkened goldens and uniform noise, from a fixed seed, so that an
     accident of a few real pictures (a dead channel, a saturated score) does not hide a difference.
+    Rows of numbers are negated, halved, and joined by normal noise of their own mean and spread.
     """
     goldens, _ = artifact.goldens()
     if images is not None:
         return np.concatenate([goldens, images])
-    noise = np.random.default_rng(0).integers(
-        0, 256, (max(1, PROBES - 2 * len(goldens)), *goldens.shape[1:]), dtype=np.uint8
-    )
-    return np.concatenate([goldens, goldens[:, :, ::-1], goldens // 2, noise])[: 2 * PROBES]
+    shape = (max(1, PROBES - 2 * len(goldens)), *goldens.shape[1:])
+    generator = np.random.default_rng(0)
+    if goldens.dtype == np.uint8:
+        noise = generator.integers(0, 256, shape, dtype=np.uint8)
+        made = [goldens[..., ::-1, :], goldens // 2, noise]
+    else:
+        noise = goldens.mean(axis=0) + goldens.std(axis=0) * generator.standard_normal(shape)
+        made = [-goldens, goldens / 2, noise.astype(goldens.dtype)]
+    return np.concatenate([goldens, *made])[: 2 * PROBES]
 
 
 def reference_scores(artifact: Artifact, images: np.ndarray) -> np.ndarray:

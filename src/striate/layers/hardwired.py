@@ -38,7 +38,10 @@ class HardwiredChannels(keras.layers.Layer):
 
     @staticmethod
     def _near(x):
-        return ops.average_pool(x, (1, 5, 5), strides=(1, 1, 1), padding="same")
+        _, frames, height, width, channels = x.shape
+        flat = ops.reshape(x, (-1, height, width, channels))  # phones pool over two axes only
+        flat = ops.average_pool(flat, (5, 5), strides=(1, 1), padding="same")
+        return ops.reshape(flat, (-1, frames, height, width, channels))
 
     def compute_output_shape(self, input_shape):
         n, frames, height, width, _ = input_shape

@@ -29,8 +29,13 @@ class TrainableSubsampling(keras.layers.Layer):
         self.bias = self.add_weight(shape=shape, initializer="zeros", name="bias")
 
     def call(self, x):
-        window = (1,) * (len(x.shape) - 4) + (self.size, self.size)
-        total = ops.average_pool(x, window, strides=window, padding="valid") * self.size**2
+        slices, (height, width, channels) = x.shape[1:-3], x.shape[-3:]
+        if slices:  # phones pool over two axes only
+            x = ops.reshape(x, (-1, height, width, channels))
+        total = ops.average_pool(x, self.size, strides=self.size, padding="valid") * self.size**2
+        if slices:
+            shape = (-1, *slices, height // self.size, width // self.size, channels)
+            total = ops.reshape(total, shape)
         return total * self.coefficient + self.bias
 
     def compute_output_shape(self, input_shape):

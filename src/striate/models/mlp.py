@@ -29,6 +29,7 @@ register_family(
     paper="Rumelhart, Hinton, Williams, Nature 323, 1986",
     title="Learning Representations by Back-Propagating Errors",
     input_shape=(8,),
+    kind="vector",
     classes=4,
     min_size=1,
     first_conv="fc1",

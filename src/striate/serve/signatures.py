@@ -7,6 +7,9 @@ outputs. The first and the last step are here; the scores are the engine's.
     bytes             image_bytes string [N]        -> scores, classes (the labels, in their order)
     classify          inputs: tf.Example string [N] -> classes, scores
 
+The last two decode pictures; nets of voxels, clips and vectors have the first alone, whose `image`
+has their own shape and dtype.
+
 Tensors are numpy arrays, strings arrays of `bytes`. The SavedModel of an artifact has the same
 signatures, so a plain TensorFlow Serving answers the same requests.
 """
@@ -18,7 +21,7 @@ import numpy as np
 
 from striate.artifact import Artifact
 from striate.errors import DataError
-from striate.preprocess import Preprocess, pixels
+from striate.preprocess import Preprocess, Spec, pixels
 from striate.serve.status import invalid
 
 DEFAULT = "serving_default"
@@ -53,7 +56,7 @@ def signatures_of(artifact: Artifact) -> dict[str, Signature]:
     """The signatures with which an artifact is served, by name."""
     spec = artifact.preprocess
     labels = np.array([label.encode() for label in artifact.labels], object)
-    image = TensorSpec(np.dtype("uint8"), (-1, *spec.shape))
+    image = TensorSpec(np.dtype(spec.dtype), (-1, *spec.shape))
     text = TensorSpec(np.dtype("object"), (-1,))
     scores = TensorSpec(np.dtype("float32"), (-1, len(labels)))
     classes = TensorSpec(np.dtype("object"), (-1, len(labels)))
@@ -87,10 +90,12 @@ def signatures_of(artifact: Artifact) -> dict[str, Signature]:
             answer=with_labels,
         ),
     ]
+    if not isinstance(spec, Preprocess):
+        found = found[:1]  # nothing but the tensor encodes voxels, clips and vectors
     return {signature.name: signature for signature in found}
 
 
-def decode_all(encoded: np.ndarray, name: str, spec: Preprocess) -> np.ndarray:
+def decode_all(encoded: np.ndarray, name: str, spec: Spec) -> np.ndarray:
     """Encoded pictures [N] -> uint8 [N, H, W, C]; the one that is no picture is named."""
     images = np.empty((len(encoded), *spec.shape), np.uint8)
     for i, picture in enumerate(encoded):

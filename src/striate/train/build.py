@@ -12,10 +12,18 @@ from striate import artifact
 from striate.data import Dataset, Examples
 from striate.errors import UsageError
 from striate.lazy import keras
-from striate.preprocess import Preprocess, preset
+from striate.preprocess import (
+    ClipPreprocess,
+    Preprocess,
+    Spec,
+    VectorPreprocess,
+    VoxelPreprocess,
+    for_input,
+    preset,
+)
 from striate.pretrained import Pretrained
 from striate.registry import ModelSpec, create_model, get_spec, open_weights
-from striate.train.recipe import Recipe
+from striate.train.recipe import Augment, Preprocessing, Probe, Recipe
 
 GIB = 1 << 30
 SAMPLE = 2000  # training pictures that `preprocess.normalise=data` looks at
@@ -31,7 +39,7 @@ class Start:
 
     spec: ModelSpec
     options: dict[str, Any]
-    preprocess: Preprocess
+    preprocess: Spec
     weights: Pretrained | None
 
 
@@ -43,13 +51,11 @@ def start_of(recipe: Recipe) -> Start:
     """
     model = recipe.model
     spec = get_spec(model.name)
-    if len(spec.input_shape) != 3 or "output" in spec.exceptions:
-        reason = spec.exceptions.get("output") or f"its input is {spec.input_shape}"
-        raise UsageError(
-            f"model.name: expected a net that classifies pictures, got {spec.name} ({reason})"
-        )
+    if "output" in spec.exceptions:
+        reason = spec.exceptions["output"]
+        raise UsageError(f"model.name: expected a net that classifies, got {spec.name} ({reason})")
     if model.weights is None:
-        base = preset(spec.preprocess, *_shape(recipe, spec.input_shape))
+        base = for_input(spec.kind, _shape(recipe, spec, spec.input_shape), spec.preprocess)
         return Start(spec, dict(model.options), _adjusted(base, recipe), None)
     if Path(model.weights).is_dir():
         made = artifact.load(model.weights)
@@ -64,10 +70,42 @@ def start_of(recipe: Recipe) -> Start:
         opened = open_weights(spec.name, model.weights)
         options = opened.options
         trained_at = opened.input_shape or spec.input_shape
-        base = preset(opened.preprocess or spec.preprocess, *trained_at)
-    base = _resized(base, _shape(recipe, base.shape))
+        base = for_input(spec.kind, trained_at, opened.preprocess or spec.preprocess)
+    base = _resized(base, _shape(recipe, spec, base.shape))
     options = {**options, **spec.finetune_options, **model.options}
     return Start(spec, options, _adjusted(base, recipe), opened)
+
+
+# What a recipe may say of things that are no pictures; the rest of these groups means pictures.
+_SUITED = {
+    "clip": {
+        "augment": set(Augment.model_fields) - {"quarter_turns"},
+        "preprocess": set(Preprocessing.model_fields),
+        "probe": set(Probe.model_fields),
+    },
+    "voxels": {
+        "augment": {"flip", "translate", "quarter_turns"},
+        "preprocess": {"normalise"},
+        "probe": set(Probe.model_fields),
+    },
+    "vector": {"augment": set(), "preprocess": {"normalise"}, "probe": {"l2"}},
+}
+_SUITED["picture"] = _SUITED["clip"]
+
+
+def suited(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """The recipe without what its net's kind of input cannot have, and the keys that this is."""
+    suits = _SUITED[get_spec(recipe.model.name).kind]
+    left_out = [
+        (group, key)
+        for group, keys in suits.items()
+        for key, value in getattr(recipe, group)
+        if key not in keys and value != type(getattr(recipe, group)).model_fields[key].default
+    ]
+    for group, key in left_out:
+        default = type(getattr(recipe, group)).model_fields[key].default
+        recipe = recipe.changed(**{group: {key: default}})
+    return recipe, [f"{group}.{key}" for group, key in left_out]
 
 
 def resolved(recipe: Recipe, start: Start) -> Recipe:
@@ -75,11 +113,12 @@ def resolved(recipe: Recipe, start: Start) -> Recipe:
     freeze_bn = recipe.strategy.freeze_bn
     deterministic = recipe.deterministic
     preprocess = start.preprocess
+    *sides, channels = preprocess.shape
     return recipe.changed(
         model={
             "options": start.options,
-            "size": list(preprocess.shape[:2]),
-            "channels": preprocess.channels,
+            "size": sides or None,
+            "channels": channels if sides else None,
         },
         strategy={"freeze_bn": start.weights is not None if freeze_bn is None else freeze_bn},
         deterministic=not _has_accelerator() if deterministic is None else deterministic,
@@ -113,20 +152,41 @@ def clean_copy(net: Any, start: Start, classes: int) -> Any:
 
 def measured(start: Start, recipe: Recipe, dataset: Dataset, train: np.ndarray) -> Start:
     """With `preprocess.normalise=data`, the mean and spread of some training pictures."""
+    plain = start.preprocess
+    if isinstance(plain, VectorPreprocess):
+        keeps = start.weights is not None and recipe.preprocess.normalise is None
+        return start if keeps else _standardised(start, dataset, train)
     if recipe.preprocess.normalise != "data":
         return start
-    plain = start.preprocess
     every = max(1, len(train) // SAMPLE)
     pixels = dataset.examples(plain, train[::every])
-    levels = np.concatenate([x.reshape(-1, plain.channels) for x, _ in pixels.batches(64)])
+    levels = np.concatenate([x.reshape(-1, plain.shape[-1]) for x, _ in pixels.batches(64)])
     mean, spread = levels.mean(axis=0, dtype=np.float64), levels.std(axis=0, dtype=np.float64)
-    step = slice(None, None, -1 if plain.order == "bgr" else 1)
-    preprocess = dataclasses.replace(
-        plain,
-        mean=tuple(np.round(mean[step], 3).tolist()),
-        scale=tuple((1 / np.maximum(np.round(spread[step], 3), 1.0)).tolist()),
-    )
+    preprocess = _with_levels(plain, np.round(mean, 3), np.round(spread, 3))
     return dataclasses.replace(start, preprocess=preprocess)
+
+
+def _with_levels(spec: Spec, mean: np.ndarray, spread: np.ndarray) -> Spec:
+    """The specification that takes the mean of each channel for 0 and its spread for 1."""
+    if isinstance(spec, ClipPreprocess):
+        return dataclasses.replace(spec, frame=_with_levels(spec.frame, mean, spread))
+    if isinstance(spec, Preprocess) and spec.order == "bgr":
+        mean, spread = mean[::-1], spread[::-1]
+    scale = 1 / np.maximum(spread, 1.0)
+    return dataclasses.replace(spec, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+
+
+def _standardised(start: Start, dataset: Dataset, train: np.ndarray) -> Start:
+    """As many numbers as a row has, each with the mean and spread of the training rows.
+
+    A number that never changes keeps its spread of 0 for 1: there is nothing in it to enlarge.
+    """
+    dataset.check_kind(start.preprocess)
+    rows = dataset.images[train].astype(np.float64)
+    mean, spread = rows.mean(axis=0), rows.std(axis=0)
+    scale = 1 / np.where(spread > 0, spread, 1.0)
+    measured = VectorPreprocess(rows.shape[1], tuple(mean.tolist()), tuple(scale.tolist()))
+    return dataclasses.replace(start, preprocess=measured)
 
 
 def pixels_of(
@@ -147,16 +207,34 @@ def make_deterministic(recipe: Recipe) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
-def _shape(recipe: Recipe, default: tuple[int, ...]) -> tuple[int, int, int]:
-    height, width, channels = default
-    size = recipe.model.size
-    if size is not None:
-        height, width = (size, size) if isinstance(size, int) else size
-    return height, width, recipe.model.channels or channels
+def _shape(recipe: Recipe, spec: ModelSpec, default: tuple[int, ...]) -> tuple[int, ...]:
+    """The input's shape: the default, with what `model.size` and `model.channels` change in it."""
+    *sides, channels = default
+    model = recipe.model
+    if spec.kind == "vector" and (model.size or model.channels):
+        raise UsageError(f"model.size: {spec.name} takes as many numbers as a row of the data has")
+    given = model.size or ()
+    if isinstance(given, int):
+        given = (given,) * (3 if spec.kind == "voxels" else 2)
+    if len(given) > len(sides):
+        raise UsageError(
+            f"model.size: expected at most {len(sides)} sides for {spec.name}, got {list(given)}"
+        )
+    kept = sides[: len(sides) - len(given)]
+    return (*kept, *given, model.channels or channels)
 
 
-def _resized(base: Preprocess, shape: tuple[int, int, int]) -> Preprocess:
+def _resized(base: Spec, shape: tuple[int, ...]) -> Spec:
     """Another input size; a grey net takes the average over the colours."""
+    if base.shape == shape:
+        return base
+    if isinstance(base, ClipPreprocess):
+        return dataclasses.replace(base, frames=shape[0], frame=_resized(base.frame, shape[1:]))
+    if isinstance(base, VoxelPreprocess):
+        mean, scale = (
+            x if len(x) == shape[3] else x[:1] * shape[3] for x in (base.mean, base.scale)
+        )
+        return VoxelPreprocess(*shape, mean, scale)
     height, width, channels = shape
     changes: dict[str, Any] = {"height": height, "width": width}
     if channels == 1 and base.channels == 3:
@@ -171,8 +249,18 @@ def _resized(base: Preprocess, shape: tuple[int, int, int]) -> Preprocess:
     return dataclasses.replace(base, **changes)
 
 
-def _adjusted(base: Preprocess, recipe: Recipe) -> Preprocess:
+def _adjusted(base: Spec, recipe: Recipe) -> Spec:
     wanted = recipe.preprocess
+    if isinstance(base, ClipPreprocess):
+        return dataclasses.replace(base, frame=_adjusted(base.frame, recipe))
+    if wanted.normalise in (None, "data") and not isinstance(base, Preprocess):
+        return base
+    if isinstance(base, VectorPreprocess):
+        raise UsageError(
+            f"preprocess.normalise: expected data, for rows of numbers, got {wanted.normalise}"
+        )
+    if isinstance(base, VoxelPreprocess):
+        return for_input("voxels", base.shape, wanted.normalise)
     if wanted.normalise not in (None, "data"):
         named = preset(wanted.normalise, *base.shape)
         base = dataclasses.replace(base, order=named.order, mean=named.mean, scale=named.scale)

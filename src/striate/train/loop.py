@@ -17,7 +17,7 @@ import numpy as np
 from striate.data.pipeline import Examples, epoch_order, steps_per_epoch
 from striate.errors import StriateError, UsageError
 from striate.lazy import keras
-from striate.preprocess import Preprocess
+from striate.preprocess import Spec
 from striate.registry import ModelSpec
 from striate.train import judge, probe
 from striate.train.augment import augmentation
@@ -106,7 +106,7 @@ class Run:
         recipe, train = self.recipe, self.train
         body = keras.Model(self.net.input, self.net.get_layer(self.spec.features).output)
         graph = prediction_graph(body, train.preprocess)
-        layers = augmentation(recipe.augment, recipe.seed)
+        layers = augmentation(recipe.augment, recipe.seed, train.preprocess)
         copies = 1 + recipe.probe.mirror + (recipe.probe.copies if layers else 0)
         size = min(recipe.batch_size, len(train))
         batches = steps_per_epoch(len(train), size)
@@ -116,7 +116,7 @@ class Run:
             for images, batch_labels in train.batches(size):
                 next(watched)
                 if copy == 1 and recipe.probe.mirror:
-                    images = images[:, :, ::-1]
+                    images = images[..., ::-1, :]
                 elif copy > 0:
                     images = _augmented(images, layers)
                 features.append(_predict(graph, images, size))
@@ -236,18 +236,18 @@ class Run:
 # === Graphs ===
 
 
-def training_graph(net: Any, recipe: Recipe, preprocess: Preprocess) -> Any:
+def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
     """uint8 pixels -> augmentation -> normalisation -> net: what is trained, and never saved."""
-    image = keras.Input(preprocess.shape, dtype="uint8", name="image")
+    image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
     x = image
-    for layer in augmentation(recipe.augment, recipe.seed):
+    for layer in augmentation(recipe.augment, recipe.seed, preprocess):
         x = layer(x)
     return keras.Model(image, net(preprocess.layer()(x)), name="trainer")
 
 
-def prediction_graph(net: Any, preprocess: Preprocess) -> Any:
+def prediction_graph(net: Any, preprocess: Spec) -> Any:
     """uint8 pixels -> normalisation -> net, for predictions."""
-    image = keras.Input(preprocess.shape, dtype="uint8", name="image")
+    image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
     graph = keras.Model(image, net(preprocess.layer()(image)), name="predictor")
     graph.compile(jit_compile=jit())
     return graph

@@ -34,12 +34,14 @@ class Model(Group):
     name: in the registry. weights: None (fresh), "imagenet", a file, or an artifact's directory.
     options: of the net's family. size: the input's side in pixels, or [height, width]; None for
     what the weights were trained at, or else the paper's. channels: 1 or 3; None for the net's own.
+    Of voxels, size is the side of the cube, or [depth, height, width]; of clips, that of a frame,
+    or [frames, height, width]. The length of vectors is that of the data.
     """
 
     name: str
     weights: str | None = None
     options: dict[str, Any] = {}
-    size: Side | tuple[Side, Side] | None = None
+    size: Side | tuple[Side, Side] | tuple[Side, Side, Side] | None = None
     channels: Literal[1, 3] | None = None
 
 
@@ -78,6 +80,10 @@ class Augment(Group):
     brightness: by up to this share of the range; contrast: by up to this factor either way.
     erase: the chance that a rectangle of noise hides a part.
     fill: what appears at the border when a picture moves.
+    quarter_turns: voxels, turned about the vertical axis by 0, 90, 180 or 270 degrees.
+
+    All frames of a clip change alike. Of the others, voxels know flip (horizontal along the width,
+    vertical along the height) and translate, by whole cells; vectors know none.
     """
 
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
@@ -88,6 +94,7 @@ class Augment(Group):
     contrast: Share = 0.0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
     fill: Literal["nearest", "reflect", "wrap", "constant"] = "nearest"
+    quarter_turns: bool = False
 
 
 class Optimizer(Group):
@@ -346,7 +353,9 @@ def _first_problem(error: ValidationError) -> str:
     problems = sorted(error.errors(), key=lambda e: e["type"] != "extra_forbidden")
     problem = problems[0]
     path = [
-        str(part) for part in problem["loc"] if part not in ("constrained-int", "tuple[int, int]")
+        str(part)
+        for part in problem["loc"]
+        if part not in ("constrained-int", "tuple[int, int]", "tuple[int, int, int]")
     ]
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":

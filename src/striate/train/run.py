@@ -15,7 +15,7 @@ from striate.artifact import Artifact
 from striate.data import Dataset, Examples, load
 from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
-from striate.preprocess import Preprocess
+from striate.preprocess import Spec
 from striate.registry import get_spec
 from striate.train import build, judge
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
@@ -40,7 +40,7 @@ class Fitted:
     """
 
     model: Any
-    preprocess: Preprocess
+    preprocess: Spec
     recipe: Recipe
     classes: tuple[str, ...]
     history: list[dict[str, Any]]
@@ -186,7 +186,11 @@ def _dataset(recipe: Recipe, data: Any, watch: Watcher) -> Dataset:
         if source is None:
             raise UsageError("expected pictures to train on; give data=..., or set data.source")
         data = load(
-            source, split=recipe.data.validation, seed=recipe.seed, strict=recipe.data.strict
+            source,
+            kind=get_spec(recipe.model.name).kind,
+            split=recipe.data.validation,
+            seed=recipe.seed,
+            strict=recipe.data.strict,
         )
     for line in data.report():
         watch.say(line)
@@ -201,6 +205,9 @@ def _prepare(
     watch: Watcher,
 ) -> _Prepared:
     """Open the weights, decode the pictures, build the net."""
+    recipe, left_out = build.suited(recipe)
+    if left_out:
+        watch.say(f"left out, since {recipe.model.name} takes no pictures: {', '.join(left_out)}")
     start = build.measured(build.start_of(recipe), recipe, dataset, train)
     recipe = build.resolved(recipe, start)
     build.make_deterministic(recipe)

@@ -9,6 +9,7 @@ whose weights people have.
 """
 
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import conv_bn, max_pool, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
@@ -92,6 +93,32 @@ def bn_inception(inputs, *, num_classes: int, conv_bias: bool = True, dropout: f
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(**_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's net; the branches of a reduction count from 3x3."""
+    stem = "features.init_block"
+    parts = {"stem_1": f"{stem}.conv1", "stem_2": f"{stem}.conv2.conv1"}
+    parts["stem_3"] = f"{stem}.conv2.conv2"
+    for i, stage in enumerate(STAGES, start=1):
+        for j, widths in enumerate(stage, start=1):
+            ours, theirs = f"stage{i}_block{j}", f"features.stage{i}.unit{j}.branches.branch"
+            medium = 2 if widths[0] else 1
+            parts[f"{ours}_1x1"] = f"{theirs}1"
+            parts[f"{ours}_3x3_reduce"] = f"{theirs}{medium}.conv1"
+            parts[f"{ours}_3x3"] = f"{theirs}{medium}.conv2"
+            parts[f"{ours}_double_reduce"] = f"{theirs}{medium + 1}.conv1"
+            parts[f"{ours}_double_1"] = f"{theirs}{medium + 1}.conv2"
+            parts[f"{ours}_double_2"] = f"{theirs}{medium + 1}.conv3"
+            parts[f"{ours}_pool_proj"] = f"{theirs}4.conv"
+    return {**pytorchcv.conv_bn(parts), "logits": "output"}
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names)
+
+# === Nets ===
+
 register_family(
     bn_inception,
     family="inception",
@@ -106,6 +133,7 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="caffe",
+    layouts=(PYTORCHCV,),
     variants={
         "bn_inception": (
             {},

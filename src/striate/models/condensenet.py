@@ -10,6 +10,7 @@ The nets are registered in the form that is trained; `converted=True` builds the
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import conv, logits, stage_out
 from striate.registry import Accuracy, create_model, get_spec, register_family
 
@@ -115,6 +116,25 @@ def convert(model: "keras.Model", **options) -> "keras.Model":
     return after
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module, or the buffer, of pytorchcv's nets, which are converted ones."""
+    parts = {**pytorchcv.conv_bn({"reduce": "conv1"}), "conv": "conv2.conv", "bn": "conv2.bn"}
+    return {
+        "stem_conv": "features.init_block.conv",
+        **pytorchcv.units(depths, {**parts, "select": "conv1.index"}),
+        "top_bn": "features.post_activ.bn",
+        "logits": "output.linear",
+        "logits_select": "output.index",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"converted": True})
+
+# === Nets ===
+
 IMAGENET = {
     "depths": (4, 6, 8, 10, 8),
     "growth": (8, 16, 32, 64, 128),
@@ -132,6 +152,7 @@ register_family(
     input_shape=(224, 224, 3),
     classes=1000,
     min_size=31,
+    layouts=(PYTORCHCV,),
     first_conv="stem_conv",
     cam_layer="top_relu",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out", "stage5_out"),

@@ -10,6 +10,7 @@ pooling between the stages, and a first convolution without the parametrisation.
 """
 
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import HE, conv, max_pool, pool_and_classify, stage_out
 from striate.registry import create_model, register_family
 
@@ -105,6 +106,22 @@ def _folded(model, name: str) -> list:
     return [keras.ops.convert_to_numpy(kernel) * scale, beta - mean * scale]
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets, which are the authors' own ones folded."""
+    return {
+        "stem_conv": "features.init_block.conv",
+        **pytorchcv.units(depths, {"conv": "conv"}),
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"folded": True})
+
+# === Nets ===
+
 PAPER = {
     "family": "diracnet",
     "year": 2017,
@@ -128,6 +145,7 @@ register_family(
     input_shape=(224, 224, 3),
     classes=1000,
     min_size=29,
+    layouts=(PYTORCHCV,),
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     variants={
         "diracnet18": imagenet((4, 4, 4, 4), 11_523_368, 11_531_176),

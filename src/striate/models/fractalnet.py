@@ -10,14 +10,25 @@ which is built here.
 """
 
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import conv_bn, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 
-def fractal(x, width: int, kept, *, columns: int, drop_path: float, dropout: float, name: str):
+def fractal(
+    x,
+    width: int,
+    kept,
+    *,
+    columns: int,
+    drop_path: float,
+    dropout: float,
+    pool_joined: bool,
+    name: str,
+):
     """2^(columns - 1) levels: column j convolves at every 2^j-th, columns that end there join.
 
-    The last level pools each column before they join.
+    The last level pools each column before they join, or what they join to.
     """
     from striate.layers import FractalJoin
 
@@ -30,7 +41,7 @@ def fractal(x, width: int, kept, *, columns: int, drop_path: float, dropout: flo
             y = conv_bn(paths[j], width, 3, name=column)
             if dropout:
                 y = keras.layers.Dropout(dropout, name=f"{column}_dropout")(y)
-            if level == levels:
+            if level == levels and not pool_joined:
                 y = keras.layers.MaxPooling2D(2, name=f"{column}_pool")(y)
             paths[j] = y
         if len(ending) > 1:
@@ -38,7 +49,7 @@ def fractal(x, width: int, kept, *, columns: int, drop_path: float, dropout: flo
             joined = join([*[paths[j] for j in ending], kept])
             for j in ending:
                 paths[j] = joined
-    return paths[0]
+    return keras.layers.MaxPooling2D(2, name=f"{name}_pool")(paths[0]) if pool_joined else paths[0]
 
 
 def fractalnet(
@@ -50,12 +61,14 @@ def fractalnet(
     drop_path: float = 0.15,
     global_share: float = 0.5,
     dropout: float = 0.4,
+    pool_joined: bool = False,
 ):
     """Five fractal blocks, each ending in 2x2 max pooling.
 
     width: of the first block; the others have 2, 4, 8 and 8 times as much. drop_path: the chance
     that a join drops an input. global_share: of the pictures that keep to one column. dropout:
-    in the last block; it grows evenly from 0 in the first.
+    in the last block; it grows evenly from 0 in the first. pool_joined: blocks pool behind their
+    last join, as in pytorchcv, and not before it.
     """
     from striate.layers import DrawColumn
 
@@ -69,11 +82,29 @@ def fractalnet(
             columns=columns,
             drop_path=drop_path,
             dropout=dropout * (i - 1) / 4,
+            pool_joined=pool_joined,
             name=f"stage{i}_block",
         )
         x = stage_out(x, i)
     return pool_and_classify(x, num_classes)
 
+
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, columns: int, **_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's net."""
+    parts = {}
+    for i in range(1, 6):
+        for level in range(1, 2 ** (columns - 1) + 1):
+            ours, theirs = f"stage{i}_block{level}", f"features.unit{i}.block.blocks.block{level}"
+            parts |= {f"{ours}_column{j}": f"{theirs}.subblock{j + 1}" for j in range(columns)}
+    return {**pytorchcv.conv_bn(parts), "logits": "output"}
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"pool_joined": True})
+
+# === Nets ===
 
 register_family(
     fractalnet,
@@ -90,6 +121,7 @@ register_family(
     preprocess="torch",
     differs="the paper claims 38.6 million parameters; the authors' script gives these",
     reduced={"width": 8},
+    layouts=(PYTORCHCV,),
     variants={
         "fractalnet21_cifar": (
             {"columns": 3},

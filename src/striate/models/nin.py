@@ -15,6 +15,7 @@ from typing import Any
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import HE, conv, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
@@ -23,12 +24,17 @@ from striate.registry import Accuracy, register_family
 STAGES = ((5, 192, (160, 96)), (5, 192, (192, 192)), (3, 192, (192,)))
 
 
-def pool_between(x, kind: str, *, name: str):
-    """3x3 windows of stride 2 that overhang right and bottom, as in Caffe: 32, 16, 8."""
+def pool_between(x, kind: str, *, pad: bool, name: str):
+    """3x3 windows of stride 2 that overhang right and bottom, as in Caffe: 32, 16, 8.
+
+    pad: they overhang on every side and zeros beyond the border count, as in torch.
+    """
     pools = {"max": keras.layers.MaxPooling2D, "average": keras.layers.AveragePooling2D}
     if kind not in pools:
         raise UsageError(f"nin: expected pools of max or average, got {kind!r}")
-    return pools[kind](3, strides=2, padding="same", name=name)(x)
+    if pad:
+        x = keras.layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
+    return pools[kind](3, strides=2, padding="valid" if pad else "same", name=name)(x)
 
 
 def class_maps(x, num_classes: int):
@@ -52,7 +58,8 @@ def nin_body(
     pools: tuple[str, str],
     dropout: float,
     classifier: str,
-    training_heads: bool,
+    pad_pools: bool = False,
+    training_heads: bool = False,
 ):
     """(output, outputs of the companion classifiers)."""
     if classifier not in ("conv", "linear"):
@@ -61,7 +68,7 @@ def nin_body(
     companions = []
     for i, (kernel, width, inner) in enumerate(STAGES, start=1):
         if i > 1:
-            x = pool_between(x, pools[i - 2], name=f"stage{i}_pool")
+            x = pool_between(x, pools[i - 2], pad=pad_pools, name=f"stage{i}_pool")
             if dropout:
                 x = keras.layers.Dropout(dropout, name=f"stage{i}_block0_dropout")(x)
         x = conv(x, width, kernel, bias=True, name=f"stage{i}_block1")
@@ -84,12 +91,14 @@ def nin(
     pools: tuple[str, str] = ("max", "average"),
     dropout: float = 0.5,
     classifier: str = "conv",
+    pad_pools: bool = False,
 ):
     """Three perceptron convolutions with a pooling between each two.
 
     pools: max or average, of the first and the second. dropout: after each.
     classifier: `conv` is the paper's, whose logits cannot be negative; `linear` is a dense layer on
-    the pooled features, which learns a new task more easily.
+    the pooled features, which learns a new task more easily. pad_pools: poolings pad every side
+    with zeros that count, as in pytorchcv, where Caffe's windows overhang right and bottom.
     """
     return nin_body(
         inputs,
@@ -97,7 +106,7 @@ def nin(
         pools=pools,
         dropout=dropout,
         classifier=classifier,
-        training_heads=False,
+        pad_pools=pad_pools,
     )[0]
 
 
@@ -127,6 +136,22 @@ def dsn(
     return [output, *companions] if training_heads else output
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(**_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's Network in Network."""
+    depths = [1 + len(inner) for _, _, inner in STAGES]
+    return {
+        **pytorchcv.units(depths, {"conv": "conv"}),
+        "logits_conv": "output.final_conv.conv",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"pad_pools": True})
+
+# === Nets ===
+
 COMMON: dict[str, Any] = {
     "family": "nin",
     "input_shape": (32, 32, 3),
@@ -149,6 +174,7 @@ register_family(
     year=2013,
     paper="1312.4400",
     title="Network In Network",
+    layouts=(PYTORCHCV,),
     variants={
         "nin_cifar": (
             {},

@@ -11,6 +11,7 @@ authors' code; a down-sampling bottleneck strides in its first 1x1 convolution, 
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import bn_relu, conv, pool_and_classify, stage_out
 from striate.models.resnet import imagenet_stem, project
 from striate.registry import Accuracy, register_family
@@ -48,12 +49,14 @@ def preresnet(
     depths: tuple[int, ...] = (2, 2, 2, 2),
     shortcut: str = "B",
     stride_on_1x1: bool = True,
+    activated_start: bool = True,
     dropout: float = 0.0,
 ):
     """Stages of pre-activated blocks; every stage but the first halves the resolution.
 
     depths: blocks of each stage. shortcut: A (zero channels) or B (1x1 convolution) where the shape
-    changes. dropout: before the classifier.
+    changes. activated_start: the very first sum takes the stem's output activated, as the paper
+    has it, also where the shape stays. dropout: before the classifier.
     """
     if shortcut not in ("A", "B"):
         raise UsageError(f"preresnet: expected shortcut A or B, got {shortcut!r}")
@@ -64,11 +67,12 @@ def preresnet(
             name = f"stage{i}_block{j}"
             activated = bn_relu(x, name=f"{name}_1")
             y = block(activated, width, stride=stride, stride_on_1x1=stride_on_1x1, name=name)
-            if j == 1:
+            reshaped = stride > 1 or x.shape[-1] != y.shape[-1]
+            if j == 1 and (reshaped or activated_start):
                 x = activated
             if shortcut == "A":
                 x = project(x, y.shape[-1], stride=stride, option="A", name=name)
-            elif stride > 1 or x.shape[-1] != y.shape[-1]:
+            elif reshaped:
                 x = conv(x, y.shape[-1], 1, stride=stride, name=f"{name}_shortcut")
             x = keras.layers.Add(name=f"{name}_add")([x, y])
         x = stage_out(x, i)
@@ -76,6 +80,28 @@ def preresnet(
     x = bn_relu(x, name="top")
     return pool_and_classify(x, num_classes, dropout=dropout)
 
+
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, stem, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets."""
+    parts = pytorchcv.conv_bn({f"{n}": f"body.conv{n}" for n in (1, 2, 3)})
+    return {
+        "stem_conv": "features.init_block" if stem is cifar_stem else "features.init_block.conv",
+        "stem_bn": "features.init_block.bn",
+        **pytorchcv.units(depths, {**parts, "shortcut_conv": "identity_conv"}),
+        "top_bn": "features.post_activ.bn",
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(
+    pytorchcv_names,
+    options={"shortcut": "B", "stride_on_1x1": False, "activated_start": False},
+)
+
+# === Nets ===
 
 PAPER = {
     "family": "resnet",
@@ -85,6 +111,7 @@ PAPER = {
     "first_conv": "stem_conv",
     "cam_layer": "top_relu",
     "preprocess": "torch",
+    "layouts": (PYTORCHCV,),
 }
 
 register_family(

@@ -10,6 +10,7 @@ every other pixel and one of the pixels between them, as in the authors' code.
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import conv, conv_bn, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
@@ -43,12 +44,14 @@ def shake_shake(
     forward: str = "shake",
     backward: str = "shake",
     per_picture: bool = True,
+    activated_sums: bool = False,
 ):
     """Three stages of blocks with two residuals each, of 1, 2 and 4 times `width` channels.
 
     width: 32, 64, 96 or 112 in the paper; blocks: of each stage.
     forward: `shake` or `even`; backward: `shake`, `even` or `keep` (the forward draw); per_picture:
     a draw for every picture, or one for the batch. The paper's best is shake-shake per picture.
+    activated_sums: the ReLU before the residuals comes before the shortcut too, as in pytorchcv.
     """
     from striate.layers import ShakeShake
 
@@ -59,7 +62,7 @@ def shake_shake(
             "shake_shake: expected forward shake or even, and backward shake, even or keep, "
             f"got {forward!r} and {backward!r}"
         )
-    x = conv_bn(inputs, 16, 3, relu=False, name="stem")
+    x = conv_bn(inputs, 16, 3, relu=activated_sums, name="stem")
     for i in (1, 2, 3):
         for j in range(1, blocks + 1):
             stride = 2 if i > 1 and j == 1 else 1
@@ -69,10 +72,36 @@ def shake_shake(
             if j == 1:
                 x = shortcut(x, width, stride=stride, name=f"{name}_shortcut")
             x = keras.layers.Add(name=f"{name}_add")([x, y])
+            if activated_sums:
+                x = keras.layers.ReLU(name=f"{name}_relu")(x)
         x = stage_out(x, i)
         width *= 2
     x = keras.layers.ReLU(name="top_relu")(x)
     return pool_and_classify(x, num_classes)
+
+
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(**_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets."""
+    parts = {
+        f"{side}_{n}": f"branch{branch}.conv{n}"
+        for branch, side in enumerate("ab", start=1)
+        for n in (1, 2)
+    }
+    shortcut = {f"shortcut_{n}_conv": f"identity_branch.conv{n}" for n in (1, 2)}
+    shortcut["shortcut_bn"] = "identity_branch.bn"
+    return {
+        **pytorchcv.conv_bn({"stem": "features.init_block"}),
+        **pytorchcv.units((4, 4, 4), {**pytorchcv.conv_bn(parts), **shortcut}),
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"activated_sums": True})
+
+# === Nets ===
 
 
 def variant(width: int, trainable: int, total: int, error: float) -> tuple[dict, dict]:
@@ -95,6 +124,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
     reduced={"width": 8, "blocks": 2},
+    layouts=(PYTORCHCV,),
     variants={
         "shake_shake26_2x32d_cifar": variant(32, 2_923_162, 2_930_810, 3.55),
         "shake_shake26_2x96d_cifar": variant(96, 26_192_922, 26_215_802, 2.86),

@@ -7,6 +7,7 @@ more channels at the same cost.
 """
 
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import conv_bn, max_pool, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
@@ -80,6 +81,29 @@ def shufflenet_v1(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(**_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets."""
+    parts = {
+        f"{ours}_{kind}": f"{theirs}_{kind}{n}"
+        for n, (ours, theirs) in enumerate(
+            (("reduce", "compress"), ("dw", "dw"), ("expand", "expand")), start=1
+        )
+        for kind in ("conv", "bn")
+    }
+    return {
+        **pytorchcv.conv_bn({"stem": "features.init_block"}),
+        **pytorchcv.units((4, 8, 4), parts),
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names)
+
+# === Nets ===
+
 register_family(
     shufflenet_v1,
     family="shufflenet",
@@ -94,6 +118,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
     reduced={"repeats": (2, 1, 2)},
+    layouts=(PYTORCHCV,),
     variants={
         "shufflenet_v1_g1": (
             {"groups": 1, "width": 144},

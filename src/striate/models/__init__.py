@@ -3,6 +3,7 @@
 from striate.models import (  # noqa: F401
     alexnet,
     allcnn,
+    blueprint,
     bn_inception,
     cnn3d,
     condensenet,

@@ -10,8 +10,12 @@ Differs from the paper: nothing that is known. The authors' released code gives 
 channels; the paper gives 16 to the plain nets for CIFAR, and so does this (`stem_channels`).
 """
 
+import re
+
 from striate.lazy import keras
+from striate.models import torchvision
 from striate.models.blocks import bn_relu, conv, max_pool, pool_and_classify, stage_out
+from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
 
@@ -83,6 +87,79 @@ def densenet(
     return pool_and_classify(x, num_classes)
 
 
+# === Weights of torchvision ===
+
+
+def torchvision_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's DenseNets."""
+    names = {"stem_conv": "features.conv0", "stem_bn": "features.norm0"}
+    names |= {"top_bn": "features.norm5", "logits": "classifier"}
+    for i, depth in enumerate(depths, start=1):
+        names[f"stage{i}_block0_bn"] = f"features.transition{i - 1}.norm"
+        names[f"stage{i}_block0_conv"] = f"features.transition{i - 1}.conv"
+        for j in range(1, depth + 1):
+            ours, theirs = f"stage{i}_block{j}", f"features.denseblock{i}.denselayer{j}"
+            for n in (1, 2):
+                names[f"{ours}_{n}_bn"] = f"{theirs}.norm{n}"
+                names[f"{ours}_{n}_conv"] = f"{theirs}.conv{n}"
+    return names
+
+
+def old_torchvision_names(**config) -> dict[str, str]:
+    """The same in its published files, which number the parts of a layer behind a dot."""
+    return {
+        ours: re.sub(r"(denselayer\d+\.\w+)(\d)$", r"\1.\2", theirs)
+        for ours, theirs in torchvision_names(**config).items()
+    }
+
+
+TORCHVISION = torchvision.layout(torchvision_names)
+OLD_TORCHVISION = torchvision.layout(old_torchvision_names)
+
+# === Weights of keras.applications ===
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/densenet/"
+
+
+def keras_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' DenseNets."""
+    names = {"stem_conv": "conv1_conv", "stem_bn": "conv1_bn"}
+    names |= {"top_bn": "bn", "logits": "predictions"}
+    for i, depth in enumerate(depths, start=1):
+        names[f"stage{i}_block0_bn"] = f"pool{i}_bn"
+        names[f"stage{i}_block0_conv"] = f"pool{i}_conv"
+        for j in range(1, depth + 1):
+            for n in (1, 2):
+                names[f"stage{i}_block{j}_{n}_bn"] = f"conv{i + 1}_block{j}_{n - 1}_bn"
+                names[f"stage{i}_block{j}_{n}_conv"] = f"conv{i + 1}_block{j}_{n}_conv"
+    return names
+
+
+def old_keras_names(**config) -> dict[str, str]:
+    """The same in files of Keras 2, such as the published ones."""
+    stem = {"stem_conv": "conv1/conv", "stem_bn": "conv1/bn"}
+    return {**keras_names(**config), **stem, "logits": "fc1000"}
+
+
+KERAS, OLD_KERAS = (
+    Layout("keras.applications", names=names, preprocess="torch", epsilon=1.001e-5)
+    for names in (keras_names, old_keras_names)
+)
+LAYOUTS = (TORCHVISION, OLD_TORCHVISION, KERAS, OLD_KERAS)
+
+
+def keras_weights(name: str, md5: str) -> tuple[Weights]:
+    """The published weights of one net."""
+    weights = Weights(
+        "imagenet",
+        url=f"{KERAS_URL}{name}_weights_tf_dim_ordering_tf_kernels.h5",
+        hash=f"md5:{md5}",
+        preprocess="torch",
+        licence="BSD-3-Clause, Gao Huang et al. (weights), Apache-2.0 (keras.applications)",
+    )
+    return (weights,)
+
+
 # === Nets ===
 
 
@@ -93,11 +170,12 @@ def imagenet(
     total: int,
     top1: float,
     top5: float,
+    weights: tuple[Weights],
 ) -> tuple[dict, dict]:
     """One DenseNet-BC of the paper's Table 1, or DenseNet-161 of the authors' repository."""
     config = {"growth_rate": growth_rate, "depths": depths, "stem_channels": 2 * growth_rate}
     accuracy = Accuracy("ImageNet", top1, "torchvision IMAGENET1K_V1", top5=top5)
-    facts = {"trainable": trainable, "total": total, "accuracy": accuracy}
+    facts = {"trainable": trainable, "total": total, "accuracy": accuracy, "weights": weights}
     return {"stem": imagenet_stem, "bottleneck": True, "compression": 0.5, **config}, facts
 
 
@@ -115,11 +193,44 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     preprocess="torch",
     reduced={"depths": (2, 2, 2, 2)},
+    layouts=LAYOUTS,
     variants={
-        "densenet121": imagenet(32, (6, 12, 24, 16), 7_978_856, 8_062_504, 74.43, 91.97),
-        "densenet161": imagenet(48, (6, 12, 36, 24), 28_681_000, 28_900_936, 77.14, 93.56),
-        "densenet169": imagenet(32, (6, 12, 32, 32), 14_149_480, 14_307_880, 75.60, 92.81),
-        "densenet201": imagenet(32, (6, 12, 48, 32), 20_013_928, 20_242_984, 76.90, 93.37),
+        "densenet121": imagenet(
+            32,
+            (6, 12, 24, 16),
+            7_978_856,
+            8_062_504,
+            74.43,
+            91.97,
+            keras_weights("densenet121", "9d60b8095a5708f2dcce2bca79d332c7"),
+        ),
+        "densenet161": imagenet(
+            48,
+            (6, 12, 36, 24),
+            28_681_000,
+            28_900_936,
+            77.14,
+            93.56,
+            torchvision.imagenet("densenet161-8d451a50.pth", OLD_TORCHVISION),
+        ),
+        "densenet169": imagenet(
+            32,
+            (6, 12, 32, 32),
+            14_149_480,
+            14_307_880,
+            75.60,
+            92.81,
+            keras_weights("densenet169", "d699b8f76981ab1b30698df4c175e90b"),
+        ),
+        "densenet201": imagenet(
+            32,
+            (6, 12, 48, 32),
+            20_013_928,
+            20_242_984,
+            76.90,
+            93.37,
+            keras_weights("densenet201", "1ceb130c1ea1b78c3bf6114dbdfd8807"),
+        ),
     },
 )
 

@@ -15,7 +15,14 @@ the paper does not give, are Caffe's.
 
 from striate.errors import UsageError
 from striate.lazy import keras
-from striate.models.blocks import conv, max_pool, pool_and_classify, stage_out
+from striate.models import torchvision
+from striate.models.blocks import (
+    adaptive_average_pool,
+    conv,
+    max_pool,
+    pool_and_classify,
+    stage_out,
+)
 from striate.registry import Accuracy, register_family
 
 # Table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection of each module.
@@ -86,13 +93,19 @@ def response_norm(x, *, name: str):
 
 
 def training_head(x, num_classes: int, *, batch_norm: bool, name: str):
-    """A classifier on an inner map: pooling, 1x1 convolution, a hidden dense layer."""
-    if min(x.shape[1:3]) < 5:
+    """A classifier on an inner map: pooling, 1x1 convolution, a hidden dense layer.
+
+    torchvision pools to 4 x 4 whatever the map, in windows that are not the paper's 5 x 5.
+    """
+    if batch_norm:
+        x = adaptive_average_pool(x, 4, name=f"{name}_pool")
+    elif min(x.shape[1:3]) < 5:
         raise UsageError(
             "googlenet: the training heads need an input of at least 79 x 79 pixels; "
             "leave training_heads False"
         )
-    x = keras.layers.AveragePooling2D(5, strides=3, name=f"{name}_pool")(x)
+    else:
+        x = keras.layers.AveragePooling2D(5, strides=3, name=f"{name}_pool")(x)
     x = unit(x, 128, 1, batch_norm=batch_norm, name=name)
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)
     x = keras.layers.Dense(1024, activation="relu", name=f"{name}_fc")(x)
@@ -133,6 +146,39 @@ def googlenet(
     return [output, *heads] if training_heads else output
 
 
+# === Weights of torchvision ===
+
+PARTS = {
+    "1x1": "branch1",
+    "3x3_reduce": "branch2.0",
+    "3x3": "branch2.1",
+    "5x5_reduce": "branch3.0",
+    "5x5": "branch3.1",
+    "pool_proj": "branch4.1",
+}
+
+
+def torchvision_names(**_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's GoogLeNet."""
+    units = {f"stem_{n}": f"conv{n}" for n in (1, 2, 3)}
+    for i, stage in enumerate(STAGES, start=1):
+        for letter, j in zip("abcde", range(1, len(stage) + 1), strict=False):
+            for ours, theirs in PARTS.items():
+                units[f"stage{i}_block{j}_{ours}"] = f"inception{i + 2}{letter}.{theirs}"
+    heads = {"logits": "fc"}
+    for n in (1, 2):
+        units[f"logits_aux{n}"] = f"aux{n}.conv"
+        heads |= {f"logits_aux{n}_fc": f"aux{n}.fc1", f"logits_aux{n}": f"aux{n}.fc2"}
+    inside = {f"{u}_{kind}": f"{t}.{kind}" for u, t in units.items() for kind in ("conv", "bn")}
+    return {**heads, **inside}
+
+
+# Its published weights see pictures between -1 and 1, to where its net takes torch's scales back.
+TORCHVISION = torchvision.layout(torchvision_names, preprocess="tf")
+
+
+# === Nets ===
+
 register_family(
     googlenet,
     family="inception",
@@ -164,6 +210,8 @@ register_family(
                 "accuracy": Accuracy("ImageNet", 69.778, "torchvision IMAGENET1K_V1", top5=89.53),
                 "differs": "batch normalisation, no biases, 3x3 for 5x5, 2x2 last pooling, "
                 "dropout 0.2: all as in torchvision",
+                "layouts": (TORCHVISION,),
+                "weights": torchvision.imagenet("googlenet-1378be20.pth", TORCHVISION),
             },
         ),
     },

@@ -11,6 +11,7 @@ models/official/mnasnet); torch's implementations pad all four sides by the same
 """
 
 from striate.lazy import keras
+from striate.models import torchvision
 from striate.models.blocks import pool_and_classify, squeeze_excite, stage_out
 from striate.models.mobilenet import make_divisible
 from striate.models.mobilenet_v3 import depthwise, pointwise, stem
@@ -111,9 +112,43 @@ def mnasnet(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
-def variant(stages, multiplier: float, trainable: int, total: int, *accuracy: float):
-    """One net: its blocks, depth multiplier, counts, and top-1 and top-5 where published."""
+# === Weights of torchvision ===
+
+
+def torchvision_names(*, stages: tuple[tuple, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's MnasNets, which are B1."""
+    units = {"stem": ("layers.0", "layers.1"), "top": ("layers.14", "layers.15")}
+    units |= {"stage1_block1_dw": ("layers.3", "layers.4")}
+    units |= {"stage1_block1_project": ("layers.6", "layers.7")}
+    for i, (repeats, *_) in enumerate(stages[1:], start=2):
+        for j in range(1, repeats + 1):
+            theirs = f"layers.{i + 6}.{j - 1}.layers"
+            for n, part in enumerate(("expand", "dw", "project")):
+                pair = f"{theirs}.{3 * n}", f"{theirs}.{3 * n + 1}"
+                units[f"stage{i}_block{j}_{part}"] = pair
+    names = {"logits": "classifier.1"}
+    for ours, (conv, bn) in units.items():
+        names |= {f"{ours}_conv": conv, f"{ours}_bn": bn}
+    return names
+
+
+TORCHVISION = torchvision.layout(
+    torchvision_names, options={"symmetric_padding": True}, epsilon=1e-5
+)
+
+# === Nets ===
+
+
+def variant(
+    stages, multiplier: float, trainable: int, total: int, *accuracy: float, file: str = ""
+):
+    """One net: its blocks, depth multiplier, counts, and top-1 and top-5 where published.
+
+    file: of torchvision's weights.
+    """
     facts: dict = {"trainable": trainable, "total": total}
+    if file:
+        facts["weights"] = torchvision.imagenet(file, TORCHVISION)
     if accuracy:
         top1, top5 = accuracy
         facts["accuracy"] = Accuracy("ImageNet", top1, "tensorflow/tpu, mnasnet", top5=top5)
@@ -133,6 +168,7 @@ register_family(
     cam_layer="top_act",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage5_out", "stage7_out"),
     preprocess="torch",
+    layouts=(TORCHVISION,),
     variants={
         "mnasnet_a1_035": variant(A1, 0.35, 1_747_018, 1_761_034, 64.1, 85.1),
         "mnasnet_a1_050": variant(A1, 0.5, 2_082_006, 2_100_406, 68.9, 88.4),
@@ -141,10 +177,14 @@ register_family(
         "mnasnet_a1_130": variant(A1, 1.3, 5_468_486, 5_511_494),
         "mnasnet_a1_140": variant(A1, 1.4, 6_105_992, 6_152_008, 77.2, 93.5),
         "mnasnet_b1_035": variant(B1, 0.35, 1_788_232, 1_803_208),
-        "mnasnet_b1_050": variant(B1, 0.5, 2_218_512, 2_239_136),
-        "mnasnet_b1_075": variant(B1, 0.75, 3_170_208, 3_200_016),
-        "mnasnet_b1_100": variant(B1, 1.0, 4_383_312, 4_421_232),
-        "mnasnet_b1_130": variant(B1, 1.3, 6_282_256, 6_331_072),
+        "mnasnet_b1_050": variant(
+            B1, 0.5, 2_218_512, 2_239_136, file="mnasnet0.5_top1_67.823-3ffadce67e.pth"
+        ),
+        "mnasnet_b1_075": variant(B1, 0.75, 3_170_208, 3_200_016, file="mnasnet0_75-7090bc5f.pth"),
+        "mnasnet_b1_100": variant(
+            B1, 1.0, 4_383_312, 4_421_232, file="mnasnet1.0_top1_73.512-f206786ef8.pth"
+        ),
+        "mnasnet_b1_130": variant(B1, 1.3, 6_282_256, 6_331_072, file="mnasnet1_3-a4c69d6f.pth"),
         "mnasnet_b1_140": variant(B1, 1.4, 7_115_728, 7_168_176),
     },
 )

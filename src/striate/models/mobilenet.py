@@ -15,6 +15,7 @@ torch's implementations pad all four sides by the same (`symmetric_padding`).
 """
 
 from striate.lazy import keras
+from striate.models import torchvision
 from striate.models.blocks import pad_for_stride, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
@@ -236,6 +237,28 @@ def keras_names_v2(**_) -> dict[str, str]:
     return names
 
 
+def torchvision_names_v2(**_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's MobileNetV2."""
+    names = {"stem_conv": "features.0.0", "stem_bn": "features.0.1", "logits": "classifier.1"}
+    names |= {"top_conv": "features.18.0", "top_bn": "features.18.1"}
+    blocks = [(i, j) for i, row in enumerate(V2_STAGES, 1) for j in range(1, row[2] + 1)]
+    for n, (i, j) in enumerate(blocks, start=1):
+        parts = ("dw", "project") if n == 1 else ("expand", "dw", "project")
+        for place, part in enumerate(parts):
+            conv, bn = f"{place}.0", f"{place}.1"
+            if part == "project":  # stands unwrapped, as no ReLU follows it
+                conv, bn = f"{place}", f"{place + 1}"
+            names[f"stage{i}_block{j}_{part}_conv"] = f"features.{n}.conv.{conv}"
+            names[f"stage{i}_block{j}_{part}_bn"] = f"features.{n}.conv.{bn}"
+    return names
+
+
+LAYOUTS_V2 = (
+    Layout("keras.applications", names=keras_names_v2, preprocess="tf"),
+    torchvision.layout(torchvision_names_v2, options={"symmetric_padding": True}, epsilon=1e-5),
+)
+
+
 def v2(
     alpha: float, trainable: int, total: int, top1: float, hash: str | None = None
 ) -> tuple[dict, dict]:
@@ -266,7 +289,7 @@ register_family(
     cam_layer="top_relu",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage5_out", "stage7_out"),
     preprocess="tf",
-    layouts=(Layout("keras.applications", names=keras_names_v2, preprocess="tf"),),
+    layouts=LAYOUTS_V2,
     variants={
         "mobilenet_v2_035": v2(0.35, 1_677_128, 1_691_208, 60.3),
         "mobilenet_v2_050": v2(0.5, 1_968_680, 1_987_224, 65.4),

@@ -9,6 +9,8 @@ and keras.applications; torch's implementations pad all four sides by the same
 (`symmetric_padding`).
 """
 
+import re
+
 from striate.lazy import keras
 from striate.models import torchvision
 from striate.models.blocks import logits, pad_for_stride, squeeze_excite, stage_out
@@ -165,11 +167,9 @@ def old_keras_names(**config) -> dict[str, str]:
         ("^conv", "Conv"),
         ("^logits", "Logits"),
     )
-    names = dict(keras_names(**config))
-    for ours, theirs in names.items():
-        for new, before in old:
-            theirs = re.sub(new, before, theirs)
-        names[ours] = theirs
+    names = keras_names(**config)
+    for new, before in old:
+        names = {ours: re.sub(new, before, theirs) for ours, theirs in names.items()}
     return names
 
 
@@ -196,10 +196,25 @@ def keras_weights(name: str, md5: str) -> tuple[Weights]:
 
 def torchvision_names(*, stages: tuple[list, ...], **_) -> dict[str, str]:
     """Our layer -> the module of torchvision's MobileNetV3."""
-    modules = {"stem": "features.0"}
-    rows = [(f"stage{i}_block{j}", row) for i, s in enumerate(stages, 1) for j, row in enumerate(s, 1)]
-    ...
+    names = {"stem_conv": "features.0.0", "stem_bn": "features.0.1"}
+    names |= {"fc1": "classifier.0", "logits": "classifier.3"}
+    n, channels = 1, 16
+    for i, rows in enumerate(stages, start=1):
+        for j, (_, expanded, width, weigh, _, _) in enumerate(rows, start=1):
+            parts = ["expand"] * (expanded != channels) + ["dw"] + ["se"] * weigh + ["project"]
+            for place, part in enumerate(parts):
+                kinds = ("squeeze", "excite") if part == "se" else ("conv", "bn")
+                modules = ("fc1", "fc2") if part == "se" else ("0", "1")
+                for kind, module in zip(kinds, modules, strict=True):
+                    theirs = f"features.{n}.block.{place}.{module}"
+                    names[f"stage{i}_block{j}_{part}_{kind}"] = theirs
+            n, channels = n + 1, width
+    return {**names, "top_conv": f"features.{n}.0", "top_bn": f"features.{n}.1"}
 
+
+TORCHVISION = torchvision.layout(torchvision_names, options={"symmetric_padding": True})
+
+# === Nets ===
 
 register_family(
     mobilenet_v3,
@@ -213,6 +228,7 @@ register_family(
     first_conv="stem_conv",
     cam_layer="top_act",
     preprocess="tf",
+    layouts=(KERAS, OLD_KERAS, TORCHVISION),
     variants={
         "mobilenet_v3_large": (
             {"stages": LARGE, "top": (960, 1280)},
@@ -221,6 +237,7 @@ register_family(
                 "total": 5_507_432,
                 "pyramid": ("stage1_out", "stage2_out", "stage3_out", "stage4_out", "stage5_out"),
                 "accuracy": Accuracy("ImageNet", 74.04, "torchvision IMAGENET1K_V1", top5=91.34),
+                "weights": keras_weights("large", "59e551e166be033d707958cf9e29a6a7"),
             },
         ),
         "mobilenet_v3_small": (
@@ -230,6 +247,7 @@ register_family(
                 "total": 2_554_968,
                 "pyramid": ("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
                 "accuracy": Accuracy("ImageNet", 67.67, "torchvision IMAGENET1K_V1", top5=87.40),
+                "weights": keras_weights("small", "8768d4c2e7dee89b9d02b2d03d65d862"),
             },
         ),
     },

@@ -11,6 +11,7 @@ it and torchvision has it.
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import torchvision
 from striate.models.blocks import conv, max_pool, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
@@ -117,6 +118,25 @@ IMAGENET = Weights(
     licence="BSD-3-Clause, rcmalli/keras-squeezenet, from the authors' Caffe weights",
 )
 
+# === Weights of torchvision ===
+
+
+def torchvision_names(*, stages: list[list[tuple[int, int]]], **_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's SqueezeNets, which counts poolings too."""
+    names = {"stem_conv": "features.0", "logits_conv": "classifier.1"}
+    place = 2  # after the first convolution and its ReLU
+    for i, stage in enumerate(stages, start=1):
+        for j in range(1, len(stage) + 1):
+            ours, theirs = f"stage{i}_block{j}", f"features.{place + j}"
+            names[f"{ours}_squeeze_conv"] = f"{theirs}.squeeze"
+            names[f"{ours}_expand1_conv"] = f"{theirs}.expand1x1"
+            names[f"{ours}_expand3_conv"] = f"{theirs}.expand3x3"
+        place += len(stage) + 1
+    return names
+
+
+TORCHVISION = torchvision.layout(torchvision_names)
+
 
 # === Nets ===
 
@@ -132,7 +152,7 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
-    layouts=(CAFFE,),
+    layouts=(CAFFE, TORCHVISION),
     finetune_options={"classifier": "linear"},
     exceptions={
         "features": "the paper's classifier averages class maps, not features; "
@@ -146,6 +166,7 @@ register_family(
                 "total": 1_248_424,
                 "min_size": 21,
                 "accuracy": Accuracy("ImageNet", 58.09, "torchvision IMAGENET1K_V1", top5=80.42),
+                "weights": torchvision.imagenet("squeezenet1_0-b66bff10.pth", TORCHVISION),
             },
         ),
         "squeezenet1_1": (

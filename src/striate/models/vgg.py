@@ -12,6 +12,7 @@ keras.applications does.
 """
 
 from striate.lazy import keras
+from striate.models import torchvision
 from striate.models.alexnet import lrn as normalise
 from striate.models.blocks import adaptive_average_pool, conv, conv_bn, logits, stage_out
 from striate.pretrained import Layout, Weights
@@ -65,6 +66,25 @@ def vgg(
     return logits(x, num_classes, dropout=dropout)
 
 
+# === Weights of torchvision ===
+
+
+def torchvision_names(*, depths: tuple[int, ...], batch_norm: bool, **_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's VGGs, which counts ReLUs and poolings too."""
+    names = {"fc1": "classifier.0", "fc2": "classifier.3", "logits": "classifier.6"}
+    place = 0
+    for i, depth in enumerate(depths, start=1):
+        for j in range(1, depth + 1):
+            names[f"stage{i}_block{j}_conv"] = f"features.{place}"
+            if batch_norm:
+                names[f"stage{i}_block{j}_bn"] = f"features.{place + 1}"
+            place += 3 if batch_norm else 2
+        place += 1
+    return names
+
+
+TORCHVISION = torchvision.layout(torchvision_names)
+
 # === Weights of keras.applications ===
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -92,7 +112,15 @@ def keras_weights(name: str, md5: str) -> dict:
         preprocess="caffe",
         licence="CC BY, Visual Geometry Group, Oxford",
     )
-    return {"weights": (imagenet,), "layouts": (KERAS,)}
+    return {"weights": (imagenet,), "layouts": (TORCHVISION, KERAS)}
+
+
+def torchvision_weights(file: str) -> dict:
+    """The published weights and the layout of a net that keras.applications does not have."""
+    return {
+        "weights": torchvision.imagenet(file, TORCHVISION),
+        "layouts": (TORCHVISION,),
+    }
 
 
 # === Nets ===
@@ -137,8 +165,24 @@ register_family(
     preprocess="torch",
     reduced={"fc_units": 64},
     variants={
-        "vgg11": variant(A, False, 132_863_336, 132_863_336, 69.02, 88.63),
-        "vgg13": variant(B, False, 133_047_848, 133_047_848, 69.93, 89.25),
+        "vgg11": variant(
+            A,
+            False,
+            132_863_336,
+            132_863_336,
+            69.02,
+            88.63,
+            **torchvision_weights("vgg11-8a719046.pth"),
+        ),
+        "vgg13": variant(
+            B,
+            False,
+            133_047_848,
+            133_047_848,
+            69.93,
+            89.25,
+            **torchvision_weights("vgg13-19584684.pth"),
+        ),
         "vgg16": variant(
             D,
             False,
@@ -163,9 +207,37 @@ register_family(
         "vgg16_c": published(
             {"depths": D, "batch_norm": False, "third_kernel": 1}, 133_638_952, 72.7, 91.2
         ),
-        "vgg11_bn": variant(A, True, 132_868_840, 132_874_344, 70.37),
-        "vgg13_bn": variant(B, True, 133_053_736, 133_059_624, 71.59),
-        "vgg16_bn": variant(D, True, 138_365_992, 138_374_440, 73.36),
-        "vgg19_bn": variant(E, True, 143_678_248, 143_689_256, 74.22),
+        "vgg11_bn": variant(
+            A,
+            True,
+            132_868_840,
+            132_874_344,
+            70.37,
+            **torchvision_weights("vgg11_bn-6002323d.pth"),
+        ),
+        "vgg13_bn": variant(
+            B,
+            True,
+            133_053_736,
+            133_059_624,
+            71.59,
+            **torchvision_weights("vgg13_bn-abd245e5.pth"),
+        ),
+        "vgg16_bn": variant(
+            D,
+            True,
+            138_365_992,
+            138_374_440,
+            73.36,
+            **torchvision_weights("vgg16_bn-6c64b313.pth"),
+        ),
+        "vgg19_bn": variant(
+            E,
+            True,
+            143_678_248,
+            143_689_256,
+            74.22,
+            **torchvision_weights("vgg19_bn-c79401a0.pth"),
+        ),
     },
 )

@@ -12,6 +12,7 @@ Differs from the paper: the stride of a down-sampling bottleneck sits in its 3x3
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import pytorchcv, torchvision
 from striate.models.blocks import conv_bn, max_pool, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
@@ -113,7 +114,7 @@ def resnet(
 # === Weights of torchvision and timm ===
 
 
-def torch_names(*, depths: tuple[int, ...], block, **_) -> dict[str, str]:
+def torch_names(*, depths: tuple[int, ...], block=bottleneck, **_) -> dict[str, str]:
     """Our layer -> the module of torchvision's nets, and of timm's of the same names."""
     convolutions = 2 if block is basic else 3
     names = {"stem_conv": "conv1", "stem_bn": "bn1", "logits": "fc"}
@@ -128,7 +129,7 @@ def torch_names(*, depths: tuple[int, ...], block, **_) -> dict[str, str]:
     return names
 
 
-TORCHVISION = Layout("torchvision", names=torch_names, preprocess="torch", channels_first=True)
+TORCHVISION = torchvision.layout(torch_names)
 
 # === Weights of keras.applications ===
 
@@ -202,8 +203,24 @@ register_family(
     layouts=(TORCHVISION,),
     reduced={"depths": (1, 2, 1, 1)},
     variants={
-        "resnet18": imagenet(basic, (2, 2, 2, 2), 11_689_512, 11_699_112, 69.76, 89.08),
-        "resnet34": imagenet(basic, (3, 4, 6, 3), 21_797_672, 21_814_696, 73.31, 91.42),
+        "resnet18": imagenet(
+            basic,
+            (2, 2, 2, 2),
+            11_689_512,
+            11_699_112,
+            69.76,
+            89.08,
+            weights=torchvision.imagenet("resnet18-f37072fd.pth", TORCHVISION),
+        ),
+        "resnet34": imagenet(
+            basic,
+            (3, 4, 6, 3),
+            21_797_672,
+            21_814_696,
+            73.31,
+            91.42,
+            weights=torchvision.imagenet("resnet34-b627a593.pth", TORCHVISION),
+        ),
         "resnet50": imagenet(
             bottleneck,
             (3, 4, 6, 3),

@@ -7,8 +7,9 @@ one 3x3 convolution in groups, so that more of them cost no more than fewer wide
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import pytorchcv, torchvision
 from striate.models.blocks import conv_bn, pool_and_classify, stage_out
-from striate.models.resnet import imagenet_stem, project
+from striate.models.resnet import TORCHVISION, imagenet_stem, project
 from striate.registry import Accuracy, register_family
 
 
@@ -79,10 +80,11 @@ def imagenet(
     top1: float,
     top5: float | None = None,
     source: str = "the paper, Table 4",
+    **facts,
 ) -> tuple[dict, dict]:
     config = {"stem": imagenet_stem, "depths": depths}
     accuracy = Accuracy("ImageNet", top1, source, top5=top5)
-    facts = {"trainable": trainable, "total": total, "accuracy": accuracy}
+    facts = {"trainable": trainable, "total": total, "accuracy": accuracy, **facts}
     return {**config, "cardinality": cardinality, "group_width": group_width}, facts
 
 
@@ -95,9 +97,18 @@ register_family(
     cam_layer="stage4_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     reduced={"width": 16, "depths": (1, 2, 1, 1)},
+    layouts=(TORCHVISION,),
     variants={
         "resnext50_32x4d": imagenet(
-            (3, 4, 6, 3), 32, 4, 25_028_904, 25_097_128, 77.62, 93.70, "torchvision IMAGENET1K_V1"
+            (3, 4, 6, 3),
+            32,
+            4,
+            25_028_904,
+            25_097_128,
+            77.62,
+            93.70,
+            "torchvision IMAGENET1K_V1",
+            weights=torchvision.imagenet("resnext50_32x4d-7cdf4587.pth", TORCHVISION),
         ),
         "resnext101_32x4d": imagenet((3, 4, 23, 3), 32, 4, 44_177_704, 44_315_560, 78.8, 94.4),
         "resnext101_64x4d": imagenet((3, 4, 23, 3), 64, 4, 83_455_272, 83_658_152, 79.6, 94.7),

@@ -8,8 +8,9 @@ twice the width.
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import pytorchcv, torchvision
 from striate.models.blocks import bn_relu, conv, pool_and_classify, stage_out
-from striate.models.resnet import imagenet_stem
+from striate.models.resnet import TORCHVISION, imagenet_stem
 from striate.models.resnext import resnext
 from striate.registry import Accuracy, register_family
 
@@ -91,6 +92,7 @@ register_family(
     cam_layer="stage4_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     reduced={"width": 16, "depths": (1, 2, 1, 1)},
+    layouts=(TORCHVISION,),
     variants={
         "wide_resnet50_2": (
             {
@@ -104,6 +106,7 @@ register_family(
                 "total": 68_951_464,
                 "accuracy": Accuracy("ImageNet", 78.47, "torchvision IMAGENET1K_V1", top5=94.09),
                 "differs": "the stride of a bottleneck sits in its 3x3 convolution",
+                "weights": torchvision.imagenet("wide_resnet50_2-95faca4d.pth", TORCHVISION),
             },
         ),
     },

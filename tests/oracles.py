@@ -4,7 +4,6 @@ Both nets answer in float64, where rounding cannot hide or feign a difference: a
 with weights that nobody trained amplify float32's to more than the 1e-4 that is asked for.
 """
 
-import contextlib
 import importlib.util
 from pathlib import Path
 from unittest import mock
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 import pytest
 
+from comparing import float64, pictures
 from striate.registry import create_model
 
 torch = pytest.importorskip("torch", reason="needs the oracle: pip install striate[oracle]")
@@ -27,10 +27,6 @@ def torchvision():
     with mock.patch("torch.library.register_fake", return_value=lambda function: function):
         import torchvision
     return torchvision.models
-
-
-def pictures(shape: Shape, n: int) -> np.ndarray:
-    return np.random.default_rng(n).standard_normal((n, *shape))
 
 
 def made_up(model, shape: Shape):
@@ -60,18 +56,6 @@ def answer(model, x: np.ndarray) -> np.ndarray:
         logits = model(torch.tensor(np.ascontiguousarray(x.transpose(0, 3, 1, 2)))).numpy()
         model.float()
     return logits
-
-
-@contextlib.contextmanager
-def float64():
-    before = keras.config.floatx(), keras.config.dtype_policy()
-    keras.config.set_floatx("float64")
-    keras.config.set_dtype_policy("float64")
-    try:
-        yield
-    finally:
-        keras.config.set_floatx(before[0])
-        keras.config.set_dtype_policy(before[1])
 
 
 def assert_same_logits(name: str, model, shape: Shape, folder: Path, **options) -> None:

@@ -5,7 +5,7 @@
     client.classify(["a.jpg"], top=3)           # [[("chair", 0.97), ("sofa", 0.02), ...]]
 
 Pictures are paths or encoded bytes, which the server decodes as it did in training, or uint8 arrays
-of the net's input size, which are sent as they are.
+of the net's input size, which are sent as they are; so are clips, voxels and rows of numbers.
 """
 
 import base64
@@ -201,11 +201,16 @@ def encoded(picture: Picture) -> bytes:
 
 
 def stacked(images: Sequence[Picture]) -> "np.ndarray":
-    """uint8 [N, H, W, C] of pictures [H, W, C], or of an array that is that already."""
+    """uint8 [N, H, W, C] of pictures [H, W, C], or of an array that is that already.
+
+    Clips and voxels have an axis more; rows of numbers become float32 [N, numbers].
+    """
     import numpy as np
 
     array = np.asarray(images)
-    if array.dtype != np.uint8 or array.ndim != 4:
+    if array.ndim == 2 and array.dtype.kind == "f":
+        return array.astype(np.float32)
+    if array.dtype != np.uint8 or array.ndim not in (4, 5):
         raise UsageError(
             f"expected uint8 images [N, H, W, C] of one size, got {array.dtype} {list(array.shape)}"
         )

@@ -9,23 +9,24 @@ PHOTOS = ROOT / "examples" / "photos"
 SHIPPED = ROOT / "saved_models" / "squeezenet1_1"
 
 
-def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, seed=0, **preset):
+def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, seed=0):
     """An artifact of an untrained net under `base`, with seeded weights and four made goldens.
 
     Its temperature lets scores differ enough between pictures to be worth comparing.
     """
     import keras
 
-    from striate import preprocess
     from striate.artifact import write_version
+    from striate.preprocess import for_input
     from striate.registry import create_model, get_spec
 
     keras.utils.set_random_seed(seed)
-    options = dict(get_spec(name).reduced)
+    net = get_spec(name)
+    options = dict(net.reduced)
     model = create_model(name, num_classes=classes, input_shape=shape, **options)
     stir(model, seed)
-    goldens = colourful_noise(4, shape, seed)
-    spec = preprocess.preset("unit", *shape, **preset)
+    spec = for_input(net.kind, shape, "unit")
+    goldens = colourful_noise(4, shape, seed).astype(spec.dtype)
     logits = np.asarray(model(spec.layer()(goldens), training=False))
     return write_version(
         base,

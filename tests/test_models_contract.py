@@ -316,6 +316,7 @@ def test_dense_layers_keep_their_size_at_any_resolution():
         ("resnet18", {"plain": "yes"}, "True or False"),
         ("resnet18", {"survival": 0}, "above 0"),
         ("resnet18", {"dropout": -0.1}, "a number from 0 to 1"),
+        ("resnet18", {"dropout": True}, "a number from 0 to 1"),
         ("vgg16", {"fc_units": 2.5}, "an integer of at least 1"),
         ("lenet5", {"pad": -1}, "an integer of at least 0"),
         ("sparsenet40_24_cifar", {"layers": 0}, "at least 1 or None"),

@@ -122,6 +122,8 @@ def test_every_spec_says_where_it_comes_from():
 def test_unknown_name_offers_the_nearest():
     with pytest.raises(UsageError, match=r"'resnet5'.*Did you mean.*'resnet50'"):
         get_spec("resnet5")
+    with pytest.raises(UsageError, match="name of a net, got None"):
+        get_spec(None)
 
 
 def test_unknown_option_offers_the_nearest():

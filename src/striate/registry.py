@@ -200,7 +200,7 @@ def get_spec(name: str) -> ModelSpec:
     """The spec of one net; an unknown name is a `UsageError` that offers the nearest."""
     if name not in _specs:
         raise UsageError(
-            f"expected the name of a net, got {name!r}.{did_you_mean(name, _specs)} "
+            f"expected the name of a net, got {name!r}.{did_you_mean(str(name), _specs)} "
             "`striate models` lists them all."
         )
     return _specs[name]
@@ -222,7 +222,7 @@ def open_weights(name: str, weights: str | Path) -> Pretrained:
             opened.input_shape = published.input_shape or spec.input_shape
             opened.options = published.options
             return opened
-    if not Path(weights).exists():
+    if not Path(str(weights)).exists():
         names = [published.name for published in spec.weights]
         choices = ", ".join([*map(repr, names), "a file"])
         raise UsageError(
@@ -263,7 +263,7 @@ def create_model(
     """
     spec = get_spec(name)
     _check_options(spec, options)
-    loaded = open_weights(name, weights) if isinstance(weights, str | Path) else weights
+    loaded = weights if isinstance(weights, Pretrained | None) else open_weights(name, weights)
     if loaded is not None:
         options = {**loaded.options, **options}
         num_classes = loaded.classes if num_classes is None else num_classes
@@ -376,5 +376,11 @@ def _kind(default: Any) -> tuple[str, Callable[[Any], bool]]:
     if default is None:
         return "an integer of at least 1 or None", lambda v: v is None or _is_positive(v)
     if default < 0:
-        return "a number", lambda value: isinstance(value, Real) and math.isfinite(float(value))
-    return "a number from 0 to 1", lambda value: isinstance(value, Real) and 0 <= float(value) <= 1
+        return "a number", lambda value: math.isfinite(_number(value))
+    return "a number from 0 to 1", lambda value: 0 <= _number(value) <= 1
+
+
+def _number(value: Any) -> float:
+    """A real number as a float; nan for whatever else."""
+    is_one = isinstance(value, Real) and not isinstance(value, bool)
+    return float(value) if is_one else math.nan

@@ -9,9 +9,10 @@ from __future__ import annotations  # so that describing weights does not load n
 
 import collections
 import dataclasses
+import io
 import math
+import os
 import pickle
-import struct
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -43,6 +44,18 @@ STORAGES = {
     "torch.ByteStorage": "u1",
     "torch.BoolStorage": "?",
 }
+SAFETENSORS = {
+    "F64": "torch.DoubleStorage",
+    "F32": "torch.FloatStorage",
+    "F16": "torch.HalfStorage",
+    "BF16": "torch.BFloat16Storage",
+    "I64": "torch.LongStorage",
+    "I32": "torch.IntStorage",
+    "I16": "torch.ShortStorage",
+    "I8": "torch.CharStorage",
+    "U8": "torch.ByteStorage",
+    "BOOL": "torch.BoolStorage",
+}
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
@@ -52,12 +65,13 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     off. Raises `UsageError` for a file that holds anything but tensors.
     """
     try:
-        found = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
-    except (pickle.UnpicklingError, zipfile.BadZipFile, EOFError, struct.error) as error:
-        raise _no_state(path, str(error) or "it is cut off") from None
-    except (OSError, KeyError, ValueError, TypeError, IndexError, AttributeError) as error:
+        state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
+    except EOFError:
+        raise _no_state(path, "it is cut off") from None
+    except (pickle.UnpicklingError, zipfile.BadZipFile, ValueError) as error:
+        raise _no_state(path, str(error)) from None
+    except Exception as error:  # pickle does not say what a broken file may make it raise
         raise _no_state(path, f"{type(error).__name__}: {error}") from None
-    state = {name: value for name, value in found.items() if isinstance(value, np.ndarray)}
     if not state:
         raise _no_state(path, "it has no tensors by name")
     wrapped = all(name.startswith("module.") for name in state)
@@ -67,18 +81,17 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
 def _no_state(path: Path, why: str) -> UsageError:
     return UsageError(
         f"{path}: expected a state dict of torch's (`torch.save(model.state_dict(), ...)`) or "
-        f".safetensors, got something else ({why})"
+        f".safetensors, got something else ({' '.join(why.split())})"
     )
 
 
 def _safetensors(path: Path) -> Mapping[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
+    from safetensors import deserialize
 
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(str(error)) from None
+    return {
+        name: _numbers(view["data"], SAFETENSORS[view["dtype"]]).reshape(view["shape"])
+        for name, view in deserialize(path.read_bytes())
+    }
 
 
 def _pickled(path: Path) -> Mapping[str, np.ndarray]:
@@ -86,37 +99,38 @@ def _pickled(path: Path) -> Mapping[str, np.ndarray]:
         with path.open("rb") as file:
             return _legacy(file)
     with zipfile.ZipFile(path) as archive:
-        (place,) = (name for name in archive.namelist() if name.endswith("data.pkl"))
-        root = place.removesuffix("data.pkl")
+        for member in archive.infolist():  # torch compresses none, so no small file grows large
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{member.filename} is compressed")
+        places = [name for name in archive.namelist() if name.endswith("data.pkl")]
+        if len(places) != 1:
+            raise ValueError("it is a zip archive, but not one of torch's")
+        root = places[0].removesuffix("data.pkl")
         order = f"{root}byteorder"
         if order in archive.namelist() and archive.read(order) != b"little":
             raise ValueError("its numbers are big-endian")
-        with archive.open(place) as file:
+        with archive.open(places[0]) as file:
             content = _Unpickler(file).load()
-        return _values(content, lambda storage: _stored(archive, f"{root}data/{storage.key}"))
+        return _values(content, lambda storage: archive.read(f"{root}data/{storage.key}"))
 
 
-def _stored(archive: zipfile.ZipFile, name: str) -> bytes:
-    """A member as it lies in the file; torch never compresses, so no small file grows large."""
-    if archive.getinfo(name).compress_type != zipfile.ZIP_STORED:
-        raise ValueError(f"{name} is compressed")
-    return archive.read(name)
-
-
-def _legacy(file: IO[bytes]) -> Mapping[str, np.ndarray]:
+def _legacy(file: io.BufferedReader) -> Mapping[str, np.ndarray]:
     """Five pickles (magic number, protocol, system, content, keys), then the storages in turn."""
-    if _Unpickler(file).load() != MAGIC:
+    if file.peek(2).startswith(b"PK"):  # the beginning of a zip archive without its end
+        raise EOFError
+    if not file.peek(1).startswith(pickle.PROTO) or _Unpickler(file).load() != MAGIC:
         raise ValueError("it is neither a zip archive nor an older file of torch's")
     _Unpickler(file).load()
     _Unpickler(file).load()
     reader = _Unpickler(file)
     content = reader.load()
     data = {}
+    length = os.fstat(file.fileno()).st_size
     for key in _Unpickler(file).load():
         storage = reader.storages[key]
-        if struct.unpack("<q", file.read(8))[0] != storage.count:
+        if int.from_bytes(file.read(8), "little") != storage.count:
             raise ValueError("a storage is not as long as its tensors need")
-        data[key] = file.read(storage.nbytes)
+        data[key] = file.read(min(storage.nbytes, length))
     return _values(content, lambda storage: data[storage.key])
 
 
@@ -138,10 +152,15 @@ class _Storage:
     def read(self, data: bytes) -> np.ndarray:
         if len(data) != self.nbytes:
             raise ValueError(f"storage {self.key} has {len(data)} bytes, expected {self.nbytes}")
-        numbers = np.frombuffer(data, STORAGES[self.kind])
-        if self.kind == "torch.BFloat16Storage":
-            return (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers
+        return _numbers(data, self.kind)
+
+
+def _numbers(data: bytes | bytearray, kind: str) -> np.ndarray:
+    """The numbers of a storage; those of bfloat16, which numpy lacks, as float32."""
+    numbers = np.frombuffer(data, STORAGES[kind])
+    if kind == "torch.BFloat16Storage":
+        return (numbers.astype(np.uint32) << 16).view(np.float32)
+    return numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,10 +183,12 @@ class _Tensor:
         last = self.offset + sum((n - 1) * step for n, step in steps)
         if max(last + 1, math.prod(self.shape)) > len(numbers):
             raise ValueError("a tensor is larger than its storage")
-        view = np.lib.stride_tricks.as_strided(
-            numbers[self.offset :], self.shape, [step * numbers.itemsize for step in self.strides]
+        return np.lib.stride_tricks.as_strided(
+            numbers[self.offset :],
+            self.shape,
+            [step * numbers.itemsize for step in self.strides],
+            writeable=False,  # other tensors may share the storage
         )
-        return np.ascontiguousarray(view).reshape(self.shape)
 
 
 def _rebuild_tensor(storage, offset, shape, strides, *_) -> _Tensor:
@@ -183,13 +204,18 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
 ALLOWED: Mapping[str, Callable] = {
     "collections.OrderedDict": collections.OrderedDict,
     "torch.Size": tuple,
+    "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
 }
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows the names in `ALLOWED` and the kinds of storage, and refuses all others."""
+class _Unpickler(pickle._Unpickler):
+    """Knows the names in `ALLOWED` and the kinds of storage, and refuses all others.
+
+    Built on the unpickler in Python: the faster one in C makes room for as many values as a file
+    says that it will number, and a few bytes could ask for all memory.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file, encoding="utf-8")
@@ -204,8 +230,8 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {full}, which is no tensor")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        tag, kind, key, _, count, *_ = pid
-        if tag != "storage" or kind not in STORAGES or count < 0:
+        tag, kind, key, _, count, *part = pid
+        if tag != "storage" or kind not in STORAGES or count < 0 or any(part):
             raise pickle.UnpicklingError("it asks for a storage of an unknown kind")
         return self.storages.setdefault(key, _Storage(kind, key, count))
 

@@ -166,3 +166,9 @@ def test_the_normalising_layer_is_keras_applications_preprocessing(name):
             levels.astype("float32"), mode=name
         )
     assert np.abs(ours - theirs).max() < 1e-4
+
+
+def test_nets_for_cifar_have_a_convention_of_their_own():
+    levels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
+    theirs = (levels / 255 - (0.4914, 0.4822, 0.4465)) / (0.2023, 0.1994, 0.2010)
+    assert np.abs(preset("cifar", 5, 5).layer()(levels) - theirs).max() < 1e-5

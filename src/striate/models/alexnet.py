@@ -18,16 +18,16 @@ constants; the paper gives none.
 """
 
 from striate.lazy import keras
+from striate.models import pytorchcv, torchvision
 from striate.models.blocks import HE, adaptive_average_pool, conv, logits, max_pool, stage_out
-from striate.pretrained import Layout
 from striate.registry import Accuracy, register_family
 
 
-def lrn(x, *, name: str):
+def lrn(x, *, alpha: float = 1e-4, name: str):
     """Local response normalisation with the constants of AlexNet."""
     from striate.layers import LocalResponseNormalization
 
-    return LocalResponseNormalization(size=5, alpha=1e-4, beta=0.75, k=2.0, name=f"{name}_lrn")(x)
+    return LocalResponseNormalization(size=5, alpha=alpha, beta=0.75, k=2.0, name=f"{name}_lrn")(x)
 
 
 def normal(start: float = 0.0) -> dict:
@@ -61,18 +61,27 @@ def conv_relu(
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
-def alexnet(inputs, *, num_classes: int, groups: int, fc_units: int = 4096, dropout: float = 0.5):
+def alexnet(
+    inputs,
+    *,
+    num_classes: int,
+    groups: int,
+    fc_units: int = 4096,
+    dropout: float = 0.5,
+    lrn_alpha: float = 1e-4,
+):
     """CONV1 to FC8 of the paper; `groups` of the second, fourth and fifth convolution.
 
-    fc_units: width of the two hidden dense layers; dropout: after each of them.
+    fc_units: width of the two hidden dense layers; dropout: after each of them. lrn_alpha: of the
+    local response normalisation, which sums over its five channels; torch and Caffe average.
     """
     x = conv_relu(inputs, 96, 11, strides=4, name="stem")
-    x = lrn(x, name="stem")
+    x = lrn(x, alpha=lrn_alpha, name="stem")
     x = max_pool(x, 3, stride=2, name="stem_pool")
     same = {"padding": "same"}
     x = conv_relu(x, 256, 5, groups=groups, start=1.0, name="stage1_block1", **same)
     x = stage_out(x, 1)
-    x = lrn(x, name="stage1_block1")
+    x = lrn(x, alpha=lrn_alpha, name="stage1_block1")
     x = max_pool(x, 3, stride=2, name="stage1_pool")
     x = conv_relu(x, 384, 3, name="stage2_block1", **same)
     x = conv_relu(x, 384, 3, groups=groups, start=1.0, name="stage2_block2", **same)
@@ -82,19 +91,33 @@ def alexnet(inputs, *, num_classes: int, groups: int, fc_units: int = 4096, drop
     return dense_layers(x, num_classes, fc_units=fc_units, dropout=dropout)
 
 
-def zfnet(inputs, *, num_classes: int, fc_units: int = 4096, dropout: float = 0.5):
+def zfnet(
+    inputs,
+    *,
+    num_classes: int,
+    fc_units: int = 4096,
+    dropout: float = 0.5,
+    lrn_alpha: float = 1e-4,
+    lrn_first: bool = False,
+):
     """The layers of Figure 3; pooling before normalisation, windows that overhang count.
 
-    fc_units: width of the two hidden dense layers; dropout: after each of them.
+    fc_units: width of the two hidden dense layers; dropout: after each of them. lrn_alpha: of the
+    local response normalisation, as for `alexnet`; lrn_first: it comes before the pooling.
     """
+
+    def pooled(x, *, name: str, pool: str):
+        if lrn_first:
+            x = lrn(x, alpha=lrn_alpha, name=name)
+        x = max_pool(x, 3, stride=2, ceil_mode=True, name=pool)
+        return x if lrn_first else lrn(x, alpha=lrn_alpha, name=name)
+
     x = keras.layers.ZeroPadding2D(1, name="stem_pad")(inputs)
     x = conv_relu(x, 96, 7, strides=2, name="stem")
-    x = max_pool(x, 3, stride=2, ceil_mode=True, name="stem_pool")
-    x = lrn(x, name="stem")
+    x = pooled(x, name="stem", pool="stem_pool")
     x = conv_relu(x, 256, 5, strides=2, name="stage1_block1")
     x = stage_out(x, 1)
-    x = max_pool(x, 3, stride=2, ceil_mode=True, name="stage1_pool")
-    x = lrn(x, name="stage1_block1")
+    x = pooled(x, name="stage1_block1", pool="stage1_pool")
     for j, width in enumerate((384, 384, 256), start=1):
         x = conv_relu(x, width, 3, padding="same", name=f"stage2_block{j}")
     x = stage_out(x, 2)
@@ -135,6 +158,9 @@ def alexnet_single(
     return logits(x, num_classes)
 
 
+# === Weights of torchvision and pytorchcv ===
+
+
 def torchvision_names(**_) -> dict[str, str]:
     """Our layer -> the module of torchvision's AlexNet."""
     return {
@@ -149,9 +175,32 @@ def torchvision_names(**_) -> dict[str, str]:
     }
 
 
-TORCHVISION = Layout(
-    "torchvision", names=torchvision_names, preprocess="torch", channels_first=True
+TORCHVISION = torchvision.layout(torchvision_names)
+
+
+def pytorchcv_names(**_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's AlexNet and ZFNet; its first stage is our stem."""
+    blocks = ("stem", "stage1_block1", "stage2_block1", "stage2_block2", "stage2_block3")
+    units = ("stage1.unit1", "stage2.unit1", "stage3.unit1", "stage3.unit2", "stage3.unit3")
+    convolutions = {
+        f"{ours}_conv": f"features.{theirs}.conv"
+        for ours, theirs in zip(blocks, units, strict=True)
+    }
+    return {
+        **convolutions,
+        "fc1": "output.fc1.fc",
+        "fc2": "output.fc2.fc",
+        "logits": "output.fc3",
+    }
+
+
+# Its normalisation averages over five channels.
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"lrn_alpha": 1e-4 / 5})
+PYTORCHCV_ZFNET = pytorchcv.layout(
+    pytorchcv_names, options={"lrn_alpha": 1e-4 / 5, "lrn_first": True}
 )
+
+# === Nets ===
 
 IMAGENET = {
     "family": "alexnet",
@@ -171,6 +220,7 @@ register_family(
     title="ImageNet Classification with Deep Convolutional Neural Networks",
     input_shape=(227, 227, 3),
     min_size=67,
+    layouts=(PYTORCHCV,),
     variants={
         "alexnet": (
             {"groups": 2},
@@ -199,6 +249,7 @@ register_family(
     title="Visualizing and Understanding Convolutional Networks",
     input_shape=(224, 224, 3),
     min_size=47,
+    layouts=(PYTORCHCV_ZFNET,),
     differs="normalised with AlexNet's constants; the paper gives none",
     variants={
         "zfnet": (
@@ -229,6 +280,7 @@ register_family(
                 "total": 61_100_840,
                 "accuracy": Accuracy("ImageNet", 56.522, "torchvision IMAGENET1K_V1", top5=79.066),
                 "differs": "no local response normalisation; dropout before the dense layers",
+                "weights": torchvision.imagenet("alexnet-owt-7be5be79.pth", TORCHVISION),
             },
         ),
     },

@@ -13,7 +13,7 @@ channels; the paper gives 16 to the plain nets for CIFAR, and so does this (`ste
 import re
 
 from striate.lazy import keras
-from striate.models import torchvision
+from striate.models import pytorchcv, torchvision
 from striate.models.blocks import bn_relu, conv, max_pool, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
@@ -160,6 +160,24 @@ def keras_weights(name: str, md5: str) -> tuple[Weights]:
     return (weights,)
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's DenseNet-BC for CIFAR; its plain ones compress too."""
+    stages = range(2, len(depths) + 1)
+    transitions = {f"stage{i}_block0": f"features.stage{i}.trans{i}.conv" for i in stages}
+    return {
+        "stem_conv": "features.init_block",
+        **pytorchcv.units(depths, pytorchcv.conv_bn({"1": "conv1", "2": "conv2"})),
+        **pytorchcv.conv_bn(transitions),
+        "top_bn": "features.post_activ.bn",
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, preprocess="cifar")
+
 # === Nets ===
 
 
@@ -261,6 +279,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
     reduced={"depths": (2, 2, 2)},
+    layouts=(PYTORCHCV,),
     variants={
         "densenet40_12_cifar": cifar(40, 12, 1_019_722, 1_037_818, 5.24),
         "densenet100_12_cifar": cifar(100, 12, 6_979_642, 7_096_858, 4.10),

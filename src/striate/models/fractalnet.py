@@ -102,7 +102,7 @@ def pytorchcv_names(*, columns: int, **_) -> dict[str, str]:
     return {**pytorchcv.conv_bn(parts), "logits": "output"}
 
 
-PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"pool_joined": True})
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, preprocess="cifar", options={"pool_joined": True})
 
 # === Nets ===
 

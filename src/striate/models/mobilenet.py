@@ -15,7 +15,7 @@ torch's implementations pad all four sides by the same (`symmetric_padding`).
 """
 
 from striate.lazy import keras
-from striate.models import torchvision
+from striate.models import pytorchcv, timm, torchvision
 from striate.models.blocks import pad_for_stride, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
@@ -24,21 +24,21 @@ KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
 LICENCE = "Apache-2.0, the TensorFlow authors"
 
 
-def bn_relu6(x, *, momentum: float, relu: bool = True, name: str):
-    """Batch normalisation as in the authors' code (epsilon 1e-3), then ReLU capped at 6."""
+def bn_relu(x, *, momentum: float, relu: bool = True, cap: float | None = 6.0, name: str):
+    """Batch normalisation as in the authors' code (epsilon 1e-3), then ReLU up to `cap`."""
     x = keras.layers.BatchNormalization(epsilon=1e-3, momentum=momentum, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+    return keras.layers.ReLU(cap, name=f"{name}_relu")(x) if relu else x
 
 
-def pointwise(x, filters: int, *, momentum: float, relu: bool = True, name: str):
+def pointwise(x, filters: int, *, relu: bool = True, name: str, **how):
     """1x1 convolution: mixes the channels of each pixel."""
     x = keras.layers.Conv2D(
         filters, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )(x)
-    return bn_relu6(x, momentum=momentum, relu=relu, name=name)
+    return bn_relu(x, relu=relu, name=name, **how)
 
 
-def depthwise(x, *, stride: int, symmetric: bool, momentum: float, name: str):
+def depthwise(x, *, stride: int, symmetric: bool, name: str, **how):
     """3x3 convolution of each channel by itself."""
     x, padding = pad_for_stride(x, 3, stride=stride, symmetric=symmetric, name=name)
     x = keras.layers.DepthwiseConv2D(
@@ -49,10 +49,10 @@ def depthwise(x, *, stride: int, symmetric: bool, momentum: float, name: str):
         depthwise_initializer="he_normal",
         name=f"{name}_conv",
     )(x)
-    return bn_relu6(x, momentum=momentum, name=name)
+    return bn_relu(x, name=name, **how)
 
 
-def stem(x, filters: int, *, symmetric: bool = False, momentum: float):
+def stem(x, filters: int, *, symmetric: bool = False, **how):
     """An ordinary 3x3 convolution of stride 2."""
     x, padding = pad_for_stride(x, 3, stride=2, symmetric=symmetric, name="stem")
     x = keras.layers.Conv2D(
@@ -64,7 +64,7 @@ def stem(x, filters: int, *, symmetric: bool = False, momentum: float):
         kernel_initializer="he_normal",
         name="stem_conv",
     )(x)
-    return bn_relu6(x, momentum=momentum, name="stem")
+    return bn_relu(x, name="stem", **how)
 
 
 # === Version 1 ===
@@ -85,25 +85,21 @@ def mobilenet_v1(
     alpha: float,
     dropout: float = 0.001,
     symmetric_padding: bool = False,
+    relu6: bool = True,
 ):
     """Thirteen depthwise separable blocks, `alpha` times as wide as Table 1 of the paper.
 
     dropout: before the classifier. symmetric_padding: strides pad all sides alike, as torch's do.
+    relu6: ReLU is capped at 6, as in the authors' released code; the paper's is not.
     """
-    momentum = 0.99
-    x = stem(inputs, int(32 * alpha), symmetric=symmetric_padding, momentum=momentum)
+    how = {"momentum": 0.99, "cap": 6.0 if relu6 else None}
+    x = stem(inputs, int(32 * alpha), symmetric=symmetric_padding, **how)
     for i, widths in enumerate(V1_STAGES, start=1):
         for j, width in enumerate(widths, start=1):
             name = f"stage{i}_block{j}"
             stride = 2 if i > 1 and j == 1 else 1
-            x = depthwise(
-                x,
-                stride=stride,
-                symmetric=symmetric_padding,
-                momentum=momentum,
-                name=f"{name}_dw",
-            )
-            x = pointwise(x, int(width * alpha), momentum=momentum, name=f"{name}_pw")
+            x = depthwise(x, stride=stride, symmetric=symmetric_padding, name=f"{name}_dw", **how)
+            x = pointwise(x, int(width * alpha), name=f"{name}_pw", **how)
         x = stage_out(x, i)
     return pool_and_classify(x, num_classes, dropout=dropout)
 
@@ -117,6 +113,36 @@ def keras_names_v1(**_) -> dict[str, str]:
             names[f"stage{i}_block{j}_{part}_conv"] = f"conv_{part}_{n}"
             names[f"stage{i}_block{j}_{part}_bn"] = f"conv_{part}_{n}_bn"
     return names
+
+
+def pytorchcv_names_v1(**_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets."""
+    parts = pytorchcv.conv_bn({"dw": "dw_conv", "pw": "pw_conv"})
+    return {
+        **pytorchcv.conv_bn({"stem": "features.init_block"}),
+        **pytorchcv.units(map(len, V1_STAGES), parts),
+        "logits": "output",
+    }
+
+
+def timm_names_v1(**_) -> dict[str, str]:
+    """Our layer -> the module of timm's MobileNet."""
+    names = dict(timm.MOBILE)
+    for i, widths in enumerate(V1_STAGES, start=1):
+        for j in range(1, len(widths) + 1):
+            theirs = f"blocks.{i - 1}.{j - 1}"
+            names |= timm.mobile_block(f"stage{i}_block{j}", theirs, "dw", "pw")
+    return names
+
+
+TORCH_BORN: dict = {"options": {"symmetric_padding": True}, "epsilon": 1e-5}
+LAYOUTS_V1 = (
+    Layout("keras.applications", names=keras_names_v1, preprocess="tf"),
+    timm.layout(timm_names_v1, preprocess="tf", **TORCH_BORN),
+    pytorchcv.layout(
+        pytorchcv_names_v1, options={"symmetric_padding": True, "relu6": False}, epsilon=1e-5
+    ),
+)
 
 
 def v1(
@@ -149,7 +175,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out", "stage5_out"),
     preprocess="tf",
     differs="ReLU6 for ReLU, as in the authors' code",
-    layouts=(Layout("keras.applications", names=keras_names_v1, preprocess="tf"),),
+    layouts=LAYOUTS_V1,
     variants={
         "mobilenet_v1_100": v1(
             1.0, 4_231_976, 4_253_864, 70.6, "1_0", "md5:03394917f9a9ea3362f46332a5b6a215"
@@ -253,9 +279,20 @@ def torchvision_names_v2(**_) -> dict[str, str]:
     return names
 
 
+def timm_names_v2(**_) -> dict[str, str]:
+    """Our layer -> the module of timm's MobileNetV2."""
+    names = timm.MOBILE | timm.MOBILE_TOP
+    for i, (expansion, _, blocks, _) in enumerate(V2_STAGES, start=1):
+        parts = ("expand", "dw", "project") if expansion > 1 else ("dw", "project")
+        for j in range(1, blocks + 1):
+            names |= timm.mobile_block(f"stage{i}_block{j}", f"blocks.{i - 1}.{j - 1}", *parts)
+    return names
+
+
 LAYOUTS_V2 = (
     Layout("keras.applications", names=keras_names_v2, preprocess="tf"),
-    torchvision.layout(torchvision_names_v2, options={"symmetric_padding": True}, epsilon=1e-5),
+    torchvision.layout(torchvision_names_v2, **TORCH_BORN),
+    timm.layout(timm_names_v2, **TORCH_BORN),
 )
 
 

@@ -148,7 +148,7 @@ def pytorchcv_names(**_) -> dict[str, str]:
     }
 
 
-PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"pad_pools": True})
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, preprocess="cifar", options={"pad_pools": True})
 
 # === Nets ===
 

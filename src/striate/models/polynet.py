@@ -13,6 +13,7 @@ in the authors' released net.
 """
 
 from striate.lazy import keras
+from striate.models import pytorchcv
 from striate.models.blocks import HE, pool_and_classify, stage_out
 from striate.models.inception import Branch, module, stem_v4, unit
 from striate.registry import Accuracy, register_family
@@ -28,6 +29,7 @@ REDUCTIONS: tuple[list[Branch], ...] = (  # into the second and the third stage
     [[(256, 1), (256, 3), (384, 3, 2)], [(384, 3, 2)]],
     [[(256, 1), (256, 3), (256, 3, 2)], [(256, 1), (256, 3, 2)], [(256, 1), (384, 3, 2)]],
 )
+DEPTHS = (10, 20, 10)
 LAST_SCALE = 0.7  # of the last module's residuals; the first module's is 1
 
 
@@ -84,7 +86,7 @@ def poly3(x, branches: list[Branch], *, scale: float, name: str):
 
 
 def polynet(
-    inputs, *, num_classes: int, depths: tuple[int, int, int] = (10, 20, 10), dropout: float = 0.2
+    inputs, *, num_classes: int, depths: tuple[int, int, int] = DEPTHS, dropout: float = 0.2
 ):
     """Three stages, each but the first entered by a reduction.
 
@@ -105,6 +107,69 @@ def polynet(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of pytorchcv ===
+
+
+def convolutions(branches: list[Branch], ours: str, theirs: str, *, alone: str) -> dict[str, str]:
+    """The convolutions of our module -> of its; alone: the end of one that is a whole branch."""
+    return {
+        f"{ours}_branch{b}_{n}": f"{theirs}.branches.branch{b}"
+        + (f".conv_list.conv{n}" if len(branch) > 1 else alone)
+        for b, branch in enumerate(branches, start=1)
+        for n in range(1, len(branch) + 1)
+    }
+
+
+def two_way_names(ours: str, theirs: str, branches: list[Branch]) -> dict[str, str]:
+    """The layers of x + F(x) + G(x) -> its modules."""
+    parts = {}
+    for way, block in (("f", f"{theirs}.res_blocks.0"), ("g", f"{theirs}.res_blocks.1")):
+        parts |= convolutions(branches, f"{ours}_{way}", block, alone=".conv")
+        parts[f"{ours}_{way}_up"] = f"{block}.conv"
+    return pytorchcv.conv_bn(parts)
+
+
+def poly3_names(ours: str, theirs: str, branches: list[Branch]) -> dict[str, str]:
+    """The layers of x + F(x) + F(F(x)) + F(F(F(x))) -> its modules."""
+    shared = convolutions(branches, ours, f"{theirs}.pre_block", alone="")
+    names = {f"{at}_conv": f"{module}.conv" for at, module in shared.items()}
+    for n in range(3):
+        at = f"{ours}_power{n + 1}"
+        applied = convolutions(branches, at, f"{theirs}.pre_block", alone="")
+        names |= {f"{at}_bn": f"{module}.bns.{n}" for at, module in applied.items()}
+        names |= pytorchcv.conv_bn({f"{at}_up": f"{theirs}.res_blocks.{n}"})
+    return names
+
+
+def pytorchcv_names(**_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's net; from stage 2 on it pairs poly-3 and 2-way."""
+    start = "features.init_block"
+    stem = {f"stem_{n}": f"{start}.conv{n}" for n in (1, 2, 3)}
+    stem["stem_4"] = f"{start}.block1.branches.branch2.conv"
+    for way, branch, count in (("short", 1, 2), ("long", 2, 4)):
+        for n in range(1, count + 1):
+            stem[f"stem_{way}{n}"] = f"{start}.block2.branches.branch{branch}.conv_list.conv{n}"
+    stem["stem_5"] = f"{start}.block3.branches.branch2.conv"
+    names = pytorchcv.conv_bn(stem)
+    for i, (branches, depth) in enumerate(zip(MODULES, DEPTHS, strict=True), start=1):
+        for j in range(1, depth + 1):
+            ours, unit = f"stage{i}_block{j}", j if i == 1 else (j + 1) // 2 + 1
+            theirs = f"features.stage{i}.unit{unit}"
+            if i > 1 and j % 2:
+                names |= poly3_names(ours, f"{theirs}.poly", branches)
+            else:
+                names |= two_way_names(ours, f"{theirs}.twoway", branches)
+    for i, branches in enumerate(REDUCTIONS, start=2):
+        ours, theirs = f"stage{i}_block0", f"features.stage{i}.unit1"
+        parts = convolutions(branches, ours, theirs, alone=".conv_list.conv1")
+        names |= pytorchcv.conv_bn(parts)
+    return {**names, "logits": "output.fc"}
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names)
+
+# === Nets ===
+
 register_family(
     polynet,
     family="inception",
@@ -118,6 +183,7 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
+    layouts=(PYTORCHCV,),
     reduced={"depths": (1, 2, 1)},
     variants={
         "polynet": (

@@ -96,10 +96,9 @@ def pytorchcv_names(*, stem, depths: tuple[int, ...], **_) -> dict[str, str]:
     }
 
 
-PYTORCHCV = pytorchcv.layout(
-    pytorchcv_names,
-    options={"shortcut": "B", "stride_on_1x1": False, "activated_start": False},
-)
+OPTIONS = {"shortcut": "B", "stride_on_1x1": False, "activated_start": False}
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, options=OPTIONS)
+PYTORCHCV_CIFAR = pytorchcv.layout(pytorchcv_names, preprocess="cifar", options=OPTIONS)
 
 # === Nets ===
 
@@ -111,7 +110,6 @@ PAPER = {
     "first_conv": "stem_conv",
     "cam_layer": "top_relu",
     "preprocess": "torch",
-    "layouts": (PYTORCHCV,),
 }
 
 register_family(
@@ -120,6 +118,7 @@ register_family(
     input_shape=(224, 224, 3),
     classes=1000,
     min_size=17,
+    layouts=(PYTORCHCV,),
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     reduced={"depths": (1, 2, 1, 1)},
     variants={
@@ -151,6 +150,7 @@ register_family(
     input_shape=(32, 32, 3),
     classes=10,
     min_size=5,
+    layouts=(PYTORCHCV_CIFAR,),
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     reduced={"depths": (2, 2, 2)},
     variants={

@@ -29,7 +29,8 @@ def units(depths: Iterable[int], layers: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def layout(names: Callable[..., Mapping[str, str]], **facts: Any) -> Layout:
-    """Its files for a family; it trained its nets with torch's preprocessing."""
-    facts = {"preprocess": "torch", "channels_first": True, **facts}
-    return Layout("pytorchcv", names=names, **facts)
+def layout(
+    names: Callable[..., Mapping[str, str]], *, preprocess: str = "torch", **facts: Any
+) -> Layout:
+    """Its files for a family; `preprocess="cifar"` is what its nets for CIFAR were trained with."""
+    return Layout("pytorchcv", names=names, preprocess=preprocess, channels_first=True, **facts)

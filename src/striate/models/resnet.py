@@ -174,6 +174,21 @@ def keras_weights(name: str, md5: str) -> dict:
     return {"weights": (imagenet,), "layouts": (TORCHVISION, KERAS)}
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets for CIFAR."""
+    parts = {"1": "body.conv1", "2": "body.conv2", "shortcut": "identity_conv"}
+    return {
+        **pytorchcv.conv_bn({"stem": "features.init_block"}),
+        **pytorchcv.units(depths, pytorchcv.conv_bn(parts)),
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, preprocess="cifar", options={"shortcut": "B"})
+
 # === Nets ===
 
 
@@ -286,6 +301,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
     reduced={"depths": (2, 2, 2)},
+    layouts=(PYTORCHCV,),
     variants={
         "resnet20_cifar": cifar(20, 269_722, 271_098, 8.75),
         "resnet32_cifar": cifar(32, 464_154, 466_426, 7.51),

@@ -61,6 +61,24 @@ def resnext(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, stem, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets."""
+    parts = {"1": "body.conv1", "2": "body.conv2", "3": "body.conv3", "shortcut": "identity_conv"}
+    stem = "features.init_block" if stem is wide_stem else "features.init_block.conv"
+    return {
+        **pytorchcv.conv_bn({"stem": stem}),
+        **pytorchcv.units(depths, pytorchcv.conv_bn(parts)),
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, preprocess="cifar")
+
+# === Nets ===
+
 PAPER = {
     "family": "resnext",
     "year": 2016,
@@ -134,6 +152,7 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     reduced={"width": 16, "depths": (1, 2, 1)},
+    layouts=(PYTORCHCV,),
     variants={
         "resnext29_8x64d_cifar": cifar(8, 34_426_698, 34_484_170, 3.65),
         "resnext29_16x64d_cifar": cifar(16, 68_155_210, 68_255_690, 3.58),

@@ -99,7 +99,7 @@ def pytorchcv_names(**_) -> dict[str, str]:
     }
 
 
-PYTORCHCV = pytorchcv.layout(pytorchcv_names, options={"activated_sums": True})
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, preprocess="cifar", options={"activated_sums": True})
 
 # === Nets ===
 

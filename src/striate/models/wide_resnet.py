@@ -49,6 +49,25 @@ def wide_resnet(
     return pool_and_classify(x, num_classes)
 
 
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_names(*, depth: int, **_) -> dict[str, str]:
+    """Our layer -> the module of pytorchcv's nets for CIFAR."""
+    parts = pytorchcv.conv_bn({"1": "body.conv1", "2": "body.conv2"})
+    depths = ((depth - 4) // 6,) * 3
+    return {
+        "stem_conv": "features.init_block",
+        **pytorchcv.units(depths, {**parts, "shortcut_conv": "identity_conv"}),
+        "top_bn": "features.post_activ.bn",
+        "logits": "output",
+    }
+
+
+PYTORCHCV = pytorchcv.layout(pytorchcv_names, preprocess="cifar")
+
+# === Nets ===
+
 PAPER = {
     "family": "wide_resnet",
     "year": 2016,
@@ -74,6 +93,7 @@ register_family(
     min_size=5,
     cam_layer="top_relu",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
+    layouts=(PYTORCHCV,),
     variants={
         "wrn16_4": wrn(16, 4, 2_748_890, 2_752_506, 5.02),
         "wrn16_8": wrn(16, 8, 10_961_370, 10_968_570, 4.27),

@@ -35,7 +35,7 @@ from striate.models.blocks import (
     stage_out,
 )
 from striate.models.blocks import conv as real_conv
-from striate.models.mobilenet import V1_STAGES, bn_relu6
+from striate.models.mobilenet import V1_STAGES, bn_relu
 from striate.models.mobilenet import stem as mobilenet_stem
 from striate.registry import Accuracy, register_family
 
@@ -278,9 +278,9 @@ def mobilenet(
                 depthwise_initializer=HE,
                 name=f"{name}_dw_conv",
             )(x)
-            x = bn_relu6(x, momentum=0.99, relu=not binary_inputs, name=f"{name}_dw")
+            x = bn_relu(x, momentum=0.99, relu=not binary_inputs, name=f"{name}_dw")
             x = conv(x, int(width * alpha), 1, kind=kind, name=f"{name}_pw")
-            x = bn_relu6(x, momentum=0.99, name=f"{name}_pw")
+            x = bn_relu(x, momentum=0.99, name=f"{name}_pw")
         x = stage_out(x, i)
     return pool_and_classify(x, num_classes)
 

@@ -1,0 +1,141 @@
+"""One binary convolution against the same convolution in floats, both on one core, one thread.
+
+    make -C native && python benchmarks/binary_conv.py [--kernels avx512] [--rounds 40] [--json]
+
+Ours takes float32 maps and gives float32 maps, packing included; the peer is ONNX Runtime's fp32
+convolution of the same shape. In every round each side runs for about three milliseconds in turn; a
+ratio is of the medians, its spread the quartiles of the rounds' own ratios, and beside it the ratio
+of the fastest rounds. Times are of the thread's processor, so that other programs on the machine
+count for neither side. NHWC for us, NCHW for ONNX Runtime, as each likes it; the sums are checked
+to be equal.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+
+import numpy as np
+
+from striate.runtime.binary import BinaryConvolution, kernels
+
+# Side of the map, channels, filters, side of the kernel.
+LAYERS = [
+    (56, 64, 64, 3),
+    (28, 128, 128, 3),
+    (14, 256, 256, 3),
+    (7, 512, 512, 3),
+    (14, 256, 256, 1),
+    (28, 256, 256, 3),
+]
+
+
+def onnx_convolution(weights: np.ndarray, side: int):
+    """ONNX Runtime's fp32 convolution of a map [1, c, side, side], on one thread; None without."""
+    try:
+        import onnx
+        import onnxruntime
+    except ModuleNotFoundError:
+        return None
+    from onnx import TensorProto, helper, numpy_helper
+
+    kernel, _, channels, filters = weights.shape
+    node = helper.make_node("Conv", ["x", "w"], ["y"], pads=[kernel // 2] * 4)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, channels, side, side])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, filters, side, side])
+    w = numpy_helper.from_array(np.ascontiguousarray(weights.transpose(3, 2, 0, 1)), "w")
+    graph = helper.make_graph([node], "conv", [x], [y], [w])
+    opset = [helper.make_opsetid("", 18)]
+    model = helper.make_model(graph, opset_imports=opset, ir_version=10)
+    onnx.checker.check_model(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
+    return lambda maps: session.run(None, {"x": maps})[0]
+
+
+def seconds(call, turn: float = 3e-3) -> float:
+    """Of one call, on average over a turn of about so many seconds."""
+    start, calls = time.thread_time(), 0
+    while (spent := time.thread_time() - start) < turn:
+        call()
+        calls += 1
+    return spent / calls
+
+
+def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> list[dict]:
+    """One row a kernel: microseconds of both sides, and the ratio with its quartiles."""
+    side, channels, filters, kernel = layer
+    rng = np.random.default_rng(0)
+    weights = np.where(rng.standard_normal((kernel, kernel, channels, filters)) >= 0, 1, -1)
+    weights = weights.astype(np.float32)
+    x = rng.standard_normal((1, side, side, channels)).astype(np.float32)
+    alpha, beta = rng.standard_normal((2, filters)).astype(np.float32)
+    options = {"pad": kernel // 2, "alpha": alpha, "beta": beta}
+    convs = {name: BinaryConvolution(weights, x.shape[1:], name=name, **options) for name in names}
+    peer = onnx_convolution(weights, side)
+    maps = np.ascontiguousarray(np.where(x >= 0, 1, -1).transpose(0, 3, 1, 2), np.float32)
+    if peer is not None:
+        expected = peer(maps).transpose(0, 2, 3, 1)
+        for name, conv in convs.items():
+            assert np.array_equal(conv.dots(x), expected), f"{name} differs from the peer"
+    out = np.empty((1, side, side, filters), np.float32)
+    calls = {name: lambda conv=conv: conv.scores(x, out=out) for name, conv in convs.items()}
+    if peer is not None:
+        calls["peer"] = lambda: peer(maps)
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(seconds(call))
+    case = f"{side}x{side}x{channels}->{filters}, {kernel}x{kernel}"
+    return [row(case, name, times) for name in names]
+
+
+def row(case: str, name: str, times: dict[str, list[float]]) -> dict:
+    ours = float(np.median(times[name]))
+    found = {"case": f"{case}, {name}", "unit": "us", "ours": round(1e6 * ours, 1)}
+    if "peer" not in times:
+        return {**found, "peer_name": None, "peer": None, "ratio": None}
+    ratios = np.array(times["peer"]) / np.array(times[name])
+    return {
+        **found,
+        "peer_name": "onnxruntime fp32",
+        "peer": round(1e6 * float(np.median(times["peer"])), 1),
+        "ratio": round(float(np.median(times["peer"])) / ours, 2),
+        "quartiles": [round(float(q), 2) for q in np.percentile(ratios, [25, 75])],
+        "ratio_of_fastest": round(min(times["peer"]) / min(times[name]), 2),
+    }
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kernels", nargs="+", default=[k for k in kernels() if k != "numpy"])
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    rows = [r for layer in LAYERS for r in measure(layer, options.kernels, options.rounds)]
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    print(f"{platform.processor() or platform.machine()}, one core, {options.rounds} rounds")
+    print(
+        f"{'layer and kernel':36} {'ours us':>9} {'peer us':>9} {'ratio':>7}  quartiles   fastest"
+    )
+    for r in rows:
+        if r["ratio"] is None:
+            print(f"{r['case']:36} {r['ours']:9.1f}  (onnxruntime is not installed)")
+            continue
+        low, high = r["quartiles"]
+        print(
+            f"{r['case']:36} {r['ours']:9.1f} {r['peer']:9.1f} {r['ratio']:6.1f}x "
+            f"{low:5.1f}-{high:<5.1f} {r['ratio_of_fastest']:6.1f}x"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

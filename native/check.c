@@ -1,0 +1,137 @@
+/* Holds every kernel that this machine can run to plain loops, on random layers, and prints how many
+ * agreed. For machines without Python (qemu, Node), and for sanitisers: `make -C native check`. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "striate.h"
+
+static uint64_t state = 88172645463325252u;
+
+static uint32_t noise(void) { /* xorshift64 */
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    return (uint32_t)(state >> 32);
+}
+
+static int among(int from, int to) { return from + (int)(noise() % (uint32_t)(to - from + 1)); }
+
+static float real(void) { return (float)(int32_t)noise() / 2147483648.0f; }
+
+static int words(int channels) { return (channels + 31) / 32; }
+
+static int bit(const uint32_t *bits, int c) { return bits[c / 32] >> c % 32 & 1; }
+
+/* The sum of one output, tap by tap. */
+static int plain_dot(const striate_shape *s, const float *image, const uint32_t *filter, int y,
+                     int x) {
+    int sum = 0;
+    for (int ky = 0; ky < s->kernel; ky++)
+        for (int kx = 0; kx < s->kernel; kx++, filter += words(s->channels)) {
+            int row = y * s->stride - s->pad + ky, column = x * s->stride - s->pad + kx;
+            int outside = row < 0 || column < 0 || row >= s->height || column >= s->width;
+            if (outside && !s->pad_one) continue;
+            const float *pixel = image + ((size_t)row * s->width + column) * s->channels;
+            for (int c = 0; c < s->channels; c++)
+                sum += (outside || pixel[c] >= 0) == bit(filter, c) ? 1 : -1;
+        }
+    return sum;
+}
+
+static striate_shape random_shape(void) {
+    striate_shape s;
+    do {
+        s.kernel = 2 * among(0, 2) + 1;
+        s.height = among(1, 9);
+        s.width = among(1, 17);
+        s.channels = among(0, 3) ? among(1, 140) : among(1, 600);
+        s.filters = among(1, 75);
+        s.stride = among(1, 3);
+        s.pad = among(0, s.kernel - 1);
+        s.pad_one = among(0, 1);
+    } while (s.height + 2 * s.pad < s.kernel || s.width + 2 * s.pad < s.kernel);
+    return s;
+}
+
+static void *memory(size_t bytes) {
+    void *found = aligned_alloc(64, (bytes + 64) / 64 * 64);
+    if (!found) exit(2);
+    return found;
+}
+
+/* One random layer by one kernel: 0 where dots, scores and bits are all as they should be. */
+static int wrong(const striate_shape *s, const char *kernel, int images, int threads) {
+    int out_height = (s->height + 2 * s->pad - s->kernel) / s->stride + 1;
+    int out_width = (s->width + 2 * s->pad - s->kernel) / s->stride + 1;
+    size_t inputs = (size_t)images * s->height * s->width * s->channels;
+    size_t filter_words = (size_t)s->kernel * s->kernel * words(s->channels);
+    size_t pixels = (size_t)images * out_height * out_width, outputs = pixels * s->filters;
+    float *values = memory(inputs * 4), *alpha = memory(s->filters * 4);
+    float *beta = memory(s->filters * 4), *scores = memory(outputs * 4);
+    int32_t *dots = memory(outputs * 4), *threshold = memory(s->filters * 4);
+    int32_t *flip = memory(s->filters * 4);
+    uint32_t *weights = memory(s->filters * filter_words * 4);
+    uint32_t *bits = memory(pixels * words(s->filters) * 4);
+    uint32_t *packed = memory(inputs / s->channels * words(s->channels) * 4);
+    for (size_t i = 0; i < inputs; i++) values[i] = real();
+    for (size_t i = 0; i < s->filters * filter_words; i++) {
+        int used = s->channels - 32 * (int)(i % words(s->channels));
+        weights[i] = used >= 32 ? noise() : noise() & (((uint32_t)1 << used) - 1);
+    }
+    for (int f = 0; f < s->filters; f++) {
+        alpha[f] = real();
+        beta[f] = real();
+        threshold[f] = among(-20, 20);
+        flip[f] = -among(0, 1);
+    }
+    striate_layer *layer = striate_layer_new(s, weights, kernel);
+    if (!layer) return 1;
+    striate_pack(values, (int64_t)(inputs / s->channels), s->channels, packed);
+    void *scratch = memory(striate_scratch_bytes(layer));
+    striate_run run = {.images = images, .threads = threads, .scratch = scratch};
+    int failed = striate_layer_run(layer, &run) != -1; /* nothing to do is an error */
+    run.values = values;
+    run.dots = dots;
+    failed |= striate_layer_run(layer, &run);
+    run.dots = NULL;
+    run.scores = scores;
+    run.alpha = alpha;
+    run.beta = beta;
+    failed |= striate_layer_run(layer, &run);
+    run = (striate_run){.images = images, .threads = threads, .scratch = scratch, .bits = packed,
+                        .out_bits = bits, .threshold = threshold, .flip = flip};
+    failed |= striate_layer_run(layer, &run);
+    for (size_t p = 0; p < pixels; p++)
+        for (int f = 0; f < s->filters; f++) {
+            size_t image = p / ((size_t)out_height * out_width), i = p * s->filters + f;
+            int y = (int)(p / out_width) % out_height, x = (int)(p % out_width);
+            int dot = plain_dot(s, values + image * s->height * s->width * s->channels,
+                                weights + f * filter_words, y, x);
+            failed |= dots[i] != dot;
+            failed |= fabsf(scores[i] - (alpha[f] * (float)dot + beta[f])) > 1e-3f;
+            failed |= bit(bits + p * words(s->filters), f) != ((dot ^ flip[f]) >= threshold[f]);
+        }
+    void *all[] = {values, alpha, beta, scores, dots, threshold, flip, weights, bits, packed,
+                   scratch};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    striate_layer_free(layer);
+    return failed;
+}
+
+int main(int count, char **arguments) {
+    int layers = count > 1 ? atoi(arguments[1]) : 100, failed = 0;
+    for (int k = 0; striate_kernel_name(k); k++) {
+        const char *kernel = striate_kernel_name(k);
+        int agreed = 0;
+        for (int i = 0; i < layers; i++) {
+            striate_shape shape = random_shape();
+            agreed += !wrong(&shape, kernel, among(1, 3), among(1, 3));
+        }
+        printf("%s: %d of %d layers agree\n", kernel, agreed, layers);
+        failed |= agreed != layers;
+    }
+    striate_shape senseless = {.height = 2, .width = 2, .channels = 8, .filters = 8, .kernel = 3};
+    return failed || striate_layer_new(&senseless, (uint32_t[256]){0}, NULL) != NULL;
+}

@@ -1,0 +1,78 @@
+/* What every kernel includes, so that each compiles it for its own instruction set: from floats to
+ * bits, and from counts to what is wanted of a layer. Integers and floats are the same on all. */
+#ifndef STRIATE_COMMON_H
+#define STRIATE_COMMON_H
+
+#include <string.h>
+
+#include "kernel.h"
+
+#define STRIATE_INLINE static inline __attribute__((always_inline))
+
+/* The signs of up to 32 floats. */
+STRIATE_INLINE uint32_t pack_word(const float *values, int n) {
+    uint32_t word = 0;
+    for (int i = 0; i < n; i++) word |= (uint32_t)(values[i] >= 0) << i;
+    return word;
+}
+
+STRIATE_INLINE void pack_plainly(const float *values, int64_t pixels, int channels, uint32_t *bits,
+                                 int stride) {
+    for (int64_t p = 0; p < pixels; p++, bits += stride, values += channels)
+        for (int c = 0; c < channels; c += 32)
+            bits[c / 32] = pack_word(values + c, channels - c < 32 ? channels - c : 32);
+}
+
+STRIATE_INLINE void finish_dots(int filters, const int32_t *restrict base,
+                                const int32_t *restrict count, int32_t *restrict out) {
+    for (int f = 0; f < filters; f++) out[f] = base[f] - 2 * count[f];
+}
+
+STRIATE_INLINE void finish_scores(int filters, float scale, const float *restrict alpha,
+                                  const float *restrict beta, const int32_t *restrict base,
+                                  const int32_t *restrict count, float *restrict out) {
+    for (int f = 0; f < filters; f++)
+        out[f] = alpha[f] * (scale * (float)(base[f] - 2 * count[f])) + beta[f];
+}
+
+STRIATE_INLINE void finish_bits(int block, int bytes, const int32_t *restrict threshold,
+                                const int32_t *restrict flip, const int32_t *restrict base,
+                                const int32_t *restrict count, uint8_t *restrict out) {
+    uint8_t bit[STRIATE_BLOCK] = {0};
+    for (int f = 0; f < block; f++)
+        bit[f] = ((base[f] - 2 * count[f]) ^ flip[f]) >= threshold[f];
+    for (int byte = 0; byte < bytes; byte++) {
+        uint64_t eight;
+        memcpy(&eight, bit + 8 * byte, 8);
+        out[byte] = (uint8_t)(eight * 0x0102040810204080u >> 56); /* byte i becomes bit i */
+    }
+}
+
+/* Writes `pixels` pixels from output column x on; counts are [pixels][block]. `block` is a constant
+ * in every kernel, so that the loops over whole blocks have a fixed length. */
+STRIATE_INLINE void finish(const striate_row *row, const int block, int x, int pixels,
+                           const int32_t *counts) {
+    const float *alpha = row->alpha, *beta = row->beta;
+    const int32_t *threshold = row->threshold, *flip = row->flip;
+    int filters = row->filters, whole = filters == block, bytes = row->bit_bytes;
+    for (int p = 0; p < pixels; p++) {
+        const int32_t *count = counts + p * block;
+        const int32_t *base = row->base + row->cases[x + p] * row->case_step;
+        size_t at = (size_t)(x + p) * row->out_step;
+        if (row->bits) {
+            finish_bits(block, bytes, threshold, flip, base, count, row->bits + at);
+        } else if (row->dots && whole) {
+            finish_dots(block, base, count, row->dots + at);
+        } else if (row->dots) {
+            finish_dots(filters, base, count, row->dots + at);
+        } else {
+            float scale = row->input_scale ? row->input_scale[x + p] : 1.0f;
+            if (whole)
+                finish_scores(block, scale, alpha, beta, base, count, row->scores + at);
+            else
+                finish_scores(filters, scale, alpha, beta, base, count, row->scores + at);
+        }
+    }
+}
+
+#endif

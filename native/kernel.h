@@ -1,0 +1,58 @@
+/* What the kernels share with the code that drives them. */
+#ifndef STRIATE_KERNEL_H
+#define STRIATE_KERNEL_H
+
+#include "striate.h"
+
+/* One row of output pixels for one block of filters. Counts are of bits that differ, so that
+ * dot = base - 2 * count; what the padding did not contribute is already in `base`. */
+typedef struct {
+    const uint8_t *pixels;  /* the first pixel's first tap, in the kernel's own form */
+    const uint8_t *weights; /* of the block */
+    size_t pixel_step;      /* bytes from one output pixel's taps to the next's */
+    size_t row_step;        /* bytes from one row of the input to the next */
+    int rows;               /* of the kernel */
+    int words;              /* in one row of the kernel */
+    int width;              /* output pixels */
+
+    const int32_t *base;     /* [case][block] */
+    const uint8_t *cases;    /* which of them for each pixel */
+    size_t case_step;        /* from one case to the next */
+    int filters;             /* of the block that exist; the others are computed and dropped */
+    size_t out_step;         /* elements (for bits: bytes) from one output pixel to the next */
+    int32_t *dots;           /* exactly one of these three, at the block's first filter */
+    float *scores;
+    uint8_t *bits;
+    int bit_bytes;           /* of the block to write */
+    const float *alpha, *beta;
+    const float *input_scale; /* K of each pixel, or NULL */
+    const int32_t *threshold, *flip;
+} striate_row;
+
+typedef struct {
+    const char *name;
+    int block;         /* filters computed together; a multiple of 8, at most STRIATE_BLOCK */
+    int word_multiple; /* a pixel has so many words, or a multiple */
+    int word_bytes;    /* of one word in the kernel's own form */
+    int32_t most_taps; /* bits in one sum */
+    int (*usable)(void);
+    /* `pixels` pixels of floats -> bits [pixels][stride words]; words beyond the last are kept */
+    void (*pack)(const float *values, int64_t pixels, int channels, uint32_t *bits, int stride);
+    /* words of bits -> the kernel's own form; NULL where it is the bits themselves */
+    void (*expand)(const uint32_t *bits, size_t words, uint8_t *own);
+    /* weights [block][words] of one block -> the kernel's own order */
+    void (*order)(const uint32_t *bits, size_t words, uint8_t *own);
+    void (*row)(const striate_row *row);
+} striate_kernel;
+
+enum { STRIATE_BLOCK = 64 };
+
+extern const striate_kernel striate_avx512, striate_avx2, striate_popcnt, striate_portable;
+extern const striate_kernel striate_neon, striate_wasm;
+
+static inline int striate_words(int channels) { return (channels + 31) / 32; }
+
+/* Runs task(context, i) for every i below `tasks` on up to `threads` threads, this one included. */
+void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *context);
+
+#endif

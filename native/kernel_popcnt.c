@@ -1,0 +1,20 @@
+/* x86 with the POPCNT instruction. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#pragma GCC target("popcnt")
+#define COUNT_BITS(x) __builtin_popcountll(x)
+#include "scalar.h"
+
+static int usable(void) { return __builtin_cpu_supports("popcnt"); }
+
+const striate_kernel striate_popcnt = {
+    .name = "popcnt",
+    .block = BLOCK,
+    .word_multiple = 2,
+    .word_bytes = 4,
+    .most_taps = INT32_MAX,
+    .usable = usable,
+    .pack = pack,
+    .order = order,
+    .row = convolve,
+};
+#endif

@@ -1,0 +1,117 @@
+/* A pool of threads for work of a few microseconds: each waits spinning for a moment, then asleep. */
+#include "kernel.h"
+
+#if defined(__wasm__) || defined(STRIATE_NO_THREADS)
+
+void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *context) {
+    (void)threads;
+    for (int i = 0; i < tasks; i++) task(context, i);
+}
+
+#else
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+
+enum { MOST_WORKERS = 63, SPINS = 20000 /* a fraction of a millisecond, between two layers */ };
+
+typedef struct {
+    atomic_int busy; /* set by the caller of a job, cleared by the worker */
+    pthread_mutex_t mutex;
+    pthread_cond_t wake;
+} worker;
+
+static pthread_mutex_t pool = PTHREAD_MUTEX_INITIALIZER; /* held for the length of a job */
+static worker workers[MOST_WORKERS];
+static int started;
+
+static struct {
+    void (*task)(void *, int);
+    void *context;
+    int tasks;
+    atomic_int next;
+} job;
+
+static void pause_briefly(void) {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+static void take_tasks(void) {
+    for (int i; (i = atomic_fetch_add(&job.next, 1)) < job.tasks;) job.task(job.context, i);
+}
+
+static void wait_for_job(worker *self) {
+    for (int i = 0; i < SPINS; i++, pause_briefly())
+        if (atomic_load(&self->busy)) return;
+    pthread_mutex_lock(&self->mutex);
+    while (!atomic_load(&self->busy)) pthread_cond_wait(&self->wake, &self->mutex);
+    pthread_mutex_unlock(&self->mutex);
+}
+
+static void *work(void *argument) {
+    worker *self = argument;
+    for (;;) {
+        wait_for_job(self);
+        take_tasks();
+        atomic_store(&self->busy, 0);
+    }
+    return NULL;
+}
+
+static void give_job(worker *to) {
+    pthread_mutex_lock(&to->mutex);
+    atomic_store(&to->busy, 1);
+    pthread_cond_signal(&to->wake);
+    pthread_mutex_unlock(&to->mutex);
+}
+
+static void wait_until_idle(worker *other) {
+    for (int i = 0; atomic_load(&other->busy); i++, pause_briefly())
+        if (i % 1024 == 1023) sched_yield();
+}
+
+/* A forked child has none of its parent's threads, and maybe a pool that one of them held. */
+static void start_afresh(void) {
+    started = 0;
+    pthread_mutex_init(&pool, NULL);
+}
+
+/* Starts workers until there are `wanted`; returns how many there are. */
+static int start_workers(int wanted) {
+    static int registered;
+    if (!registered) registered = pthread_atfork(NULL, NULL, start_afresh) == 0;
+    for (; started < wanted && started < MOST_WORKERS; started++) {
+        worker *next = &workers[started];
+        pthread_t thread;
+        atomic_store(&next->busy, 0);
+        pthread_mutex_init(&next->mutex, NULL);
+        pthread_cond_init(&next->wake, NULL);
+        if (pthread_create(&thread, NULL, work, next)) break;
+        pthread_detach(thread);
+    }
+    return started < wanted ? started : wanted;
+}
+
+void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *context) {
+    if (threads > tasks) threads = tasks;
+    if (threads < 2 || pthread_mutex_trylock(&pool)) { /* another call has the pool: do without */
+        for (int i = 0; i < tasks; i++) task(context, i);
+        return;
+    }
+    job.task = task;
+    job.context = context;
+    job.tasks = tasks;
+    atomic_store(&job.next, 0);
+    int helpers = start_workers(threads - 1);
+    for (int i = 0; i < helpers; i++) give_job(&workers[i]);
+    take_tasks();
+    for (int i = 0; i < helpers; i++) wait_until_idle(&workers[i]);
+    pthread_mutex_unlock(&pool);
+}
+
+#endif

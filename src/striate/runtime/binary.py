@@ -1,0 +1,344 @@
+"""Binary convolutions on packed bits, by the fastest kernel that this machine can run.
+
+    conv = BinaryConvolution(kernel, (14, 14, 256), pad=1)     # real weights [k, k, c, filters]
+    conv.dots(x)                                               # int32 [N, 14, 14, filters]
+
+The kernels are in `native/`, a C library that `make -C native` (or installing striate where there
+is a C compiler) builds. Without it, numpy gives the same integers at the speed of floats.
+"""
+
+import ctypes
+import functools
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from striate.errors import EngineError, UsageError, did_you_mean
+
+ABI = 1
+LIBRARY = "libstriate.so"
+
+
+# === Bits ===
+
+
+def pack_bits(x: np.ndarray) -> np.ndarray:
+    """Signs [..., c] -> words uint32 [..., ceil(c / 32)]: bit c % 32 of word c // 32 is x >= 0."""
+    packed = np.packbits(x >= 0, axis=-1, bitorder="little")
+    missing = -packed.shape[-1] % 4
+    packed = np.pad(packed, [(0, 0)] * (x.ndim - 1) + [(0, missing)])
+    return np.ascontiguousarray(packed).view("<u4")
+
+
+def unpack_bits(words: np.ndarray, channels: int) -> np.ndarray:
+    """The inverse of `pack_bits`: float32 [..., channels] of +1 and -1."""
+    octets = np.ascontiguousarray(words, "<u4").view(np.uint8)
+    bits = np.unpackbits(octets, axis=-1, count=channels, bitorder="little")
+    return bits.astype(np.float32) * 2 - 1
+
+
+def thresholds(
+    function: Callable[[np.ndarray], np.ndarray], most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Where the sign of a function of dots changes: int32 threshold and flip, [filters] each.
+
+    function: float32 dots [filters] -> [filters], rising or falling in each (a scale and a batch
+    normalisation); dots lie within -most..most. Then `(dot ^ flip) >= threshold` is exactly
+    `function(dot) >= 0`, since the change is found by trying the function itself, not by a formula
+    that rounds in another way.
+    """
+    low = np.full_like(function(np.zeros(1, np.float32)), -most, dtype=np.int64)
+    high = -low
+    at_low, at_high = function(low.astype("f4")) >= 0, function(high.astype("f4")) >= 0
+    rising = at_high & ~at_low
+    # Halve the range until `low` is the last dot before the change and `high` the first after it.
+    while (high - low).max() > 1:
+        middle = (low + high) // 2
+        after = (function(middle.astype("f4")) >= 0) == at_high
+        high, low = np.where(after, middle, high), np.where(after, low, middle)
+    limits = np.iinfo(np.int32)
+    threshold = np.where(rising, high, ~low)
+    threshold = np.where(at_low & at_high, limits.min, threshold)
+    threshold = np.where(~at_low & ~at_high, limits.max, threshold)
+    flip = np.where(at_low & ~at_high, -1, 0)
+    return threshold.astype(np.int32), flip.astype(np.int32)
+
+
+# === The library ===
+
+
+class _Shape(ctypes.Structure):
+    _fields_ = [
+        (name, ctypes.c_int32)
+        for name in (
+            *("height", "width", "channels"),
+            *("filters", "kernel", "stride", "pad", "pad_one"),
+        )
+    ]
+
+
+class _Run(ctypes.Structure):
+    _fields_ = [
+        ("images", ctypes.c_int32),
+        ("threads", ctypes.c_int32),
+        ("values", ctypes.c_void_p),
+        ("bits", ctypes.c_void_p),
+        ("dots", ctypes.c_void_p),
+        ("scores", ctypes.c_void_p),
+        ("alpha", ctypes.c_void_p),
+        ("beta", ctypes.c_void_p),
+        ("scale_inputs", ctypes.c_int32),
+        ("out_bits", ctypes.c_void_p),
+        ("threshold", ctypes.c_void_p),
+        ("flip", ctypes.c_void_p),
+        ("scratch", ctypes.c_void_p),
+    ]
+
+
+@functools.cache
+def library() -> ctypes.CDLL | None:
+    """The compiled kernels, or None where there are none.
+
+    Looked for in the environment variable STRIATE_LIBRARY, in the installed package and in the
+    `native/build` of a checkout. Raises `EngineError` for a file that is no such library.
+    """
+    package = Path(__file__).parents[1]
+    places = [package / "native" / LIBRARY, package.parents[1] / "native" / "build" / LIBRARY]
+    named = os.environ.get("STRIATE_LIBRARY")
+    path = Path(named) if named else next((p for p in places if p.is_file()), None)
+    if path is None:
+        return None
+    try:
+        found = ctypes.CDLL(str(path))
+        abi = found.striate_abi()
+    except (OSError, AttributeError) as error:
+        raise EngineError(f"{path}: expected striate's kernels, got {error}") from None
+    if abi != ABI:
+        raise EngineError(f"{path}: expected version {ABI} of the kernels, got {abi}; rebuild them")
+    found.striate_kernel_name.restype = ctypes.c_char_p
+    found.striate_layer_kernel.restype = ctypes.c_char_p
+    found.striate_layer_kernel.argtypes = [ctypes.c_void_p]
+    found.striate_layer_new.restype = ctypes.c_void_p
+    found.striate_layer_new.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_char_p]
+    found.striate_layer_free.argtypes = [ctypes.c_void_p]
+    found.striate_scratch_bytes.restype = ctypes.c_size_t
+    found.striate_scratch_bytes.argtypes = [ctypes.c_void_p]
+    found.striate_layer_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    return found
+
+
+def kernels() -> list[str]:
+    """The kernels that this machine can run, fastest first; `numpy` is always the last."""
+    names: list[str] = []
+    native = library()
+    while native is not None and (name := native.striate_kernel_name(len(names))):
+        names.append(name.decode())
+    return [*names, "numpy"]
+
+
+def chosen_kernel(name: str | None = None) -> str:
+    """The kernel that answers: `name`, or that in the variable STRIATE_KERNEL, or the fastest.
+
+    Raises `UsageError` for one that this machine cannot run.
+    """
+    available = kernels()
+    wanted = name or os.environ.get("STRIATE_KERNEL") or available[0]
+    if wanted not in available:
+        raise UsageError(
+            f"expected a binary kernel out of {', '.join(available)} on this machine, "
+            f"got {wanted!r}.{did_you_mean(wanted, available)}"
+        )
+    return wanted
+
+
+# === Convolution ===
+
+
+class BinaryConvolution:
+    """A convolution of the signs of a map with the signs of a kernel.
+
+    kernel: real weights or signs [k, k, c, filters] (x >= 0 is +1). input_shape: (h, w, c).
+    pad: on every side, with pad_value 0, which adds nothing to a sum, or 1. A dense layer is a 1x1
+    convolution of a 1x1 map.
+    alpha, beta: of `scores`; threshold, flip: of `bits`, as `thresholds` finds them; each [filters]
+    or one number. scale_inputs: scores are alpha * (K * dot) + beta with K the mean |x| under the
+    kernel. name: of the kernel that computes, see `chosen_kernel`.
+
+    Maps go in as float32 [N, h, w, c], of which the signs are taken, or as packed uint32
+    [N, h, w, ceil(c / 32)]. Many threads may use one object.
+    """
+
+    def __init__(
+        self,
+        kernel: np.ndarray,
+        input_shape: tuple[int, int, int],
+        *,
+        stride: int = 1,
+        pad: int = 0,
+        pad_value: int = 0,
+        alpha: np.ndarray | float = 1.0,
+        beta: np.ndarray | float = 0.0,
+        scale_inputs: bool = False,
+        threshold: np.ndarray | int = 0,
+        flip: np.ndarray | int = 0,
+        name: str | None = None,
+        threads: int = 1,
+    ):
+        self.kernel = chosen_kernel(name)
+        self.side, _, self.channels, self.filters = kernel.shape
+        self.input_shape = tuple(input_shape)
+        self.stride, self.pad, self.pad_value = stride, pad, pad_value
+        self.threads = threads
+        self.scale_inputs = scale_inputs
+        self.output_shape = self._checked_output_shape(kernel)
+        self.alpha, self.beta = self._each(alpha, "f4"), self._each(beta, "f4")
+        self.threshold, self.flip = self._each(threshold, "i4"), self._each(flip, "i4")
+        self._layer: Any = None
+        if self.kernel == "numpy":
+            signs = np.where(kernel >= 0, np.float32(1), np.float32(-1))
+            self._matrix = signs.reshape(-1, self.filters)
+        else:
+            self._native: Any = library()
+            self._layer = self._make_layer(pack_bits(kernel.transpose(3, 0, 1, 2)))
+            self._memory = threading.local()
+
+    def _checked_output_shape(self, kernel: np.ndarray) -> tuple[int, int, int]:
+        height, width, channels = self.input_shape
+        if kernel.shape[:3] != (self.side, self.side, channels):
+            raise UsageError(
+                f"expected a square kernel for {channels} channels, got {kernel.shape}"
+            )
+        if self.stride < 1 or not 0 <= self.pad < self.side or self.pad_value not in (0, 1):
+            raise UsageError(
+                f"expected a stride of at least 1, padding below {self.side} and of 0 or 1, "
+                f"got {self.stride}, {self.pad} and {self.pad_value}"
+            )
+        reach = 2 * self.pad - self.side
+        if min(height, width) + reach < 0:
+            raise UsageError(f"expected a map of at least {-reach} pixels, got {height} x {width}")
+        rows, columns = ((size + reach) // self.stride + 1 for size in (height, width))
+        return rows, columns, self.filters
+
+    def _each(self, values: np.ndarray | float, dtype: str) -> np.ndarray:
+        """One value a filter, contiguous."""
+        values = np.asarray(values, dtype)
+        if values.shape not in ((), (self.filters,)):
+            raise UsageError(f"expected a value for each of {self.filters}, got {values.shape}")
+        return np.array(np.broadcast_to(values, (self.filters,)))
+
+    def dots(self, x: np.ndarray) -> np.ndarray:
+        """The sums of products of signs: int32 [N, h', w', filters]."""
+        x = self._checked(x)
+        if self._layer is None:
+            return self._numpy_dots(x)
+        return self._run(x, dots=np.empty((len(x), *self.output_shape), np.int32))
+
+    def scores(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
+        """alpha * dot + beta: float32 [N, h', w', filters].
+
+        out: where to write them; fresh memory can cost more than a layer.
+        """
+        x = self._checked(x)
+        if self.scale_inputs and x.dtype == np.uint32:
+            raise UsageError("scale_inputs: expected float maps, got packed bits")
+        shape = (len(x), *self.output_shape)
+        out = np.empty(shape, np.float32) if out is None else out
+        if out.shape != shape or out.dtype != np.float32 or not out.flags.carray:
+            raise UsageError(f"out: expected contiguous float32 {shape}, got {out.shape}")
+        if self._layer is not None:
+            return self._run(x, scores=out)
+        dots = self._numpy_dots(x).astype(np.float32)
+        scaled = self._numpy_scale(x) * dots if self.scale_inputs else dots
+        return np.add(self.alpha * scaled, self.beta, out=out)
+
+    def bits(self, x: np.ndarray) -> np.ndarray:
+        """(dot ^ flip) >= threshold, packed: uint32 [N, h', w', ceil(filters / 32)]."""
+        x = self._checked(x)
+        if self._layer is None:
+            over = (self._numpy_dots(x) ^ self.flip) >= self.threshold
+            return pack_bits(np.where(over, 1, -1))
+        words = -(-self.filters // 32)
+        return self._run(x, out_bits=np.empty((len(x), *self.output_shape[:2], words), np.uint32))
+
+    def _checked(self, x: np.ndarray) -> np.ndarray:
+        packed = x.dtype == np.uint32
+        last = -(-self.channels // 32) if packed else self.channels
+        expected = (*self.input_shape[:2], last)
+        if x.shape[1:] != expected:
+            raise UsageError(f"expected maps of {expected}, got {x.shape[1:]}")
+        return np.ascontiguousarray(x, np.uint32 if packed else np.float32)
+
+    # === Natively ===
+
+    def _make_layer(self, words: np.ndarray) -> int:
+        shape = _Shape(
+            *(*self.input_shape, self.filters),
+            *(self.side, self.stride, self.pad, int(self.pad_value == 1)),
+        )
+        layer = self._native.striate_layer_new(
+            ctypes.byref(shape), words.ctypes.data, self.kernel.encode()
+        )
+        if not layer:
+            raise UsageError(
+                f"the {self.kernel} kernel has no convolution of {self.side} x {self.side} on "
+                f"{self.input_shape}, stride {self.stride}, padding {self.pad}: take another kernel"
+            )
+        return layer
+
+    def __del__(self):
+        if getattr(self, "_layer", None):
+            self._native.striate_layer_free(self._layer)
+
+    def _run(self, x: np.ndarray, **output: np.ndarray) -> np.ndarray:
+        ((kind, out),) = output.items()
+        run = self._prepared()
+        run.images = len(x)
+        run.values, run.bits = (0, x.ctypes.data) if x.dtype == np.uint32 else (x.ctypes.data, 0)
+        run.dots = run.scores = run.out_bits = 0
+        run.scale_inputs = int(self.scale_inputs and kind == "scores")
+        setattr(run, kind, out.ctypes.data)
+        if self._native.striate_layer_run(self._layer, ctypes.byref(run)):
+            raise EngineError(f"the {self.kernel} kernel refused a call; please report it")
+        return out
+
+    def _prepared(self) -> _Run:
+        """This thread's call, with all that does not change, and its own working memory."""
+        if not hasattr(self._memory, "run"):
+            self._memory.scratch = np.empty(
+                self._native.striate_scratch_bytes(self._layer) + 64, np.uint8
+            )
+            address = self._memory.scratch.ctypes.data
+            self._memory.run = _Run(
+                threads=self.threads,
+                scratch=address + -address % 64,
+                alpha=self.alpha.ctypes.data,
+                beta=self.beta.ctypes.data,
+                threshold=self.threshold.ctypes.data,
+                flip=self.flip.ctypes.data,
+            )
+        return self._memory.run
+
+    # === By numpy ===
+
+    def _windows(self, x: np.ndarray, pad_value: float) -> np.ndarray:
+        """Every window of a padded map: [N, h', w', c, k, k]."""
+        around = (self.pad, self.pad)
+        x = np.pad(x, ((0, 0), around, around, (0, 0)), constant_values=pad_value)
+        windows = np.lib.stride_tricks.sliding_window_view(x, (self.side, self.side), (1, 2))
+        return windows[:, :: self.stride, :: self.stride]
+
+    def _numpy_dots(self, x: np.ndarray) -> np.ndarray:
+        if x.dtype == np.uint32:
+            x = unpack_bits(x, self.channels)
+        signs = np.where(x >= 0, np.float32(1), np.float32(-1))
+        windows = self._windows(signs, self.pad_value).transpose(0, 1, 2, 4, 5, 3)
+        flat = windows.reshape(-1, len(self._matrix))
+        return (flat @ self._matrix).astype(np.int32).reshape(len(x), *self.output_shape)
+
+    def _numpy_scale(self, x: np.ndarray) -> np.ndarray:
+        means = np.abs(x).mean(-1, keepdims=True)
+        return self._windows(means, 0).mean((-2, -1))

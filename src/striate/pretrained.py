@@ -38,7 +38,8 @@ class Weights:
 
     name: what `create_model(..., weights=name)` asks for.
     url: where the file is; "shipped:NAME/VERSION/FILE" is one that comes with striate.
-    hash: "md5:..." or "sha256:..." of the file; None where no hash is published anywhere.
+    hash: "md5:..." or "sha256:..." of the file, of the latter at least the first eight digits; None
+    where no hash is published anywhere.
     preprocess: the preset of `striate.preprocess` that the net was trained with.
     input_shape: what it was trained at; None for the net's own.
     options: builder options that it needs.
@@ -63,21 +64,25 @@ class Weights:
 class Layout:
     """How another project's files name and store the weights of a family.
 
-    names: the variant's configuration -> {our layer: its layer}; the classifier included.
+    names: the variant's configuration -> {our layer: its layer}; the classifier included. Where
+        several of its layers make one of ours, a tuple of them.
     preprocess: the preset that its weights were trained with.
     options: builder options that its weights need.
     epsilon: of its batch normalisation, where that is not ours.
     top: our layers beside the classifier that its files without a top lack.
     channels_first: its files are torch's, whose maps are [c, h, w].
+    numbered: its layers have the names that Keras makes up, whose numbers go on through a session;
+        `names` counts the layers of a kind from 0.
     """
 
     name: str
-    names: Callable[..., Mapping[str, str]]
+    names: Callable[..., Mapping[str, str | tuple[str, ...]]]
     preprocess: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     epsilon: float | None = None
     top: tuple[str, ...] = ()
     channels_first: bool = False
+    numbered: bool = False
 
 
 def _shipped(relative: str) -> Path:
@@ -339,29 +344,57 @@ def open_weights(
     is not one of weights.
     """
     arrays = read_arrays(path)
-    best, layout, names = 0, None, {}
+    best, layout, names, found = 0, None, {}, arrays
     channels_first = path.suffix in TORCH_SUFFIXES
     for candidate in layouts:
         if candidate.channels_first != channels_first:
             continue
-        candidate_names = dict(candidate.names(**config))
-        theirs = len(arrays.keys() & set(candidate_names.values()))
+        as_named = _renumbered(arrays) if candidate.numbered else arrays
+        candidate_names, joined = _joined(candidate.names(**config), as_named)
+        theirs = len(joined.keys() & set(candidate_names.values()))
         ours = len(arrays.keys() & candidate_names.keys())
         if theirs > max(best, ours):
-            best, layout, names = theirs, candidate, candidate_names
+            best, layout, names, found = theirs, candidate, candidate_names, joined
     if layout is None:  # our own names, or a file of another net, which `assign` will refuse
         return Pretrained(path, arrays, head)
     return Pretrained(
         path,
-        arrays,
+        found,
         head,
-        names=_with_head(names, arrays, head),
+        names=_with_head(names, found, head),
         fresh=layout.top,
         channels_first=channels_first,
         epsilon=layout.epsilon,
         preprocess=layout.preprocess,
         options=layout.options,
     )
+
+
+def _joined(
+    names: Mapping[str, str | tuple[str, ...]], arrays: Arrays
+) -> tuple[dict[str, str], Arrays]:
+    """Names and arrays with one layer for each of ours where the file has several."""
+    single, arrays = {}, dict(arrays)
+    for ours, theirs in names.items():
+        several = () if isinstance(theirs, str) else theirs
+        single[ours] = " + ".join(several) or theirs
+        if several and arrays.keys() >= set(several):
+            arrays[single[ours]] = [array for one in several for array in arrays.pop(one)]
+    return single, arrays
+
+
+def _renumbered(arrays: Arrays) -> Arrays:
+    """Layers whose names Keras made up, `conv2d_94`, counted from 0 in each kind: `conv2d`, ..."""
+    kinds: dict[str, list[tuple[int, str]]] = {}
+    for name in arrays:
+        if made_up := re.fullmatch(r"(conv2d|batch_normalization)(?:_(\d+))?", name):
+            kinds.setdefault(made_up[1], []).append((int(made_up[2] or 0), name))
+    new = {
+        name: f"{kind}_{n}" if n else kind
+        for kind, numbered in kinds.items()
+        for n, (_, name) in enumerate(sorted(numbered))
+    }
+    return {new.get(name, name): values for name, values in arrays.items()}
 
 
 def _with_head(names: Mapping[str, str], arrays: Arrays, head: str) -> Mapping[str, str]:
@@ -390,8 +423,13 @@ def _join(shapes) -> str:
 
 
 def channels_last(layer, arrays: list[np.ndarray]) -> list[np.ndarray]:
-    """The rows of a dense kernel on a flattened map, from the order [c, h, w] to [h, w, c]."""
+    """The rows of a dense kernel on a flattened map, from the order [c, h, w] to [h, w, c].
+
+    Those of a convolution over the whole map are in that order already.
+    """
     shape = _flattened(layer)
+    if shape is not None and arrays[0].shape[:-1] == shape:
+        return [arrays[0].reshape(-1, arrays[0].shape[-1]), *arrays[1:]]
     if shape is None or arrays[0].shape[0] != math.prod(shape):
         return arrays
     *sides, channels = shape

@@ -5,12 +5,13 @@ A residual path, whose channels are added to and so reused, and a densely connec
 channels grow and so hold what is new, run side by side; each block reads both, and its grouped
 bottleneck (as in ResNeXt) writes to both.
 
-Differs from the paper: nothing that is known; widths are those of the authors' released code. timm
-ends the net in ELU instead of ReLU (`last_activation`).
+Differs from the paper: nothing that is known; widths are those of the authors' released code. Early
+releases of timm ended the net in ELU instead of ReLU (`last_activation`).
 """
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import timm
 from striate.models.blocks import bn_relu, conv, max_pool, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
@@ -113,6 +114,30 @@ def dpn(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of timm ===
+
+
+def timm_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of timm's nets."""
+    blocks = {"stem": "conv1_1", "top": "conv5_bn_ac"}
+    for i, depth in enumerate(depths, start=1):
+        blocks[f"stage{i}_block1_shortcut"] = f"conv{i + 1}_1.c1x1_w_s{1 if i == 1 else 2}"
+        for j in range(1, depth + 1):
+            for ours, theirs in (("1", "c1x1_a"), ("2", "c3x3_b"), ("3", "c1x1_c")):
+                blocks[f"stage{i}_block{j}_{ours}"] = f"conv{i + 1}_{j}.{theirs}"
+    names = {
+        f"{ours}_{kind}": f"features.{theirs}.{kind}"
+        for ours, theirs in blocks.items()
+        for kind in ("conv", "bn")
+    }
+    return {**names, "logits": "classifier"}
+
+
+TIMM = timm.layout(timm_names, preprocess="dpn")
+
+# === Nets ===
+
+
 def net(
     first: tuple[int, int],
     width: int,
@@ -145,6 +170,7 @@ register_family(
     cam_layer="stage4_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     preprocess="torch",
+    layouts=(TIMM,),
     reduced={"depths": (2, 1, 1, 2)},
     variants={
         "dpn68": net((10, 3), 64, 128, 32, (16, 32, 32, 64), (3, 4, 12, 3), 12_611_602, 12_676_718),

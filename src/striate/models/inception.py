@@ -16,10 +16,13 @@ contradicts them (Inception-ResNet v2: 192, 1088 and 2080 channels between the m
 first module of Inception v3's kind).
 """
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from striate.lazy import keras
+from striate.models import timm, torchvision
 from striate.models.blocks import HE, pool_and_classify, stage_out
+from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
 BN = {"epsilon": 1e-3, "momentum": 0.9}
@@ -334,6 +337,195 @@ def inception_resnet_v2(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of timm ===
+
+
+def unit_layers(units: Mapping[str, str]) -> dict[str, str]:
+    """The convolution and the batch normalisation of each unit."""
+    return {
+        f"{ours}_{kind}": f"{theirs}.{kind}"
+        for ours, theirs in units.items()
+        for kind in ("conv", "bn")
+    }
+
+
+def timm_module(ours: str, theirs: str, branches: list[Branch]) -> dict[str, str]:
+    """Our units of a module -> its modules; a branch of several units is a sequence."""
+    units = {f"{ours}_pool_proj": f"{theirs}.branch{len(branches)}.1"}
+    for n, branch in enumerate(branches):
+        at = f"{theirs}.branch{n}"
+        units[f"{ours}_branch{n + 1}_1"] = at
+        if len(branch) > 1:
+            for k in range(len(branch)):
+                units[f"{ours}_branch{n + 1}_{k + 1}"] = f"{at}.{k}"
+    return units
+
+
+def timm_forks(ours: str, theirs: str, branches: list[Branch]) -> dict[str, str]:
+    """The same for module C of version 4, which has no sequences because it forks."""
+    units = {f"{ours}_pool_proj": f"{theirs}.branch{len(branches)}.1"}
+    units[f"{ours}_branch1_1"] = f"{theirs}.branch0"
+    for n, branch in enumerate(branches[1:], start=1):
+        for k in range(len(branch)):
+            for fork in ("", "a", "b"):
+                units[f"{ours}_branch{n + 1}_{k + 1}{fork}"] = f"{theirs}.branch{n}_{k}{fork}"
+    return units
+
+
+def timm_names_v4(*, depths: tuple[int, int, int] = (4, 7, 3), **_) -> dict[str, str]:
+    """Our layer -> the module of timm's Inception v4."""
+    units = {f"stem_{n}": f"features.{n - 1}" for n in (1, 2, 3)}
+    units |= {"stem_4": "features.3.conv", "stem_5": "features.5.conv"}
+    units |= {f"stem_short{n}": f"features.4.branch0.{n - 1}" for n in (1, 2)}
+    units |= {f"stem_long{n}": f"features.4.branch1.{n - 1}" for n in (1, 2, 3, 4)}
+    place = 6
+    for i, ((branches, _), depth) in enumerate(zip(V4_MODULES, depths, strict=True), start=1):
+        if i > 1:
+            reduction = V4_REDUCTIONS[i - 2]
+            units |= timm_module(f"stage{i}_block0", f"features.{place}", reduction)
+            place += 1
+        for j in range(1, depth + 1):
+            inside = timm_forks if i == 3 else timm_module
+            units |= inside(f"stage{i}_block{j}", f"features.{place}", branches)
+            place += 1
+    return {**unit_layers(units), "logits": "last_linear"}
+
+
+def timm_names_resnet_v2(*, depths: tuple[int, int, int] = (10, 20, 10), **_) -> dict[str, str]:
+    """Our layer -> the module of timm's Inception-ResNet v2."""
+    places = ("1a", "2a", "2b", "3b", "4a")
+    units = {f"stem_{n}": f"conv2d_{place}" for n, place in enumerate(places, start=1)}
+    units["top"] = "conv2d_7b"
+    entrances = (FIRST[0], *RESNET_REDUCTIONS)
+    ups = {}
+    for i, ((branches, _), depth) in enumerate(zip(RESNET_MODULES, depths, strict=True)):
+        entrance = ("mixed_5b", "mixed_6a", "mixed_7a")[i]
+        units |= timm_module(f"stage{i + 1}_block0", entrance, entrances[i])
+        repeat = ("repeat", "repeat_1", "repeat_2")[i]
+        for j in range(1, depth + 1):
+            ours, theirs = f"stage{i + 1}_block{j}", f"{repeat}.{j - 1}"
+            if i == 2 and j == depth:
+                theirs = "block8"
+            units |= timm_module(ours, theirs, branches)
+            ups[f"{ours}_up_conv"] = f"{theirs}.conv2d"
+    return {**unit_layers(units), **ups, "logits": "classif"}
+
+
+# === Weights of torchvision: Inception v3 ===
+
+
+def places(branches: list[Branch]) -> Iterator[tuple[int, str]]:
+    """(branch, place in it) of the units of a module, in the order in which they are built."""
+    for n, branch in enumerate(branches, start=1):
+        for k, (_, kernel, *_) in enumerate(branch, start=1):
+            yield from ((n, f"{k}{fork}") for fork in ("ab" if kernel == FORK else ("",)))
+
+
+def v3_modules() -> Iterator[tuple[int, int, list[Branch]]]:
+    """(stage, block, branches) of every module; reductions are block 0."""
+    for i, blocks in enumerate(V3_STAGES, start=1):
+        if i > 1:
+            yield i, 0, V3_REDUCTIONS[i - 2]
+        yield from ((i, j, branches) for j, (branches, _) in enumerate(blocks, start=1))
+
+
+# The branches of modules A, B and C, and of the reductions before B and C.
+TORCHVISION_BRANCHES = (
+    ("branch1x1", "branch5x5", "branch3x3dbl"),
+    ("branch1x1", "branch7x7", "branch7x7dbl"),
+    ("branch1x1", "branch3x3", "branch3x3dbl"),
+)
+TORCHVISION_REDUCTIONS = (("branch3x3", "branch3x3dbl"), ("branch3x3", "branch7x7x3"))
+TORCHVISION_STEM = ("1a_3x3", "2a_3x3", "2b_3x3", "3b_1x1", "4a_3x3")
+
+
+def torchvision_names(**_) -> dict[str, str]:
+    """Our layer -> the module of torchvision's Inception v3."""
+    units = {f"stem_{n}": f"Conv2d_{at}" for n, at in enumerate(TORCHVISION_STEM, start=1)}
+    units |= {"logits_aux_1": "AuxLogits.conv0", "logits_aux_2": "AuxLogits.conv1"}
+    for i, j, branches in v3_modules():
+        ours, theirs = f"stage{i}_block{j}", f"Mixed_{i + 4}{'abcde'[j]}"
+        labels = TORCHVISION_BRANCHES[i - 1] if j else TORCHVISION_REDUCTIONS[i - 2]
+        for n, place in places(branches):
+            alone = len(branches[n - 1]) == 1
+            label = labels[n - 1] if alone else f"{labels[n - 1]}_{place}"
+            units[f"{ours}_branch{n}_{place}"] = f"{theirs}.{label}"
+        units[f"{ours}_pool_proj"] = f"{theirs}.branch_pool"
+    return {"logits": "fc", "logits_aux": "AuxLogits.fc", **unit_layers(units)}
+
+
+# Its published weights see pictures between -1 and 1, to where its net takes torch's scales back.
+TORCHVISION = torchvision.layout(
+    torchvision_names, preprocess="tf", options={"count_padding": True}
+)
+
+# === Weights of keras.applications ===
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
+KERAS_STEM = [f"stem_{n}" for n in (1, 2, 3, 4, 5)]
+
+
+def keras_units(branches: list[Branch], *, name: str, projection: bool = False) -> list[str]:
+    """The units of a module in the order in which keras.applications builds them, as we do."""
+    units = [f"{name}_branch{n}_{place}" for n, place in places(branches)]
+    return [*units, f"{name}_pool_proj"] if projection else units
+
+
+def keras_numbers(units: list[str]) -> dict[str, str]:
+    """Our layers -> the names that Keras makes up for the layers of so many units."""
+    names = {}
+    for n, unit in enumerate(units):
+        count = f"_{n}" if n else ""
+        names |= {f"{unit}_conv": f"conv2d{count}", f"{unit}_bn": f"batch_normalization{count}"}
+    return names
+
+
+def keras_names_v3(**_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' InceptionV3."""
+    units = list(KERAS_STEM)
+    for i, j, branches in v3_modules():
+        units += keras_units(branches, projection=j > 0, name=f"stage{i}_block{j}")
+    return {"logits": "predictions", **keras_numbers(units)}
+
+
+def keras_names_resnet_v2(*, depths: tuple[int, int, int] = (10, 20, 10), **_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' InceptionResNetV2."""
+    names = {"logits": "predictions", "top_conv": "conv_7b", "top_bn": "conv_7b_bn"}
+    units = KERAS_STEM + keras_units(FIRST[0], projection=True, name="stage1_block0")
+    for i, ((branches, _), depth) in enumerate(zip(RESNET_MODULES, depths, strict=True), start=1):
+        if i > 1:
+            units += keras_units(RESNET_REDUCTIONS[i - 2], name=f"stage{i}_block0")
+        for j in range(1, depth + 1):
+            units += keras_units(branches, name=f"stage{i}_block{j}")
+            names[f"stage{i}_block{j}_up_conv"] = f"block{(35, 17, 8)[i - 1]}_{j}_conv"
+    return {**names, **keras_numbers(units)}
+
+
+KERAS_V3, KERAS_RESNET_V2 = (
+    Layout(
+        "keras.applications",
+        names=names,
+        preprocess="tf",
+        options={"bn_scale": False},
+        numbered=True,
+    )
+    for names in (keras_names_v3, keras_names_resnet_v2)
+)
+
+
+def keras_weights(name: str, md5: str) -> tuple[Weights]:
+    """The published weights of one net."""
+    weights = Weights(
+        "imagenet",
+        url=f"{KERAS_URL}{name}/{name}_weights_tf_dim_ordering_tf_kernels.h5",
+        hash=f"md5:{md5}",
+        preprocess="tf",
+        options={"bn_scale": False},
+        licence="Apache-2.0, the TensorFlow authors",
+    )
+    return (weights,)
+
+
 # === Nets ===
 
 COMMON: dict[str, Any] = {
@@ -354,6 +546,7 @@ register_family(
     year=2015,
     paper="1512.00567",
     title="Rethinking the Inception Architecture for Computer Vision",
+    layouts=(TORCHVISION, KERAS_V3),
     variants={
         "inception_v3": (
             {},
@@ -361,6 +554,7 @@ register_family(
                 "trainable": 23_834_568,
                 "total": 23_869_000,
                 "accuracy": Accuracy("ImageNet", 77.29, "torchvision IMAGENET1K_V1", top5=93.45),
+                "weights": keras_weights("inception_v3", "9a0d58056eeedaa3f26cb7ebd46da564"),
             },
         ),
     },
@@ -376,6 +570,7 @@ register_family(
     inception_v4,
     **COMMON,
     **INCEPTION_V4,
+    layouts=(timm.layout(timm_names_v4, preprocess="tf"),),
     variants={
         "inception_v4": (
             {},
@@ -392,6 +587,7 @@ register_family(
     inception_resnet_v2,
     **COMMON,
     **INCEPTION_V4,
+    layouts=(timm.layout(timm_names_resnet_v2, preprocess="tf"), KERAS_RESNET_V2),
     variants={
         "inception_resnet_v2": (
             {},
@@ -401,6 +597,7 @@ register_family(
                 "accuracy": Accuracy(
                     "ImageNet", 80.4, "pretrained-models.pytorch inceptionresnetv2", top5=95.3
                 ),
+                "weights": keras_weights("inception_resnet_v2", "e693bd0210a403b3192acc6073ad2e96"),
                 "differs": "the widths of the authors' released code",
             },
         ),

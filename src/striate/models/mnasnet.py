@@ -11,7 +11,7 @@ models/official/mnasnet); torch's implementations pad all four sides by the same
 """
 
 from striate.lazy import keras
-from striate.models import torchvision
+from striate.models import timm, torchvision
 from striate.models.blocks import pool_and_classify, squeeze_excite, stage_out
 from striate.models.mobilenet import make_divisible
 from striate.models.mobilenet_v3 import depthwise, pointwise, stem
@@ -136,6 +136,21 @@ TORCHVISION = torchvision.layout(
     torchvision_names, options={"symmetric_padding": True}, epsilon=1e-5
 )
 
+# === Weights of timm ===
+
+
+def timm_names(*, stages: tuple[tuple, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of timm's nets: `semnasnet` is A1, `mnasnet` B1."""
+    names = timm.MOBILE | timm.MOBILE_TOP
+    for i, (repeats, _, _, expansion, *_) in enumerate(stages, start=1):
+        parts = ("expand", "dw", "project") if expansion > 1 else ("dw", "project")
+        for j in range(1, repeats + 1):
+            names |= timm.mobile_block(f"stage{i}_block{j}", f"blocks.{i - 1}.{j - 1}", *parts)
+    return names
+
+
+TIMM = timm.layout(timm_names, options={"symmetric_padding": True}, epsilon=1e-5)
+
 # === Nets ===
 
 
@@ -168,7 +183,7 @@ register_family(
     cam_layer="top_act",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage5_out", "stage7_out"),
     preprocess="torch",
-    layouts=(TORCHVISION,),
+    layouts=(TORCHVISION, TIMM),
     variants={
         "mnasnet_a1_035": variant(A1, 0.35, 1_747_018, 1_761_034, 64.1, 85.1),
         "mnasnet_a1_050": variant(A1, 0.5, 2_082_006, 2_100_406, 68.9, 88.4),

@@ -8,7 +8,9 @@ Padding and batch normalisation are those of the authors' code and keras.applica
 """
 
 from striate.lazy import keras
+from striate.models import timm
 from striate.models.blocks import logits, stage_out
+from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
 
@@ -102,19 +104,25 @@ def normal_cell(x, previous, filters: int, *, name: str):
     return keras.layers.Concatenate(name=f"{name}_concat")(parts)
 
 
-def reduction_cell(x, previous, filters: int, *, name: str):
+def reduction_cell(x, previous, filters: int, *, zeros_in_max: bool, name: str):
     """The cell that halves the resolution (Figure 4, right): 4 * filters channels."""
     p = fit(previous, x, filters, name=name)
     h = relu_conv_bn(x, filters, name=f"{name}_in")
     pad = tuple((side % 2, 1) for side in h.shape[1:3])  # as `same`, but the zeros count
     padded = keras.layers.ZeroPadding2D(pad, name=f"{name}_pad")(h)
+
+    def maximum(part: str):
+        if zeros_in_max:
+            return keras.layers.MaxPooling2D(3, strides=2, name=f"{name}_{part}")(padded)
+        return keras.layers.MaxPooling2D(3, strides=2, padding="same", name=f"{name}_{part}")(h)
+
     one = add(
         separable(h, filters, 5, stride=2, name=f"{name}_1a"),
         separable(p, filters, 7, stride=2, name=f"{name}_1b"),
         name=f"{name}_1_add",
     )
     two = add(
-        keras.layers.MaxPooling2D(3, strides=2, name=f"{name}_2_max")(padded),
+        maximum("2_max"),
         separable(p, filters, 7, stride=2, name=f"{name}_2"),
         name=f"{name}_2_add",
     )
@@ -126,7 +134,7 @@ def reduction_cell(x, previous, filters: int, *, name: str):
     four = add(average(one, name=f"{name}_4_average"), two, name=f"{name}_4_add")
     five = add(
         separable(one, filters, 3, name=f"{name}_5"),
-        keras.layers.MaxPooling2D(3, strides=2, name=f"{name}_5_max")(padded),
+        maximum("5_max"),
         name=f"{name}_5_add",
     )
     return keras.layers.Concatenate(name=f"{name}_concat")([two, three, four, five])
@@ -155,12 +163,14 @@ def nasnet(
     skip_reduction: bool,
     cells: int = 4,
     training_heads: bool = False,
+    zeros_in_max: bool = True,
     dropout: float = 0.5,
 ):
     """Two reduction cells, and three stages of `cells` normal cells with a reduction cell between.
 
     training_heads: the model has a second output, the logits of the auxiliary classifier on
-    stage 2, whose map must be 5 x 5 at least. dropout: before the classifier.
+    stage 2, whose map must be 5 x 5 at least. zeros_in_max: at the border of a map that a maximum
+    halves, the zeros beyond it count, as in keras.applications. dropout: before the classifier.
     """
     x = keras.layers.Conv2D(
         stem_filters,
@@ -172,14 +182,15 @@ def nasnet(
     )(inputs)
     x, previous = batch_norm(x, name="stem"), None
     for i, width in enumerate((filters // 4, filters // 2), start=1):
-        x, previous = reduction_cell(x, previous, width, name=f"stem_{i}"), x
+        y = reduction_cell(x, previous, width, zeros_in_max=zeros_in_max, name=f"stem_{i}")
+        x, previous = y, x
     outputs = []
     for i in (1, 2, 3):
         if i > 1:
             filters *= 2
-            before = x
-            x = reduction_cell(x, previous, filters, name=f"stage{i}_block0")
-            previous = previous if skip_reduction else before
+            name = f"stage{i}_block0"
+            y = reduction_cell(x, previous, filters, zeros_in_max=zeros_in_max, name=name)
+            x, previous = y, previous if skip_reduction else x
         for j in range(1, cells + 1):
             x, previous = normal_cell(x, previous, filters, name=f"stage{i}_block{j}"), x
         x = stage_out(x, i)
@@ -190,6 +201,114 @@ def nasnet(
     answer = logits(x, num_classes, dropout=dropout)
     return [answer, *outputs] if training_heads else answer
 
+
+# === Weights of timm ===
+
+REDUCTION = {  # a separable convolution of ours -> its place in a cell of theirs
+    "1a": "comb_iter_0_left",
+    "1b": "comb_iter_0_right",
+    "2": "comb_iter_1_right",
+    "3": "comb_iter_2_right",
+    "5": "comb_iter_4_left",
+}
+NORMAL = {
+    "1a": "comb_iter_0_left",
+    "1b": "comb_iter_0_right",
+    "2a": "comb_iter_1_left",
+    "2b": "comb_iter_1_right",
+    "5": "comb_iter_4_left",
+}
+
+
+def timm_cell(ours: str, theirs: str, places: dict[str, str], *, halves: bool) -> dict:
+    """Our layers of one cell -> its modules; halves: the cell before had twice the resolution."""
+    names: dict[str, str | tuple[str, ...]] = {
+        f"{ours}_in_conv": f"{theirs}.conv_1x1.conv",
+        f"{ours}_in_bn": f"{theirs}.conv_1x1.bn",
+        f"{ours}_fit_conv": f"{theirs}.conv_prev_1x1.conv",
+        f"{ours}_fit_even_conv": f"{theirs}.path_1.conv",
+        f"{ours}_fit_odd_conv": f"{theirs}.path_2.conv",
+        f"{ours}_fit_bn": f"{theirs}.final_path_bn" if halves else f"{theirs}.conv_prev_1x1.bn",
+    }
+    for part, place in places.items():
+        for n in (1, 2):
+            names[f"{ours}_{part}_{n}_conv"] = (
+                f"{theirs}.{place}.separable_{n}.depthwise_conv2d",
+                f"{theirs}.{place}.separable_{n}.pointwise_conv2d",
+            )
+            names[f"{ours}_{part}_{n}_bn"] = f"{theirs}.{place}.bn_sep_{n}"
+    return names
+
+
+def timm_names(*, cells: int = 4, **_) -> dict[str, str | tuple[str, ...]]:
+    """Our layer -> the module of timm's NASNet-A large."""
+    names = {"stem_conv": "conv0.conv", "stem_bn": "conv0.bn", "logits": "last_linear"}
+    for i in (0, 1):
+        names |= timm_cell(f"stem_{i + 1}", f"cell_stem_{i}", REDUCTION, halves=True)
+        reduction = f"reduction_cell_{i}"
+        names |= timm_cell(f"stage{i + 2}_block0", reduction, REDUCTION, halves=False)
+    for n in range(3 * cells):
+        i, j = divmod(n, cells)
+        names |= timm_cell(f"stage{i + 1}_block{j + 1}", f"cell_{n}", NORMAL, halves=j == 0)
+    return names
+
+
+TIMM = timm.layout(timm_names, preprocess="tf", options={"zeros_in_max": False})
+
+# === Weights of keras.applications ===
+
+KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/nasnet/"
+KERAS_REDUCTION = {"1a": "left1", "1b": "right1", "2": "right2", "3": "right3", "5": "left4"}
+KERAS_NORMAL = {"1a": "left1", "1b": "right1", "2a": "left2", "2b": "right2", "5": "left5"}
+
+
+def keras_cell(ours: str, theirs: str | int, *, reduction: bool = False) -> dict[str, str]:
+    """Our layers of one cell -> its layers."""
+    kind = "reduction" if reduction else "normal"
+    names = {
+        f"{ours}_in_conv": f"{kind}_conv_1_{theirs}",
+        f"{ours}_in_bn": f"{kind}_bn_1_{theirs}",
+        f"{ours}_fit_conv": f"adjust_conv_projection_{theirs}",
+        f"{ours}_fit_even_conv": f"adjust_conv_1_{theirs}",
+        f"{ours}_fit_odd_conv": f"adjust_conv_2_{theirs}",
+        f"{ours}_fit_bn": f"adjust_bn_{theirs}",
+    }
+    for part, side in (KERAS_REDUCTION if reduction else KERAS_NORMAL).items():
+        for n in (1, 2):
+            names[f"{ours}_{part}_{n}_conv"] = f"separable_conv_{n}_{kind}_{side}_{theirs}"
+            names[f"{ours}_{part}_{n}_bn"] = f"separable_conv_{n}_bn_{kind}_{side}_{theirs}"
+    return names
+
+
+def keras_names(*, cells: int = 4, **_) -> dict[str, str]:
+    """Our layer -> the layer of keras.applications' NASNets, which number all cells in turn."""
+    names = {"stem_conv": "stem_conv1", "stem_bn": "stem_bn1", "logits": "predictions"}
+    for i in (1, 2):
+        names |= keras_cell(f"stem_{i}", f"stem_{i}", reduction=True)
+        names |= keras_cell(f"stage{i + 1}_block0", f"reduce_{i * cells}", reduction=True)
+    for i in (1, 2, 3):
+        for j in range(1, cells + 1):
+            number = (i - 1) * cells + j - (i == 1)  # the first stage's count from 0
+            names |= keras_cell(f"stage{i}_block{j}", number)
+    return names
+
+
+KERAS = Layout("keras.applications", names=keras_names, preprocess="tf")
+
+
+def keras_weights(size: str, md5: str) -> tuple[Weights]:
+    """The published weights of one net."""
+    weights = Weights(
+        "imagenet",
+        url=f"{KERAS_URL}NASNet-{size}.h5",
+        hash=f"md5:{md5}",
+        preprocess="tf",
+        licence="Apache-2.0, the TensorFlow authors",
+    )
+    return (weights,)
+
+
+# === Nets ===
 
 register_family(
     nasnet,
@@ -203,6 +322,7 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="tf",
+    layouts=(TIMM, KERAS),
     reduced={"cells": 1},
     variants={
         "nasnet_a_mobile": (
@@ -212,6 +332,7 @@ register_family(
                 "trainable": 5_289_978,
                 "total": 5_326_716,
                 "accuracy": Accuracy("ImageNet", 74.0, "the paper, Table 3", top5=91.6),
+                "weights": keras_weights("mobile", "020fb642bf7360b370c678b08e0adf61"),
             },
         ),
         "nasnet_a_large": (
@@ -221,6 +342,7 @@ register_family(
                 "trainable": 88_753_150,
                 "total": 88_949_818,
                 "accuracy": Accuracy("ImageNet", 82.693, "pretrained-models.pytorch", top5=96.163),
+                "weights": keras_weights("large", "11577c9a518f0070763c2b964a382f17"),
             },
         ),
     },

@@ -12,6 +12,7 @@ and the residual of SE-ResNet strides in its first 1x1; `stride_on_1x1=False` mo
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import resnet, timm
 from striate.models.blocks import conv_bn, max_pool, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
@@ -103,6 +104,26 @@ def senet(
     return pool_and_classify(x, num_classes, dropout=dropout)
 
 
+# === Weights of timm ===
+
+
+def timm_names(*, depths: tuple[int, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of timm's nets that are the authors' (`legacy_`)."""
+    names = resnet.torch_names(depths=depths, block=resnet.bottleneck) | {"logits": "last_linear"}
+    for n, ours in enumerate(("stem", "stem_2", "stem_3"), start=1):
+        names |= {f"{ours}_conv": f"layer0.conv{n}", f"{ours}_bn": f"layer0.bn{n}"}
+    for i, depth in enumerate(depths, start=1):
+        for j in range(1, depth + 1):
+            ours, theirs = f"stage{i}_block{j}_se", f"layer{i}.{j - 1}.se_module"
+            names |= {f"{ours}_reduce": f"{theirs}.fc1", f"{ours}_expand": f"{theirs}.fc2"}
+    return names
+
+
+TIMM = timm.layout(timm_names)
+
+# === Nets ===
+
+
 def plain(
     depths: tuple[int, ...],
     groups: int,
@@ -143,6 +164,7 @@ register_family(
     cam_layer="stage4_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     preprocess="torch",
+    layouts=(TIMM,),
     reduced={"width": 16, "reduction": 4, "depths": (1, 2, 1, 1)},
     variants={
         "se_resnet50": plain((3, 4, 6, 3), 1, 64, 28_088_024, 28_141_144, 77.63, 93.64),

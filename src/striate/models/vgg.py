@@ -12,7 +12,7 @@ keras.applications does.
 """
 
 from striate.lazy import keras
-from striate.models import torchvision
+from striate.models import timm, torchvision
 from striate.models.alexnet import lrn as normalise
 from striate.models.blocks import adaptive_average_pool, conv, conv_bn, logits, stage_out
 from striate.pretrained import Layout, Weights
@@ -85,6 +85,17 @@ def torchvision_names(*, depths: tuple[int, ...], batch_norm: bool, **_) -> dict
 
 TORCHVISION = torchvision.layout(torchvision_names)
 
+# === Weights of timm ===
+
+
+def timm_names(**config) -> dict[str, str]:
+    """Our layer -> the module of timm's VGGs, whose hidden dense layers are convolutions."""
+    dense = {"fc1": "pre_logits.fc1", "fc2": "pre_logits.fc2", "logits": "head.fc"}
+    return {**torchvision_names(**config), **dense}
+
+
+TIMM = timm.layout(timm_names)
+
 # === Weights of keras.applications ===
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -112,14 +123,14 @@ def keras_weights(name: str, md5: str) -> dict:
         preprocess="caffe",
         licence="CC BY, Visual Geometry Group, Oxford",
     )
-    return {"weights": (imagenet,), "layouts": (TORCHVISION, KERAS)}
+    return {"weights": (imagenet,), "layouts": (TORCHVISION, TIMM, KERAS)}
 
 
 def torchvision_weights(file: str) -> dict:
     """The published weights and the layout of a net that keras.applications does not have."""
     return {
         "weights": torchvision.imagenet(file, TORCHVISION),
-        "layouts": (TORCHVISION,),
+        "layouts": (TORCHVISION, TIMM),
     }
 
 

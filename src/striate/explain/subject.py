@@ -60,16 +60,17 @@ class Subject:
     def _until(self, layer: str) -> Any:
         key = ("until", layer)
         if key not in self._cuts:
-            self._cuts[key] = keras.Model(self.net.input, self._layer(layer).output)
+            self._cuts[key] = keras.Model(self.net.input, self.layer(layer).output)
         return self._cuts[key]
 
     def _beyond(self, layer: str) -> Any:
         key = ("beyond", layer)
         if key not in self._cuts:
-            self._cuts[key] = keras.Model(self._layer(layer).output, self.net.output)
+            self._cuts[key] = keras.Model(self.layer(layer).output, self.net.output)
         return self._cuts[key]
 
-    def _layer(self, name: str) -> Any:
+    def layer(self, name: str) -> Any:
+        """One layer of the net; `UsageError` with the nearest name where there is none."""
         names = [layer.name for layer in self.net.layers]
         if name not in names:
             raise UsageError(
@@ -88,7 +89,7 @@ class Subject:
             raise UsageError(
                 f"{self.spec.name} has no maps to look at; saliency and occlusion work"
             )
-        shape = self._layer(name).output.shape
+        shape = self.layer(name).output.shape
         if len(shape) != 4:
             raise UsageError(
                 f"{self.spec.name}: expected a layer with maps [h, w, channels], "

@@ -1,0 +1,44 @@
+"""Pictures as points of a plane: those that the net finds alike lie together.
+
+Van der Maaten, Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, on the net's `features`
+("CNN codes"); or their two principal components, which keep distances and need no library.
+"""
+
+import numpy as np
+
+from striate.errors import UsageError
+from striate.explain.subject import Subject, as_array
+
+
+def codes(subject: Subject, pixels: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
+    """The `features` of pictures, float32 [N, d]."""
+    batches = range(0, len(pixels), batch_size)
+    name = subject.spec.features
+    return np.concatenate([as_array(subject.at(name, pixels[i : i + batch_size])) for i in batches])
+
+
+def pca(points: np.ndarray, components: int = 2) -> np.ndarray:
+    """The principal components of points [N, d], float64 [N, components], the widest first."""
+    centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
+    left, spread, _ = np.linalg.svd(centred, full_matrices=False)
+    found = left[:, :components] * spread[:components]
+    return found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])])
+
+
+def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
+    """float64 [N, 2] of points [N, d], by scikit-learn, started from the principal components.
+
+    perplexity: about how many neighbours each point has; less than a third of the points.
+    """
+    try:
+        from sklearn.manifold import TSNE
+    except ModuleNotFoundError:
+        raise UsageError(
+            "t-SNE needs scikit-learn: pip install striate[explain]; pca does not"
+        ) from None
+
+    if len(points) < 4:
+        raise UsageError(f"t-SNE: expected at least 4 pictures, got {len(points)}")
+    perplexity = min(perplexity, (len(points) - 1) / 3)
+    points = pca(points, min(50, *points.shape))
+    return TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(points)

@@ -1,0 +1,72 @@
+"""The surface of the loss around a trained net, along two directions scaled filter by filter.
+
+Li, Xu, Taylor, Studer, Goldstein, "Visualizing the Loss Landscape of Neural Nets", 2017,
+arXiv:1712.09913.
+"""
+
+import numpy as np
+
+from striate.explain.fgsm import cross_entropy
+from striate.explain.subject import Subject, as_array
+
+
+def landscape(
+    subject: Subject,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    *,
+    reach: float = 1.0,
+    points: int = 21,
+    batch_size: int = 64,
+    seed: int = 0,
+) -> np.ndarray:
+    """The mean cross-entropy at weights + a d1 + b d2, float64 [points, points], rows a, columns b.
+
+    a and b run from -reach to reach; d1 and d2 are `filter_normalised` random directions. The net
+    has its own weights again afterwards.
+    """
+    steps = np.linspace(-reach, reach, points)
+    weights = [variable.numpy() for variable in subject.net.trainable_variables]
+    first, second = (directions(weights, seed + i) for i in (0, 1))
+    surface = np.empty((points, points))
+    try:
+        for i, j in np.ndindex(points, points):
+            moved = zip(weights, first, second, strict=True)
+            _assign(subject, [w + steps[i] * a + steps[j] * b for w, a, b in moved])
+            surface[i, j] = _mean_loss(subject, pixels, labels, batch_size)
+    finally:
+        _assign(subject, weights)
+    return surface
+
+
+def directions(weights: list[np.ndarray], seed: int) -> list[np.ndarray]:
+    """A random direction whose filters are each as long as the net's own (the last axis counts).
+
+    Biases, and the scales and shifts of normalisations, stay where they are: as in the paper, since
+    a step along them says nothing of the surface.
+    """
+    random = np.random.default_rng(seed)
+    found = []
+    for weight in weights:
+        if weight.ndim < 2:
+            found.append(np.zeros_like(weight))
+            continue
+        axes = tuple(range(weight.ndim - 1))
+        step = random.standard_normal(weight.shape)
+        length = np.sqrt((weight**2).sum(axis=axes) / (step**2).sum(axis=axes))
+        found.append((step * length).astype(np.float32))
+    return found
+
+
+def _assign(subject: Subject, weights: list[np.ndarray]) -> None:
+    for variable, weight in zip(subject.net.trainable_variables, weights, strict=True):
+        variable.assign(weight)
+
+
+def _mean_loss(subject: Subject, pixels: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
+    batches = range(0, len(pixels), batch_size)
+    losses = [
+        as_array(cross_entropy(subject, labels[i : i + batch_size], pixels[i : i + batch_size]))
+        for i in batches
+    ]
+    return float(np.concatenate(losses).mean())

@@ -1,0 +1,71 @@
+"""The pictures, and the places in them, that excite one unit most.
+
+Girshick, Donahue, Darrell, Malik, "Rich feature hierarchies for accurate object detection", 2013,
+arXiv:1311.2524, section 3.1.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from striate.costs import count
+from striate.explain.subject import Subject, as_array
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Patch:
+    """One place that excites a unit.
+
+    index: of the picture; value: of the unit there; box: (top, left, bottom, right) in pixels,
+    what the unit sees of the picture; pixels: uint8 [h, w, C], that part.
+    """
+
+    index: int
+    value: float
+    box: tuple[int, int, int, int]
+    pixels: np.ndarray
+
+
+def exciting_patches(
+    subject: Subject,
+    pixels: np.ndarray,
+    unit: int,
+    *,
+    layer: str | None = None,
+    most: int = 9,
+    batch_size: int = 16,
+) -> list[Patch]:
+    """The patches that excite a map's unit most, the highest first, one for each picture.
+
+    pixels: uint8 or float [N, H, W, C]; unit: the number of the map in the layer, by default the
+    spec's CAM layer.
+    """
+    name = subject.cam_layer(layer)
+    maps = np.concatenate(
+        [
+            as_array(subject.at(name, pixels[i : i + batch_size]))[..., unit]
+            for i in range(0, len(pixels), batch_size)
+        ]
+    )
+    best = maps.reshape(len(maps), -1).max(axis=1)
+    found = []
+    for i in np.argsort(-best, kind="stable")[:most]:
+        place = np.unravel_index(maps[i].argmax(), maps[i].shape)
+        top, left, bottom, right = box = _seen(subject, name, maps.shape[1:], place)
+        patch = np.rint(pixels[i, top:bottom, left:right]).astype(np.uint8)
+        found.append(Patch(int(i), float(best[i]), box, patch))
+    return found
+
+
+def _seen(subject: Subject, name: str, sides, place) -> tuple[int, int, int, int]:
+    """What a place of a layer's maps sees: its receptive field around its share of the picture."""
+    costs = next(layer for layer in count(subject.net).layers if layer.name == name)
+    whole = subject.preprocess.shape[:2]
+    field = costs.receptive_field or whole
+    spans = []
+    for at, side, pixels, size in zip(place, sides, whole, field, strict=True):
+        centre = (at + 0.5) * pixels / side
+        low = int(np.clip(round(centre - size / 2), 0, max(0, pixels - size)))
+        spans.append((low, min(pixels, low + size)))
+    (top, bottom), (left, right) = spans
+    return top, left, bottom, right

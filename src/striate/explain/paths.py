@@ -1,0 +1,57 @@
+"""A residual net as an ensemble of 2^n paths: take one block away and most of them remain.
+
+Veit, Wilber, Belongie, "Residual Networks Behave Like Ensembles of Relatively Shallow Networks",
+2016, arXiv:1605.06431.
+"""
+
+import dataclasses
+import math
+import re
+
+from striate.errors import UsageError
+from striate.explain.subject import Subject
+from striate.lazy import keras
+
+BLOCK = re.compile(r"stage\d+_block\d+")
+
+
+def residual_blocks(subject: Subject) -> tuple[str, ...]:
+    """The blocks of a net that add their residual to their shortcut, from the input on."""
+    return tuple(
+        layer.name.removesuffix("_add")
+        for layer in subject.net.layers
+        if isinstance(layer, keras.layers.Add)
+        and BLOCK.fullmatch(layer.name.removesuffix("_add"))
+        and len(layer.input) == 2
+    )
+
+
+def without_blocks(subject: Subject, *blocks: str) -> Subject:
+    """The same net with the same weights, in which some blocks pass on their shortcut alone."""
+    known = residual_blocks(subject)
+    for block in blocks:
+        if block not in known:
+            raise UsageError(
+                f"{subject.spec.name}: expected one of its {len(known)} residual blocks, "
+                f"got {block!r}; they are {', '.join(known[:3])}, ..."
+            )
+    gone = {f"{block}_add" for block in blocks}
+
+    def copy(layer):
+        if layer.name in gone:
+            return keras.layers.Lambda(_shortcut, name=layer.name)
+        return layer.__class__.from_config(layer.get_config())
+
+    net = keras.models.clone_model(subject.net, clone_function=copy)
+    net.set_weights(subject.net.get_weights())
+    return dataclasses.replace(subject, net=net)
+
+
+def _shortcut(inputs):
+    """Our blocks add [shortcut, residual], in this order."""
+    return inputs[0]
+
+
+def path_lengths(blocks: int) -> list[int]:
+    """How many of the 2^n paths go through 0, 1, ..., n residuals."""
+    return [math.comb(blocks, length) for length in range(blocks + 1)]

@@ -172,3 +172,10 @@ def test_nets_for_cifar_have_a_convention_of_their_own():
     levels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
     theirs = (levels / 255 - (0.4914, 0.4822, 0.4465)) / (0.2023, 0.1994, 0.2010)
     assert np.abs(preset("cifar", 5, 5).layer()(levels) - theirs).max() < 1e-5
+
+
+def test_dual_path_networks_have_a_convention_of_their_own():
+    levels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
+    mean, std = np.divide((124, 117, 104), 255), 1 / (0.0167 * 255)  # as timm gives them
+    theirs = (levels / 255 - mean) / std
+    assert np.abs(preset("dpn", 5, 5).layer()(levels) - theirs).max() < 1e-5

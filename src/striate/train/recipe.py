@@ -62,12 +62,12 @@ class Data(Group):
 class Preprocessing(Group):
     """How a picture becomes the net's input; None keeps what the weights were trained with.
 
-    normalise: caffe, cifar, tf, torch, unit, or `data` for the mean and spread of the training
-    pictures.
+    normalise: caffe, cifar, dpn, tf, torch, unit, or `data` for the mean and spread of the
+    training pictures.
     fit, crop, interpolation: as in `striate.preprocess.Preprocess`.
     """
 
-    normalise: Literal["caffe", "cifar", "tf", "torch", "unit", "data"] | None = None
+    normalise: Literal["caffe", "cifar", "dpn", "tf", "torch", "unit", "data"] | None = None
     fit: Literal["crop", "stretch", "pad"] | None = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None

@@ -19,7 +19,7 @@ import time
 
 import numpy as np
 
-from striate.runtime.binary import BinaryConvolution, kernels
+from striate.runtime.binary import BinaryConvolution, empty, kernels
 
 # Side of the map, channels, filters, side of the kernel.
 LAYERS = [
@@ -71,7 +71,8 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
     rng = np.random.default_rng(0)
     weights = np.where(rng.standard_normal((kernel, kernel, channels, filters)) >= 0, 1, -1)
     weights = weights.astype(np.float32)
-    x = rng.standard_normal((1, side, side, channels)).astype(np.float32)
+    x = empty((1, side, side, channels), np.float32)
+    x[:] = rng.standard_normal(x.shape)
     alpha, beta = rng.standard_normal((2, filters)).astype(np.float32)
     options = {"pad": kernel // 2, "alpha": alpha, "beta": beta}
     convs = {name: BinaryConvolution(weights, x.shape[1:], name=name, **options) for name in names}
@@ -81,7 +82,7 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
         expected = peer(maps).transpose(0, 2, 3, 1)
         for name, conv in convs.items():
             assert np.array_equal(conv.dots(x), expected), f"{name} differs from the peer"
-    out = np.empty((1, side, side, filters), np.float32)
+    out = empty((1, side, side, filters), np.float32)
     calls = {name: lambda conv=conv: conv.scores(x, out=out) for name, conv in convs.items()}
     if peer is not None:
         calls["peer"] = lambda: peer(maps)

@@ -106,6 +106,12 @@ def test_models_can_be_filtered():
         run("models", "*net*", "--family", "resnet", "--max-params", "300000", "--json").stdout
     )
     assert [row["name"] for row in rows] == ["resnet20_cifar"]
+    years = ["--from", 2018, "--to", "2018"]
+    rows = json.loads(run("models", *years, "--max-macs", "0.1G", "--pretrained", "--json").stdout)
+    assert {row["name"] for row in rows} == {"mobilenet_v2_035", "mobilenet_v2_050"}
+    shown = run("models", "vgg*", "--year", 2014, "--max-params", "132.9M").stdout
+    assert shown.split("\n")[-2] == "3 nets"
+    assert "7,609,090,048" in shown
 
 
 # === Right ===
@@ -154,6 +160,52 @@ def test_info_describes_a_net_and_an_artifact(artifact):
     assert json.loads(run("info", artifact.path, "--json").stdout)["labels"] == artifact.labels
 
 
+def test_info_tells_what_a_net_costs(call):
+    _, out, _ = call("info", "vgg16", "--json")
+    vgg = json.loads(out)
+    assert vgg["macs"] == 15_470_264_320
+    assert vgg["receptive_field"] == [196, 196]
+    # The parameters, and the second and third layer's outputs of each picture
+    assert vgg["memory"]["inference"]["32"] == 4 * (138_357_544 + 32 * 2 * 224 * 224 * 64)
+    assert vgg["memory"]["training"]["1"] == 4 * (3 * 138_357_544 + 15_237_608)
+    _, out, _ = call("info", "vgg16")
+    assert "15,470,264,320 multiply-adds" in out
+    assert "196 x 196 of the input" in out
+
+
+def test_info_counts_another_input_and_other_classes(call):
+    code, out, _ = call(
+        "info", "lenet5", "--input-shape", "64,48,3", "--num-classes", 7, "--layers", "--json"
+    )
+    document = json.loads(out)
+    assert code == 0
+    assert (document["input_shape"], document["classes"]) == ([64, 48, 3], 7)
+    layers = {row["name"]: row for row in document["layers"]}
+    assert document["macs"] == sum(row["macs"] for row in layers.values())
+    assert document["trainable"] == sum(row["parameters"] for row in layers.values())
+    assert layers["stage1_block1_conv"] == {
+        "name": "stage1_block1_conv",
+        "kind": "Conv2D",
+        "output": [60, 44, 6],
+        "parameters": 5 * 5 * 3 * 6 + 6,
+        "macs": 60 * 44 * 5 * 5 * 3 * 6,
+        "activation_bytes": 4 * 60 * 44 * 6,
+        "receptive_field": [5, 5],
+        "jump": [1, 1],
+    }
+    assert layers["logits"]["receptive_field"] is None
+    _, out, _ = call("info", "lenet5", "--layers")
+    assert "61,706 parameters, 416,520 multiply-adds, 36,472 bytes" in out
+
+
+def test_info_draws_a_net_and_an_artifact_s_net(call, artifact, tmp_path):
+    png, svg = tmp_path / "net.png", tmp_path / "net.svg"
+    assert call("info", "squeezenet1_1", "--png", png, "--svg", svg)[0] == 0
+    assert Image.open(png).width > 500
+    assert svg.read_text().startswith("<?xml")
+    assert call("info", artifact.path, "--png", png, "--layers")[0] == 0
+
+
 def test_doctor_says_what_is_installed():
     document = json.loads(run("doctor", "--json").stdout)
     assert document["backends"]["tensorflow"]
@@ -163,6 +215,8 @@ def test_doctor_says_what_is_installed():
         "tensorflow",
         "keras",
     }
+    assert document["binary"]["kernel"] == document["binary"]["kernels"][0]
+    assert document["binary"]["kernels"][-1] == "numpy"
 
 
 # === One line for a mistake ===
@@ -172,6 +226,10 @@ def test_doctor_says_what_is_installed():
     ("arguments", "code", "complaint"),
     [
         (["info", "resnet51"], 2, "Did you mean 'resnet"),
+        (["info", "lenet5", "--input-shape", "32 by 32"], 2, "numbers such as 96,96,3"),
+        (["info", SHIPPED, "--num-classes", 3], 2, "are fixed"),
+        (["models", "--max-macs", "many"], 2, "a number such as 600000 or 5M"),
+        (["models", "--family", "resnets"], 2, "Did you mean 'resnet'"),
         (["train", "lenet55", "--data", "."], 2, "Did you mean 'lenet5'"),
         (["train", "lenet5", "--data", ".", "--set", "epoch=3"], 2, "Did you mean 'epochs'"),
         (["train", "lenet5", "--data", ".", "--set", "epochs=many"], 2, "epochs should be"),

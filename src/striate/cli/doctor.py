@@ -17,6 +17,7 @@ def doctor(as_json: Json = False) -> None:
         "keras_backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
         "backends": {name: _version(name) for name in BACKENDS},
         "engines": _engines(),
+        "binary": _binary(),
     }
     if as_json:
         emit(document)
@@ -31,6 +32,10 @@ def doctor(as_json: Json = False) -> None:
     table(["backend", "version", ""], rows)
     rows = [[e["engine"], e["version"], e["kernel"]] for e in document["engines"]]
     table(["engine", "version", "kernel"], rows)
+    binary = document["binary"]
+    print(f"binary convolutions run by {binary['kernel']}, of {', '.join(binary['kernels'])}")
+    if not binary["library"]:
+        print("(at the speed of floats: no compiled kernels; with a C compiler, reinstall striate)")
 
 
 def _machine() -> dict[str, Any]:
@@ -73,6 +78,18 @@ def _engines() -> list[dict[str, str | None]]:
         {"engine": name, "version": versions.get(name, "not installed"), "kernel": _kernel(name)}
         for name in ENGINES
     ]
+
+
+def _binary() -> dict[str, Any]:
+    """Which kernel computes binary convolutions; `library` is None where only numpy can."""
+    from striate.runtime.binary import chosen_kernel, kernels, library
+
+    native = library()
+    return {
+        "kernel": chosen_kernel(),
+        "kernels": kernels(),
+        "library": native and native._name,
+    }
 
 
 def _kernel(engine: str) -> str | None:

@@ -41,6 +41,14 @@ def unpack_bits(words: np.ndarray, channels: int) -> np.ndarray:
     return bits.astype(np.float32) * 2 - 1
 
 
+def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Like `np.empty`, aligned to 64 bytes, so that no vector is cut by the end of a cache line."""
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    memory = np.empty(size + 64, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size].view(dtype).reshape(shape)
+
+
 def thresholds(
     function: Callable[[np.ndarray], np.ndarray], most: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -228,14 +236,16 @@ class BinaryConvolution:
         values = np.asarray(values, dtype)
         if values.shape not in ((), (self.filters,)):
             raise UsageError(f"expected a value for each of {self.filters}, got {values.shape}")
-        return np.array(np.broadcast_to(values, (self.filters,)))
+        each = empty((self.filters,), dtype)
+        each[:] = values
+        return each
 
     def dots(self, x: np.ndarray) -> np.ndarray:
         """The sums of products of signs: int32 [N, h', w', filters]."""
         x = self._checked(x)
         if self._layer is None:
             return self._numpy_dots(x)
-        return self._run(x, dots=np.empty((len(x), *self.output_shape), np.int32))
+        return self._run(x, dots=empty((len(x), *self.output_shape), np.int32))
 
     def scores(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """alpha * dot + beta: float32 [N, h', w', filters].
@@ -246,7 +256,7 @@ class BinaryConvolution:
         if self.scale_inputs and x.dtype == np.uint32:
             raise UsageError("scale_inputs: expected float maps, got packed bits")
         shape = (len(x), *self.output_shape)
-        out = np.empty(shape, np.float32) if out is None else out
+        out = empty(shape, np.float32) if out is None else out
         if out.shape != shape or out.dtype != np.float32 or not out.flags.carray:
             raise UsageError(f"out: expected contiguous float32 {shape}, got {out.shape}")
         if self._layer is not None:
@@ -262,7 +272,7 @@ class BinaryConvolution:
             over = (self._numpy_dots(x) ^ self.flip) >= self.threshold
             return pack_bits(np.where(over, 1, -1))
         words = -(-self.filters // 32)
-        return self._run(x, out_bits=np.empty((len(x), *self.output_shape[:2], words), np.uint32))
+        return self._run(x, out_bits=empty((len(x), *self.output_shape[:2], words), np.uint32))
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         packed = x.dtype == np.uint32
@@ -308,13 +318,11 @@ class BinaryConvolution:
     def _prepared(self) -> _Run:
         """This thread's call, with all that does not change, and its own working memory."""
         if not hasattr(self._memory, "run"):
-            self._memory.scratch = np.empty(
-                self._native.striate_scratch_bytes(self._layer) + 64, np.uint8
-            )
-            address = self._memory.scratch.ctypes.data
+            size = self._native.striate_scratch_bytes(self._layer)
+            self._memory.scratch = empty((size,), np.uint8)
             self._memory.run = _Run(
                 threads=self.threads,
-                scratch=address + -address % 64,
+                scratch=self._memory.scratch.ctypes.data,
                 alpha=self.alpha.ctypes.data,
                 beta=self.beta.ctypes.data,
                 threshold=self.threshold.ctypes.data,

@@ -1,7 +1,9 @@
 # striate serve in a container: docker build -t striate . && docker run -p 8500:8500 -p 8501:8501 striate
 FROM python:3.12-slim AS build
 WORKDIR /source
-COPY pyproject.toml README.md LICENSE ./
+RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev make
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
+COPY native native
 COPY src src
 COPY saved_models/squeezenet1_1 saved_models/squeezenet1_1
 RUN python -m venv /striate && /striate/bin/pip install --no-cache-dir .

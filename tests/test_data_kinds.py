@@ -358,3 +358,10 @@ def test_a_net_for_something_else_is_refused_in_one_line(tmp_path, grids):
         load(tmp_path / "v.npz", kind="voxel")
     with pytest.raises(DataError, match=r"expected voxel grids \(an .npz\), got nothing there"):
         load(tmp_path / "none", kind="voxels")
+
+
+def test_voxels_take_a_preset_in_the_order_of_their_own_channels():
+    picture, voxels = preset("caffe", 4, 4), for_input("voxels", (4, 4, 4, 3), "caffe")
+    grid = np.random.default_rng(0).integers(0, 256, (1, 4, 4, 4, 3), dtype=np.uint8)
+    reversed_too = np.asarray(picture.layer()(grid))[..., ::-1]
+    np.testing.assert_array_equal(np.asarray(voxels.layer()(grid)), reversed_too)

@@ -28,6 +28,7 @@ _SOURCES = {
     "voxels": "an .npz",
     "vector": "a .csv or .tsv of numbers and a label, or an .npz",
 }
+_WHAT = {True: "a folder", False: "a file of another kind"}
 READERS = (idx, npz, numbers, table, clips, folder)
 
 
@@ -66,7 +67,7 @@ def load(
         if reader.matches(where, kind):
             records = reader.read(where, kind)
             return assemble(where, records, split=split, seed=seed, strict=strict, classes=classes)
-    got = "a file of another kind" if Path(where).exists() else "nothing there"
+    got = "nothing there" if not Path(where).exists() else _WHAT[Path(where).is_dir()]
     if kind not in (None, "picture"):
         raise DataError(f"{where}: expected {KINDS[kind].noun}s ({_SOURCES[kind]}), got {got}")
     raise DataError(

@@ -75,7 +75,9 @@ def for_input(kind: str, shape: tuple[int, ...], normalise: str) -> Spec:
     if kind == "clip":
         return ClipPreprocess(before[0], named)
     if kind == "voxels":
-        return VoxelPreprocess(before[0], height, width, channels, named.mean, named.scale)
+        step = -1 if named.order == "bgr" else 1  # the channels of voxels are never reversed
+        mean, scale = named.mean[::step], named.scale[::step]
+        return VoxelPreprocess(before[0], height, width, channels, mean, scale)
     return named
 
 

@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 # The floors of the design, from the ground up: a module imports from its own floor or below.
 FLOORS = [
     {"arithmetic", "errors", "initializers", "lazy", "layers", "metrics"},
-    {"registry", "costs", "preprocess", "pretrained", "torch_files", "fetch"},
+    {"registry", "costs", "diagram", "preprocess", "pretrained", "torch_files", "fetch"},
     {"models", "data", "artifact", "convolutional"},
     {"train", "runtime", "explain"},
     {"evaluate", "export", "serve", "search"},

@@ -1,58 +1,240 @@
-"""`striate info`: one net of the registry, or one artifact."""
+"""`striate info`: one net of the registry, or one artifact; its layers and its picture."""
 
+import re
+from math import prod
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, table
+from striate.errors import UsageError
+
+if TYPE_CHECKING:
+    from striate.costs import LayerCosts, Totals
+    from striate.registry import Accuracy, ModelSpec
+
+BATCHES = (1, 32)  # whose memory is told
 
 
 def info(
     name: Annotated[str, typer.Argument(help="A net (`striate models`) or an artifact directory.")],
-    layers: Annotated[bool, typer.Option(help="Also list a net's layers.")] = False,
+    layers: Annotated[bool, typer.Option(help="Also list the layers and what each costs.")] = False,
+    input_shape: Annotated[
+        str | None, typer.Option(help="Of a net: another input, such as 96,96,3.")
+    ] = None,
+    num_classes: Annotated[int | None, typer.Option(help="Of a net: another number.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Draw the net into this file.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="Draw the net into this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe one net, or one artifact."""
-    document = _artifact(name) if Path(name).is_dir() else _net(name, layers)
+    """Describe one net or one artifact: facts, work, memory, layers, a picture."""
+    artifact = Path(name).is_dir()
+    if artifact and (input_shape or num_classes is not None):
+        raise UsageError("an artifact's input and classes are fixed: expected the name of a net")
+    shape = _shape(input_shape)
+    document = _artifact(name) if artifact else _net(name, shape, num_classes)
+    if layers or png or svg:
+        model = _trained(name) if artifact else _built(name, shape, num_classes)
+        if layers:
+            document["layers"] = _layers(model)
+        for path in filter(None, (png, svg)):
+            _draw(model, path, ".png" if path == png else ".svg")
     if as_json:
         emit(document)
         return
     rows = document.pop("layers", None)
-    for key, value in document.items():
-        print(f"{key:>14}  {value}")
+    for key, value in (document if artifact else _spoken(document)).items():
+        print(f"{key:>16}  {value}")
     if rows:
-        table(["layer", "kind", "output", "parameters"], [list(row.values()) for row in rows])
+        _print_layers(rows)
 
 
-def _net(name: str, layers: bool) -> dict[str, Any]:
-    from striate.registry import create_model, get_spec
+# === A net ===
+
+
+def _net(name: str, shape: tuple[int, ...] | None, num_classes: int | None) -> dict[str, Any]:
+    from striate.registry import get_spec
 
     spec = get_spec(name)
-    document = {
+    parameters, costs = (spec.trainable, spec.total), spec.costs
+    if shape or num_classes is not None or costs is None:
+        parameters, costs = _counted(spec, shape, num_classes)
+    return {
         **spec.to_dict(),
+        "input_shape": list(shape or spec.input_shape),
+        "classes": spec.classes if num_classes is None else num_classes,
+        "trainable": parameters[0],
+        "total": parameters[1],
+        "macs": costs.macs,
+        "activations": costs.activations,
+        "memory": _memory(*parameters, costs),
+        "receptive_field": costs.receptive_field,
+        "jump": costs.jump,
         "title": spec.title,
         "paper": spec.paper,
         "min_size": spec.min_size,
-        "accuracy": spec.accuracy
-        and f"{spec.accuracy.top1} % on {spec.accuracy.dataset} ({spec.accuracy.source})",
+        "accuracy": spec.accuracy and _accuracy(spec.accuracy),
         "differs": spec.differs,
         "options": dict(spec.options),
         "cam_layer": spec.cam_layer,
         "pyramid": list(spec.pyramid),
     }
-    if layers:
-        load_tensorflow()
-        document["layers"] = [
-            {
-                "name": layer.name,
-                "kind": type(layer).__name__,
-                "output": " x ".join(str(n) for n in layer.output.shape[1:]),
-                "parameters": layer.count_params(),
-            }
-            for layer in create_model(name).layers
-        ]
-    return document
+
+
+def _accuracy(accuracy: "Accuracy") -> str:
+    top5 = f" top-1, {accuracy.top5} % top-5" if accuracy.top5 else ""
+    return f"{accuracy.top1} %{top5} on {accuracy.dataset} ({accuracy.source})"
+
+
+def _counted(
+    spec: "ModelSpec", shape: tuple[int, ...] | None, num_classes: int | None
+) -> tuple[tuple[int, int], "Totals"]:
+    """The parameters, those that train and all, and the costs of a net as it is asked for."""
+    from striate.costs import count
+
+    model = _built(spec.name, shape, num_classes)
+    trainable = sum(prod(weight.shape) for weight in model.trainable_weights)
+    return (trainable, model.count_params()), count(model).totals(spec.cam_layer)
+
+
+def _memory(trainable: int, total: int, costs: "Totals") -> dict[str, dict[str, int]]:
+    """Bytes for answering and for training, by the size of the batch."""
+    from striate.arithmetic import inference_memory, training_memory
+
+    return {
+        "inference": {str(n): inference_memory(total, costs.live, n) for n in BATCHES},
+        "training": {
+            str(n): training_memory(total, costs.activations, n, trainable=trainable)
+            for n in BATCHES
+        },
+    }
+
+
+def _built(name: str, shape: tuple[int, ...] | None, num_classes: int | None) -> Any:
+    load_tensorflow()
+    from striate.registry import create_model, without_values
+
+    with without_values():
+        return create_model(name, input_shape=shape, num_classes=num_classes)
+
+
+def _shape(text: str | None) -> tuple[int, ...] | None:
+    """96,96,3 or 96x96x3 as numbers."""
+    if text is None:
+        return None
+    if not re.fullmatch(r"\d+([,x ]\s*\d+)*", text):
+        raise UsageError(f"--input-shape: expected numbers such as 96,96,3, got {text!r}")
+    return tuple(map(int, re.findall(r"\d+", text)))
+
+
+def _spoken(document: dict[str, Any]) -> dict[str, str]:
+    """The same facts for a person."""
+    memory = document["memory"]
+    weights, paper = ", ".join(document["pretrained"]), document["paper"]
+    paper = f"arXiv:{paper}" if re.fullmatch(r"\d{4}\.\d{4,5}", paper) else paper
+    lines = {
+        "name": f"{document['name']}, of the family {document['family']}",
+        "paper": f"{document['title']}, {document['year']}, {paper}",
+        "differs": document["differs"],
+        "accuracy": document["accuracy"],
+        "weights": weights and f"{weights} (create_model(..., weights={weights.split(',')[0]!r}))",
+        "input": f"{_times(document['input_shape'])}, least side {document['min_size']}",
+        "classes": f"{document['classes']:,}",
+        "parameters": f"{document['trainable']:,} that train, {document['total']:,} in all",
+        "work": f"{document['macs']:,} multiply-adds a picture",
+        **{
+            f"memory to {verb}": ", ".join(
+                f"{_bytes(size)} at batch {batch}" for batch, size in sizes.items()
+            )
+            for verb, sizes in (("answer", memory["inference"]), ("train", memory["training"]))
+        },
+        "receptive field": _sight(document),
+        "maps": ", ".join(document["pyramid"]),
+        "options": ", ".join(f"{name}={value!r}" for name, value in document["options"].items()),
+    }
+    return {key: value for key, value in lines.items() if value}
+
+
+def _sight(document: dict[str, Any]) -> str:
+    if not document["cam_layer"]:
+        return ""
+    if document["receptive_field"] is None:
+        return f"the whole input, at {document['cam_layer']}"
+    field, jump = _times(document["receptive_field"]), _times(document["jump"])
+    return f"{field} of the input, in steps of {jump}, at {document['cam_layer']}"
+
+
+# === Its layers and its picture ===
+
+
+def _layers(model: Any) -> list[dict[str, Any]]:
+    from striate.costs import count
+
+    return [_layer(row) for row in count(model).layers]
+
+
+def _layer(row: "LayerCosts") -> dict[str, Any]:
+    return {
+        "name": row.name,
+        "kind": row.kind,
+        "output": list(row.output),
+        "parameters": row.parameters,
+        "macs": row.macs,
+        "activation_bytes": 4 * row.activations,
+        "receptive_field": row.receptive_field and list(row.receptive_field),
+        "jump": row.jump and list(row.jump),
+    }
+
+
+def _print_layers(rows: list[dict[str, Any]]) -> None:
+    columns = ["layer", "kind", "output", "parameters", "MACs", "activation bytes", "sees"]
+    table(
+        columns,
+        [
+            [
+                row["name"],
+                row["kind"],
+                _times(row["output"]),
+                row["parameters"],
+                row["macs"],
+                row["activation_bytes"],
+                _times(row["receptive_field"]) if row["receptive_field"] else "all",
+            ]
+            for row in rows
+        ],
+    )
+    sums = (sum(row[key] for row in rows) for key in ("parameters", "macs", "activation_bytes"))
+    print("{:,} parameters, {:,} multiply-adds, {:,} bytes of activations".format(*sums))
+
+
+def _draw(model: Any, path: Path, ending: str) -> None:
+    from striate.diagram import draw
+
+    if path.suffix.lower() != ending:
+        raise UsageError(f"--{ending[1:]}: expected a file name that ends in {ending}, got {path}")
+    draw(model, path)
+
+
+def _times(sides: Any) -> str:
+    return " x ".join(map(str, sides))
+
+
+def _bytes(size: int) -> str:
+    for unit, name in ((10**9, "GB"), (10**6, "MB")):
+        if size >= unit:
+            return f"{size / unit:.3g} {name}" if size < 1000 * unit else f"{size // unit:,} {name}"
+    return f"{size / 1000:.3g} kB"
+
+
+# === An artifact ===
+
+
+def _trained(path: str) -> Any:
+    load_tensorflow()
+    from striate.artifact import load
+
+    return load(path).model
 
 
 def _artifact(path: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from striate.preprocess import (
     pixels,
     preset,
 )
+from striate.registry import list_models
 
 GREY = preset("unit", 6, 4, channels=1)
 
@@ -346,6 +347,18 @@ def test_a_vector_is_read_from_a_text_or_a_npy_file(tmp_path, content):
 
 
 # === Kinds ===
+
+
+@pytest.mark.parametrize(("kind", "word"), [("voxels", "voxels"), ("clip", "clips")])
+def test_colour_pictures_are_not_taken_for_clips_or_voxels(tmp_path, kind, word):
+    np.savez(tmp_path / "p.npz", images=np.zeros((4, 8, 8, 3), np.uint8), labels=[0, 1, 0, 1])
+    with pytest.raises(DataError, match=rf"expected {word}.*which look like pictures"):
+        load(tmp_path / "p.npz", kind=kind)
+
+
+def test_every_net_says_what_kind_of_input_it_takes():
+    for spec in list_models():
+        assert for_input(spec.kind, spec.input_shape, spec.preprocess).shape == spec.input_shape
 
 
 def test_a_net_for_something_else_is_refused_in_one_line(tmp_path, grids):

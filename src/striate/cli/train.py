@@ -9,7 +9,10 @@ from striate.cli.console import Json, emit, load_tensorflow
 from striate.errors import UsageError
 
 Data = Annotated[
-    str | None, typer.Option("--data", help="Labelled pictures: a folder, CSV, npz or IDX.")
+    str | None,
+    typer.Option(
+        "--data", help="Labelled pictures (or what the net takes): a folder, CSV, npz or IDX."
+    ),
 ]
 Output = Annotated[
     Path | None,

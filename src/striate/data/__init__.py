@@ -28,7 +28,6 @@ _SOURCES = {
     "voxels": "an .npz",
     "vector": "a .csv or .tsv of numbers and a label, or an .npz",
 }
-_WHAT = {True: "a folder", False: "a file of another kind"}
 READERS = (idx, npz, numbers, table, clips, folder)
 
 
@@ -67,10 +66,16 @@ def load(
         if reader.matches(where, kind):
             records = reader.read(where, kind)
             return assemble(where, records, split=split, seed=seed, strict=strict, classes=classes)
-    got = "nothing there" if not Path(where).exists() else _WHAT[Path(where).is_dir()]
+    got = _what_is_there(Path(where))
     if kind not in (None, "picture"):
         raise DataError(f"{where}: expected {KINDS[kind].noun}s ({_SOURCES[kind]}), got {got}")
     raise DataError(
         f"{where}: expected a folder with a folder of pictures for each class, or a .csv, .tsv, "
         f".npz or IDX file, got {got}"
     )
+
+
+def _what_is_there(path: Path) -> str:
+    if path.is_dir():
+        return "a folder"
+    return "a file of another kind" if path.exists() else "nothing there"

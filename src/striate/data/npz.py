@@ -130,6 +130,7 @@ def _pictures(where: str, x: np.ndarray) -> np.ndarray:
 
 def _clips(where: str, x: np.ndarray) -> np.ndarray:
     """uint8 [N, t, h, w, c]; grey clips get their channel axis."""
+    _expect_no_pictures(where, x, "clips", "t")
     if x.dtype == np.uint8 and x.ndim == 4:
         return x[..., np.newaxis]
     if x.dtype == np.uint8 and x.ndim == 5 and x.shape[-1] in (1, 3, 4):
@@ -147,8 +148,18 @@ def _voxels(where: str, x: np.ndarray) -> np.ndarray:
             f"{where}: expected voxels of shape [N, d, h, w] or [N, d, h, w, channels], "
             f"uint8 or bool, got {x.dtype} {list(x.shape)}"
         )
+    _expect_no_pictures(where, x, "voxels", "d")
     cells = x[..., np.newaxis] if x.ndim == 4 else x
     return cells * np.uint8(255) if cells.max(initial=0) <= 1 else cells
+
+
+def _expect_no_pictures(where: str, x: np.ndarray, what: str, axis: str) -> None:
+    """Colour pictures [N, h, w, 3] have as many axes as grey clips and voxels."""
+    if x.dtype == np.uint8 and x.ndim == 4 and x.shape[-1] in (1, 3, 4):
+        raise DataError(
+            f"{where}: expected {what} [N, {axis}, h, w], got {list(x.shape)}, which look like "
+            f"pictures; where they are {what}, add an axis for the channels"
+        )
 
 
 def _unpacked(path: Path, x: np.ndarray) -> np.ndarray:

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import striate
-from by_hand import answer, noise
-from making import stir
+from by_hand import answer, noise, unsettle
 from striate.convolutional import convolutionalise
 from striate.errors import UsageError
 from striate.registry import create_model, get_spec
@@ -17,7 +16,7 @@ def net(name, size, **options):
     keras.utils.set_random_seed(0)
     options = {**get_spec(name).reduced, **options}
     model = create_model(name, num_classes=5, input_shape=(size, size, 3), **options)
-    stir(model, 0)
+    unsettle(model)
     return model
 
 
@@ -72,7 +71,7 @@ def test_a_pooling_classifier_moves_along_too(pooling):
     x = getattr(keras.layers, pooling)()(x)
     x = keras.layers.BatchNormalization()(keras.layers.Dense(6, activation="tanh")(x))
     model = keras.Model(image, keras.layers.Dense(5, use_bias=False)(x))
-    stir(model, 0)
+    unsettle(model)
     x = noise(2, 23, 19, 3)
     windows = [answer(model, window) for window in each_window(x, 15, stride=4)]
     expected = np.stack(windows, axis=1).reshape(2, 3, 2, 5)

@@ -2,8 +2,6 @@
 
 import os
 import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -402,19 +400,9 @@ def test_learning_rates_follow_their_schedule():
 # === Without TensorFlow ===
 
 
-def jax_python():
-    """An interpreter with JAX: the one that is named, or this one with TensorFlow hidden."""
-    named = os.environ.get("STRIATE_JAX_PYTHON")
-    if named:
-        return named
-    if find_spec("jax") is None:
-        pytest.skip("needs jax here, or STRIATE_JAX_PYTHON as an interpreter that has it")
-    return sys.executable
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet5", "resnet20_cifar"])
-def test_jax_trains_and_writes_an_artifact_without_tensorflow(name, data, tmp_path):
+def test_jax_trains_and_writes_an_artifact_without_tensorflow(name, data, jax_python, tmp_path):
     code = f"""
 import sys
 class Hide:  # an import of TensorFlow fails, whether or not it is there
@@ -428,7 +416,7 @@ train(recipe, {str(tmp_path / "m")!r}, data={str(data)!r}, progress=False)
 """
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
     subprocess.run(
-        [jax_python(), "-c", code], check=True, env=environment, cwd=Path(__file__).parent
+        [jax_python, "-c", code], check=True, env=environment, cwd=Path(__file__).parent
     )
     made = artifact.load(tmp_path / "m")
     images, scores = made.goldens()

@@ -42,6 +42,7 @@ def _add_verbs() -> None:
     from striate.cli import (
         doctor,
         evaluate,
+        explain,
         export,
         finetune,
         info,
@@ -60,6 +61,7 @@ def _add_verbs() -> None:
         ("finetune", finetune),
         ("evaluate", evaluate),
         ("predict", predict),
+        ("explain", explain),
         ("export", export),
         ("serve", serve),
         ("doctor", doctor),

@@ -8,9 +8,10 @@ Every method is one function in one short file; `METHODS` names them and says wh
 """
 
 import dataclasses
+import inspect
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,14 @@ import numpy as np
 
 from striate.errors import UsageError, did_you_mean
 from striate.explain.cam import cam
+from striate.explain.drawing import (
+    coloured,
+    make_folder,
+    overlay,
+    save_picture,
+    side_by_side,
+    unique,
+)
 from striate.explain.grad_cam import grad_cam, grad_cam_plus_plus
 from striate.explain.guided import guided_backprop, guided_grad_cam
 from striate.explain.integrated_gradients import integrated_gradients
@@ -25,10 +34,21 @@ from striate.explain.occlusion import occlusion
 from striate.explain.saliency import saliency
 from striate.explain.smoothgrad import smoothgrad
 from striate.explain.subject import Subject, as_array, subject_of
+from striate.explain.views import VIEWS, Drawing
 from striate.lazy import Verb
 from striate.preprocess import pixels as decode
 
-__all__ = ["METHODS", "Explanation", "Method", "Subject", "explain", "subject_of"]
+__all__ = [
+    "METHODS",
+    "VIEWS",
+    "Drawing",
+    "Explanation",
+    "Method",
+    "Subject",
+    "draw",
+    "explain",
+    "subject_of",
+]
 
 sys.modules[__name__].__class__ = Verb  # striate.explain(...) is striate.explain.explain(...)
 
@@ -98,9 +118,23 @@ class Explanation:
 
     def save(self, folder: str | os.PathLike) -> list[Path]:
         """Write each picture with its map over it as `NAME.METHOD.png`; returns the files."""
-        from striate.explain.drawing import save_overlays
+        folder = make_folder(Path(folder))
+        return [
+            save_picture(drawing.pixels, folder / f"{name}.{self.method}.png")
+            for name, drawing in self.drawings()
+        ]
 
-        return save_overlays(self, Path(folder))
+    def drawings(self) -> Iterator[tuple[str, Drawing]]:
+        """(name, drawing) of each picture: itself, and its map over it or beside it."""
+        for i, name in enumerate(unique(self.names)):
+            pixels, heat, target = self.pixels[i], self.maps[i], self.targets[i]
+            if self.fine:
+                shown = coloured(heat, signed=self.signed)
+            else:
+                shown = overlay(pixels, heat, signed=self.signed)
+            facts = {"class": self.labels[target], "logit": float(self.logits[i, target])}
+            caption = f"{self.labels[target]}: {self.measures}"
+            yield name, Drawing(side_by_side(pixels, shown), caption, facts)
 
 
 def explain(
@@ -126,17 +160,14 @@ def explain(
     chosen = _method(method)
     subject = source if isinstance(source, Subject) else subject_of(source)
     pixels = _pixels(subject, images)
-    names = tuple(
-        Path(image).stem if isinstance(image, str | os.PathLike) else str(i)
-        for i, image in enumerate(images)
-    )
+    _check_options(method, chosen.function, options)
     maps, logits, targets = [], [], []
     for i in range(0, len(pixels), batch_size):
         batch = pixels[i : i + batch_size].astype(np.float32)
         logits.append(as_array(subject.logits(batch)))
         wanted = target[i : i + batch_size] if isinstance(target, list | np.ndarray) else target
         targets.append(subject.targets(wanted, logits[-1]))
-        maps.append(_called(method, chosen, subject, batch, targets[-1], options))
+        maps.append(chosen.function(subject, batch, targets[-1], **options))
     return Explanation(
         method,
         chosen.measures,
@@ -147,34 +178,76 @@ def explain(
         np.concatenate(targets),
         np.concatenate(logits),
         subject.labels,
-        names,
+        tuple(_names(images)),
     )
+
+
+def draw(
+    source: Any,
+    images: Sequence[Any] | np.ndarray,
+    method: str = "grad_cam",
+    target: Any = None,
+    **options: Any,
+) -> Iterator[tuple[str, Drawing]]:
+    """(name, drawing) of each picture, by any of `METHODS` or `VIEWS`.
+
+    Arguments and errors as of `explain`; a view of classes or of the net takes no images.
+    """
+    if method not in VIEWS:
+        yield from explain(source, images, method=method, target=target, **options).drawings()
+        return
+    view = VIEWS[method]
+    _check_options(method, view.options or view.function, options)
+    subject = source if isinstance(source, Subject) else subject_of(source)
+    if view.of == "pictures":
+        yield from _views_of_pictures(subject, view, images, target, options)
+        return
+    if view.of == "classes" and target is None:
+        raise UsageError(f"{method} needs the classes to draw, as target=[...] or --class")
+    wanted = target if isinstance(target, list | tuple) else [target]
+    classes = [subject.index(one) for one in wanted] if view.of == "classes" else []
+    nothing = np.zeros((0, *subject.preprocess.shape), np.float32)
+    drawings = view.function(subject, nothing, np.array(classes, np.int64), **options)
+    names = unique([subject.labels[i] for i in classes] or [subject.spec.name])
+    yield from zip(names, drawings, strict=True)
+
+
+def _views_of_pictures(subject, view, images, target, options) -> Iterator[tuple[str, Drawing]]:
+    """One picture after the other: making them takes long, and the first is worth seeing soon."""
+    pixels = _pixels(subject, images).astype(np.float32)
+    targets = subject.targets(target, as_array(subject.logits(pixels)))
+    for i, name in enumerate(unique(_names(images))):
+        (drawing,) = view.function(subject, pixels[i : i + 1], targets[i : i + 1], **options)
+        yield name, drawing
+
+
+def _names(images: Sequence[Any] | np.ndarray) -> list[str]:
+    return [
+        Path(image).stem if isinstance(image, str | os.PathLike) else str(i)
+        for i, image in enumerate(images)
+    ]
 
 
 def _method(name: str) -> Method:
     if name not in METHODS:
+        every = [*METHODS, *VIEWS]
         raise UsageError(
-            f"expected a method of explaining, got {name!r}.{did_you_mean(name, METHODS)} "
-            f"They are: {', '.join(METHODS)}."
+            f"expected a method of explaining, got {name!r}.{did_you_mean(name, every)} "
+            f"They are: {', '.join(every)}."
         )
     return METHODS[name]
 
 
-def _called(name, method, subject, pixels, targets, options) -> np.ndarray:
-    import inspect
-
-    known = [
-        p.name
-        for p in inspect.signature(method.function).parameters.values()
-        if p.kind is p.KEYWORD_ONLY
-    ]
+def _check_options(name: str, function: Callable, options: dict[str, Any]) -> None:
+    """Raise `UsageError` for an option that a method does not have."""
+    parameters = inspect.signature(function).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
     for option in options:
         if option not in known:
             raise UsageError(
                 f"{name} has no option {option!r}.{did_you_mean(option, known)} "
                 f"Its options: {', '.join(known) or 'none'}."
             )
-    return method.function(subject, pixels, targets, **options)
 
 
 def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:

@@ -3,14 +3,10 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from striate.errors import UsageError
-
-if TYPE_CHECKING:
-    from striate.explain import Explanation
 
 LEAST = 320  # pixels: smaller pictures are enlarged, unsmoothed, so that a person can see them
 STRONGEST = 0.65  # the share of the colour over a picture where its map is highest
@@ -40,42 +36,32 @@ def _reach(heat: np.ndarray) -> float:
     return float(np.percentile(np.abs(heat), CUT)) or 1.0
 
 
-def save_overlays(explanation: "Explanation", folder: Path) -> list[Path]:
-    """Write `NAME.METHOD.png` for each picture: itself beside the map over it."""
-    make_folder(folder)
-    written = []
-    for i, name in enumerate(_unique(explanation.names)):
-        pixels = explanation.pixels[i]
-        heat = explanation.maps[i]
-        if explanation.fine:
-            drawn = coloured(heat, signed=explanation.signed)
-        else:
-            drawn = overlay(pixels, heat, signed=explanation.signed)
-        pair = np.concatenate([np.broadcast_to(pixels, drawn.shape), drawn], axis=1)
-        path = folder / f"{name}.{explanation.method}.png"
-        save_picture(pair, path)
-        written.append(path)
-    return written
+def side_by_side(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures [H, W, 1 or 3] of values 0 to 255, next to each other: uint8 [H, W, 3]."""
+    whole = [np.clip(np.rint(p), 0, 255).astype(np.uint8) for p in pictures]
+    return np.concatenate([np.broadcast_to(p, (*p.shape[:2], 3)) for p in whole], axis=1)
 
 
-def save_picture(pixels: np.ndarray, path: Path) -> None:
+def save_picture(pixels: np.ndarray, path: Path) -> Path:
     """Write uint8 [H, W, 1 or 3] as PNG, enlarged by a whole factor where it is tiny."""
     from PIL import Image
 
     factor = max(1, LEAST // min(pixels.shape[:2]))
     large = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
     Image.fromarray(large.squeeze(-1) if large.shape[-1] == 1 else large).save(path)
+    return path
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> Path:
     """Make a folder for pictures; `UsageError` where it cannot be."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{folder}: no pictures can be written there ({error.strerror})") from None
+    return folder
 
 
-def _unique(names: Sequence[str]) -> list[str]:
+def unique(names: Sequence[str]) -> list[str]:
     """Names that are safe as files, told apart by a number where they repeat."""
     seen: dict[str, int] = {}
     found = []

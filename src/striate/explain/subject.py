@@ -109,9 +109,10 @@ class Subject:
             each = [wanted] * len(logits)
         if len(each) != len(logits):
             raise UsageError(f"expected one target, or {len(logits)}, got {len(each)}")
-        return np.array([self._index(target) for target in each], np.int64)
+        return np.array([self.index(target) for target in each], np.int64)
 
-    def _index(self, target: Any) -> int:
+    def index(self, target: Any) -> int:
+        """A class as its number, from its label or its number; `UsageError` for any other."""
         if isinstance(target, str) and target in self.labels:
             return self.labels.index(target)
         if str(target).isdecimal() and int(target) < len(self.labels):

@@ -1,0 +1,83 @@
+"""`striate explain`: why a classifier answers as it does, as pictures."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries, table
+
+
+def explain(
+    artifact: Annotated[
+        Path | None, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")
+    ] = None,
+    images: Annotated[list[Path] | None, typer.Argument(help="Pictures.")] = None,
+    method: Annotated[
+        str, typer.Option("--method", "-m", help="See `striate explain --list`.")
+    ] = "grad_cam",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the pictures.")] = Path(
+        "explained"
+    ),
+    target: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="What to explain, by default the answer; label or index."),
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="An option of the method, as window=0.3.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the methods, and end.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Say why a classifier answers as it does: maps over pictures, and pictures of what it sees."""
+    if show:
+        _list(as_json)
+        return
+    from striate.errors import UsageError
+
+    if artifact is None:
+        raise UsageError("expected an artifact and pictures; `striate explain --help` tells more")
+    load_tensorflow()
+    with quiet_libraries():
+        from striate.artifact import load
+        from striate.explain import draw
+    from striate.explain.drawing import make_folder, save_picture
+
+    make_folder(output)
+    drawn = draw(load(artifact), images or [], method, target or None, **_options(settings or []))
+    rows = []
+    for name, drawing in drawn:
+        path = output / f"{name}.{method}.png"
+        save_picture(drawing.pixels, path)
+        rows.append({"file": str(path), "method": method, **drawing.facts})
+        note(f"{path}: {drawing.caption}")
+    if as_json:
+        emit(rows)
+
+
+def _list(as_json: bool) -> None:
+    from striate.explain import METHODS
+    from striate.explain.views import VIEWS
+
+    rows = [
+        {"method": name, "needs": "pictures", "says": m.measures} for name, m in METHODS.items()
+    ]
+    rows += [{"method": name, "needs": v.of, "says": v.shows} for name, v in VIEWS.items()]
+    if as_json:
+        emit(rows)
+        return
+    table(["method", "needs", "says"], [list(row.values()) for row in rows])
+
+
+def _options(settings: list[str]) -> dict[str, Any]:
+    import yaml
+
+    from striate.errors import UsageError
+
+    options = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals or not name:
+            raise UsageError(f"expected --set NAME=VALUE, such as window=0.3, got {setting!r}")
+        options[name] = yaml.safe_load(value)
+    return options

@@ -1,0 +1,149 @@
+"""Pictures made for looking at: what filters see, what a net likes, what deceives it.
+
+Each view takes a subject, pixels float32 [N, H, W, C] and targets int [N], and gives one drawing
+for each picture, or for each target where it needs no pictures.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from striate.explain.activations import activations
+from striate.explain.drawing import side_by_side
+from striate.explain.fgsm import EPSILON, fgsm
+from striate.explain.filters import filters, grid
+from striate.explain.inversion import invert
+from striate.explain.maximise import maximise
+from striate.explain.minimal import minimal
+from striate.explain.pgd import pgd
+from striate.explain.subject import Subject, as_array
+
+MOST_MAPS = 256  # of one layer that are drawn
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing:
+    """A picture uint8 [H, W, 1 or 3], what is in it in words, and facts for a program."""
+
+    pixels: np.ndarray
+    caption: str
+    facts: dict
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """function: (subject, pixels, targets, **options) -> a drawing each. shows: what, in words.
+
+    of: what it needs: "pictures", "classes" (targets alone), or "net" (neither). options: the
+    function whose keywords are the view's options, where it is not the view's own.
+    """
+
+    function: Callable[..., list[Drawing]]
+    shows: str
+    of: str = "pictures"
+    options: Callable | None = None
+
+
+def activation_grid(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, *, layer: str | None = None
+) -> list[Drawing]:
+    """The maps of a layer, each from black (0 or less) to white (its highest)."""
+    name = subject.cam_layer(layer)
+    drawings = []
+    for maps in activations(subject, pixels, layer=layer):
+        silent = int((maps.max(axis=(0, 1)) <= 0).sum())
+        top = maps.max(axis=(0, 1))
+        shown = np.moveaxis(maps / np.where(top > 0, top, 1), -1, 0)[:MOST_MAPS, ..., None]
+        facts = {"layer": name, "maps": maps.shape[-1], "silent": silent}
+        caption = f"{name}: {maps.shape[-1]} maps, {silent} silent"
+        drawings.append(Drawing(grid(np.maximum(shown, 0)), caption, facts))
+    return drawings
+
+
+def filter_grid(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, *, layer: str | None = None
+) -> list[Drawing]:
+    """The kernels of a convolution."""
+    found = filters(subject, layer=layer)[:MOST_MAPS]
+    name = layer or subject.spec.first_conv
+    facts = {"layer": name, "filters": len(found)}
+    return [Drawing(grid(found), f"{name}: {len(found)} filters", facts)]
+
+
+def favourite(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, **options
+) -> list[Drawing]:
+    """What a class likes best; options as of `maximise`."""
+    made = maximise(subject, targets, **options)
+    logits = as_array(subject.logits(made))
+    return [
+        Drawing(
+            side_by_side(picture),
+            f"what {subject.labels[target]!r} likes best",
+            {"class": subject.labels[target], "logit": float(row[target])},
+        )
+        for picture, row, target in zip(made, logits, targets, strict=True)
+    ]
+
+
+def inversion(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, **options
+) -> list[Drawing]:
+    """A picture and another with the same features; options as of `invert`."""
+    made = invert(subject, pixels, **options)
+    layers = options.get("layers") or subject.cam_layer()
+    caption = f"what {layers} still knows"
+    return [
+        Drawing(side_by_side(x, y), caption, {"layers": layers})
+        for x, y in zip(pixels, made, strict=True)
+    ]
+
+
+def fgsm_attack(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, *, epsilon: float = EPSILON
+) -> list[Drawing]:
+    """A picture, the step magnified, and where it leads."""
+    return _attacked(subject, pixels, fgsm(subject, pixels, targets, epsilon=epsilon))
+
+
+def pgd_attack(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, **options
+) -> list[Drawing]:
+    """A picture, the walk magnified, and where it leads; options as of `pgd`."""
+    return _attacked(subject, pixels, pgd(subject, pixels, targets, **options))
+
+
+def minimal_attack(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, **options
+) -> list[Drawing]:
+    """A picture, the least change magnified, and the target that the net then answers."""
+    return _attacked(subject, pixels, minimal(subject, pixels, targets, **options))
+
+
+def _attacked(subject: Subject, before: np.ndarray, after: np.ndarray) -> list[Drawing]:
+    answers = [as_array(subject.logits(x)).argmax(axis=1) for x in (before, after)]
+    drawings = []
+    for x, y, old, new in zip(before, after, *answers, strict=True):
+        change = y - x
+        magnified = 127.5 + change * 127.5 / max(1e-6, float(np.abs(change).max()))
+        facts = {
+            "was": subject.labels[old],
+            "is": subject.labels[new],
+            "furthest": float(np.abs(change).max()),
+            "rms": float(np.sqrt((change**2).mean())),
+        }
+        caption = f"{facts['was']} -> {facts['is']}, no pixel by more than {facts['furthest']:.1f}"
+        drawings.append(Drawing(side_by_side(x, magnified, y), caption, facts))
+    return drawings
+
+
+VIEWS: dict[str, View] = {
+    "activations": View(activation_grid, "what each filter of a layer sees in the picture"),
+    "filters": View(filter_grid, "the kernels of the first convolution", of="net"),
+    "maximise": View(favourite, "the picture that a class likes best", "classes", maximise),
+    "invert": View(inversion, "what a layer still knows of the picture", options=invert),
+    "fgsm": View(fgsm_attack, "the one step of epsilon that hurts most"),
+    "pgd": View(pgd_attack, "a walk inside the ball of radius epsilon", options=pgd),
+    "minimal": View(minimal_attack, "the nearest picture taken for the target", options=minimal),
+}

@@ -1,0 +1,243 @@
+"""What is drawn of a net: filters, activations, favourites, inversions; and the net as a whole."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from making import PHOTOS, tiny_artifact
+from striate.cli import app
+from striate.errors import UsageError
+from striate.explain import METHODS, VIEWS, draw, subject_of
+from striate.explain.activations import activity
+from striate.explain.descent import descend, total_variation
+from striate.explain.embedding import codes, pca, tsne
+from striate.explain.filters import filters, grid
+from striate.explain.inversion import feature_loss, invert
+from striate.explain.landscape import directions, landscape
+from striate.explain.maximise import maximise
+from striate.explain.patches import exciting_patches
+from striate.explain.paths import path_lengths, residual_blocks, without_blocks
+from striate.explain.style import gram, transfer_style
+from striate.explain.subject import as_array
+from striate.preprocess import preset
+from striate.registry import create_model
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.fixture(scope="module")
+def subject():
+    keras.utils.set_random_seed(0)
+    return subject_of(create_model("resnet20_cifar", num_classes=4, depths=(1, 1, 1)))
+
+
+@pytest.fixture(scope="module")
+def pictures() -> np.ndarray:
+    return RNG.integers(0, 256, (6, 32, 32, 3)).astype("float32")
+
+
+def test_a_filter_that_never_fires_is_reported_dead(pictures):
+    net = create_model("resnet20_cifar", num_classes=4, depths=(1, 1, 1))
+    norm = net.get_layer("stem_bn")
+    norm.beta.assign(np.where(np.arange(16) == 3, -1e6, np.asarray(norm.beta)))
+    found = {row.layer: row for row in activity(subject_of(net), pictures, batch_size=4)}
+    assert found["stem_relu"].dead == (3,)
+    assert found["stem_relu"].filters == 16
+    maps = as_array(subject_of(net).at("stem_relu", pictures))
+    assert found["stem_relu"].active == pytest.approx((maps > 0).mean())
+
+
+def test_filters_are_shown_in_the_colours_that_they_look_for():
+    """caffe nets see BGR: a kernel on its third channel looks for red."""
+    net = create_model("squeezenet1_1", input_shape=(64, 64, 3), num_classes=2)
+    subject = subject_of(net, preset("caffe", 64, 64, 3))
+    assert subject.preprocess.order == "bgr"
+    kernel = np.zeros(net.get_layer("stem_conv").kernel.shape, "float32")
+    kernel[..., 2, :] = 1
+    net.get_layer("stem_conv").kernel.assign(kernel)
+    np.testing.assert_allclose(filters(subject)[0, 0, 0], [1, 0.5, 0.5])
+
+
+def test_a_grid_keeps_every_picture_apart():
+    sheet = grid(np.zeros((5, 2, 2, 1)), gap=1)
+    assert sheet.shape == (5, 8, 1)
+    assert (sheet == 0).sum() == 5 * 4
+
+
+def test_the_most_exciting_patch_holds_what_the_unit_saw(subject, pictures):
+    best, *others = exciting_patches(subject, pictures, 2, layer="stage1_out", most=3)
+    maps = as_array(subject.at("stage1_out", pictures))[..., 2]
+    assert best.value == pytest.approx(maps.max(), rel=1e-5)
+    assert best.index == maps.max(axis=(1, 2)).argmax()
+    assert [best.value, *(p.value for p in others)] == sorted(
+        [best.value, *(p.value for p in others)], reverse=True
+    )
+    top, left, bottom, right = best.box
+    assert (bottom - top, right - left) == (7, 7)  # three 3x3 convolutions see 7 x 7
+    np.testing.assert_array_equal(best.pixels, pictures[best.index, top:bottom, left:right])
+
+
+def test_principal_components_are_scikit_learn_s():
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    points = RNG.standard_normal((30, 12)) * np.arange(1, 13)
+    theirs = decomposition.PCA(2).fit_transform(points)
+    np.testing.assert_allclose(np.abs(pca(points)), np.abs(theirs), rtol=1e-6, atol=1e-9)
+
+
+def test_tsne_keeps_groups_together(subject, pictures):
+    pytest.importorskip("sklearn")
+    assert codes(subject, pictures, batch_size=4).shape == (6, 64)
+    groups = np.repeat([0, 50], 15)[:, None] + RNG.standard_normal((30, 8))
+    plane = tsne(groups)
+    middle = plane[:15].mean(axis=0), plane[15:].mean(axis=0)
+    spread = max(plane[:15].std(), plane[15:].std())
+    assert np.linalg.norm(middle[0] - middle[1]) > 2 * spread
+    with pytest.raises(UsageError, match="at least 4 pictures, got 3"):
+        tsne(groups[:3])
+
+
+def test_descent_finds_the_least_of_a_bowl():
+    wanted = RNG.uniform(50, 200, (2, 4, 4, 3)).astype("float32")
+    start = np.full_like(wanted, 127.5)
+    found = descend(
+        lambda x: keras.ops.sum((x - wanted) ** 2, axis=(1, 2, 3)), start, steps=200, rate=5
+    )
+    assert np.abs(found - wanted).max() < 1
+
+
+def test_total_variation_is_its_formula():
+    x = RNG.random((1, 3, 3, 1)).astype("float32")
+    flat = x[0, :, :, 0]
+    expected = sum(
+        ((flat[i, j + 1] - flat[i, j]) ** 2 + (flat[i + 1, j] - flat[i, j]) ** 2) ** 0.75
+        for i in range(2)
+        for j in range(2)
+    )
+    np.testing.assert_allclose(as_array(total_variation(x, beta=1.5)), [expected], rtol=1e-4)
+
+
+def test_a_gram_matrix_is_its_formula(pictures):
+    maps = pictures[:1, :4, :5]
+    flat = maps.reshape(20, 3)
+    np.testing.assert_allclose(as_array(gram(maps))[0], flat.T @ flat / 60, rtol=1e-5)
+
+
+def test_a_favourite_excites_its_class_more_than_any_photograph(subject, pictures):
+    made = maximise(subject, np.array([1, 3]), steps=30, jitter=1)
+    assert made.shape == (2, 32, 32, 3)
+    found = as_array(subject.logits(made))
+    usual = as_array(subject.logits(pictures))
+    for row, target in enumerate([1, 3]):
+        assert found[row, target] > usual[:, target].max()
+
+
+def test_an_inversion_has_the_features_of_the_picture(subject, pictures):
+    one = pictures[:1]
+    made = invert(subject, one, layers="stage1_out", steps=60)
+    wanted = as_array(subject.at("stage1_out", one))
+    start = np.full_like(one, 127.5)
+    before, after = (
+        float(feature_loss(subject.at("stage1_out", x), wanted)[0]) for x in (start, made)
+    )
+    assert after < 0.2 * before
+
+
+def test_style_moves_the_gram_matrices_and_keeps_the_content(subject, pictures):
+    content, style = pictures[:1], pictures[1:2] * 0.3
+    made = transfer_style(subject, content, style, steps=40)
+    for name, target in (("stage1_out", style), ("stage2_out", style)):
+        wanted = as_array(gram(subject.at(name, target)))
+        before, after = (
+            float(feature_loss(gram(subject.at(name, x)), wanted)[0]) for x in (content, made)
+        )
+        assert after < before
+
+
+def test_directions_are_as_long_as_the_filters():
+    weights = [RNG.standard_normal((3, 3, 2, 5)).astype("float32"), np.ones(5, "float32")]
+    kernel, bias = directions(weights, seed=1)
+    axes = (0, 1, 2)
+    np.testing.assert_allclose(
+        np.linalg.norm(kernel.reshape(-1, 5), axis=0),
+        np.sqrt((weights[0] ** 2).sum(axis=axes)),
+        rtol=1e-5,
+    )
+    assert not bias.any()
+
+
+def test_a_landscape_has_the_net_s_own_loss_in_its_middle(subject, pictures):
+    labels = np.array([0, 1, 2, 3, 0, 1])
+    before = [as_array(v) for v in subject.net.weights]
+    surface = landscape(subject, pictures, labels, points=3, reach=0.5)
+    logits = as_array(subject.logits(pictures))
+    own = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    assert surface[1, 1] == pytest.approx(float(np.mean(own)), rel=1e-4)
+    assert surface.std() > 0
+    for old, new in zip(before, subject.net.weights, strict=True):
+        np.testing.assert_array_equal(old, as_array(new))
+
+
+def test_without_a_block_only_its_shortcut_is_left(pictures):
+    """The same as a block whose last normalisation gives zero."""
+    net = create_model("resnet20_cifar", num_classes=4)
+    whole = subject_of(net)
+    assert residual_blocks(whole) == tuple(
+        f"stage{i}_block{j}" for i in (1, 2, 3) for j in (1, 2, 3)
+    )
+    cut = without_blocks(whole, "stage2_block2")
+    silent = net.get_layer("stage2_block2_2_bn")
+    silent.gamma.assign(np.zeros(32))
+    silent.beta.assign(np.zeros(32))
+    np.testing.assert_allclose(cut.logits(pictures), whole.logits(pictures), rtol=1e-4, atol=1e-5)
+    with pytest.raises(UsageError, match="one of its 9 residual blocks, got 'stage9'"):
+        without_blocks(whole, "stage9")
+
+
+def test_paths_double_with_every_block():
+    assert path_lengths(3) == [1, 3, 3, 1]
+    assert sum(path_lengths(54)) == 2**54
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_every_view_draws(subject, pictures, view):
+    fast = {"maximise": {"steps": 2}, "invert": {"steps": 2}, "pgd": {"steps": 2}}
+    fast |= {"minimal": {"tries": 1, "iterations": 2}}
+    images = pictures[:2].astype(np.uint8) if VIEWS[view].of == "pictures" else []
+    drawn = list(draw(subject, images, view, [0, 1], **fast.get(view, {})))
+    assert len(drawn) == (1 if VIEWS[view].of == "net" else 2)
+    for _, drawing in drawn:
+        assert drawing.pixels.dtype == np.uint8
+        assert drawing.caption
+
+
+def test_the_command_line_draws_and_tells(tmp_path):
+    made = tiny_artifact(tmp_path / "mine", name="resnet20_cifar", shape=(32, 32, 3))
+    arguments = ["explain", str(made.path), str(PHOTOS / "cat.jpg"), str(PHOTOS / "coffee.jpg")]
+    ran = CliRunner().invoke(
+        app,
+        [
+            *arguments,
+            "-m",
+            "occlusion",
+            "--set",
+            "window=0.5",
+            "-o",
+            str(tmp_path / "out"),
+            "--json",
+        ],
+    )
+    assert ran.exit_code == 0, ran.output
+    rows = json.loads(ran.stdout)
+    assert [row["file"].rpartition("/")[2] for row in rows] == [
+        "cat.occlusion.png",
+        "coffee.occlusion.png",
+    ]
+    assert all((tmp_path / "out" / row["file"]).exists() for row in rows)
+
+
+def test_the_list_names_every_method():
+    ran = CliRunner().invoke(app, ["explain", "--list", "--json"])
+    assert {row["method"] for row in json.loads(ran.stdout)} == METHODS.keys() | VIEWS.keys()

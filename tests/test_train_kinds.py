@@ -1,5 +1,6 @@
 """Nets of voxels, clips and vectors: they learn, and their artifacts answer by every road."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -321,3 +322,29 @@ def test_the_server_answers_tensors_of_any_rank_and_has_no_signature_for_picture
         np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
         answered = HttpClient(server.url, name).predict(images)
         np.testing.assert_allclose(answered, scores, atol=FLOAT_TOLERANCE)
+
+
+@pytest.mark.parametrize(("name", "shows"), [("voxnet", True), ("mlp_two_layer", False)])
+def test_the_report_shows_what_can_be_shown_of_a_mistake(trained, tmp_path, name, shows):
+    made, data = trained(name)
+    dataset = load(data)
+    wrong = dataclasses.replace(dataset, labels=(dataset.labels + 1) % 3)
+    judged = striate.evaluate(made, wrong, engine="keras", report=tmp_path / "report.html")
+    assert judged.mistakes
+    page = (tmp_path / "report.html").read_text()
+    assert ('<img src="data:image/png' in page) == shows
+    assert judged.mistakes[0].path in page
+
+
+def test_the_random_state_of_moves_is_part_of_a_checkpoint():
+    from striate.registry import create_model
+    from striate.train.loop import training_graph
+
+    net = create_model("voxnet", num_classes=2, input_shape=(16, 16, 16, 1), dropout=(0, 0, 0))
+    wanted = {"flip": "both", "quarter_turns": True, "translate": 0.1}
+    spec = for_input("voxels", (16, 16, 16, 1), "unit")
+    plain, random = (
+        training_graph(net, make_recipe({"model": "voxnet", "augment": augment}), spec)
+        for augment in ({}, wanted)
+    )
+    assert len(random.variables) - len(plain.variables) == 4  # one for each move

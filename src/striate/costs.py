@@ -97,7 +97,7 @@ class Costs:
 
 def count(model: Any) -> Costs:
     """The costs of a Keras functional model, which needs no values."""
-    calls = list(_calls(model))
+    calls = list(calls_of(model))
     readers = Counter(id(x) for _, inputs, _ in calls for x in inputs)
     fields: dict[int, Field] = {}
     stored: dict[int, int] = {}  # tensor -> the tensor whose memory it is in
@@ -143,7 +143,7 @@ def _totals(row: dict[str, str]) -> Totals:
 # === The graph ===
 
 
-def _calls(model) -> Iterator[tuple[Any, list, Any]]:
+def calls_of(model) -> Iterator[tuple[Any, list, Any]]:
     """Every call of a layer, in the order in which Keras runs them: layer, inputs, output."""
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:

@@ -8,7 +8,7 @@ import itertools
 import os
 from collections.abc import Iterator, Sequence
 from functools import cache
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ CHIP, RISE, GAP, LANE = 19, 15, 10, 16  # a step's height, between steps, betwee
 PAD, HEAD, WORDS = 12, 34, 13  # in a box: around, its name and the way in, a line of words
 APART, BELOW, MARGIN, TOP = 30, 46, 40, 124  # between boxes and lines, at the sides, the title
 SIZE = 8.5  # of letters
+CENTRED = {"ha": "center", "va": "center_baseline", "zorder": 6}
 FORMATS = (".png", ".svg", ".pdf")
 
 
@@ -86,35 +87,37 @@ def _laid(box: Box) -> Laid:
     """A box with its steps from top to bottom, each path in a column of its own."""
     ranks, columns, lanes = _columns(box.steps)
     needs = [(18 if s.kind == "merge" else 14) + _wide(_text(s)) for s in box.steps]
-    count = int(max(columns, default=-1)) + 1
-    widths = [
-        max(need for need, column in zip(needs, columns, strict=True) if int(column) == n)
-        for n in range(count)
-    ]
-    paths = sum(widths) + max(0, count - 1) * GAP
-    inner = paths + len(lanes) * LANE
+    widths = _widest(needs, columns)
+    paths = sum(widths) + GAP * max(0, len(widths) - 1)
+    inner = paths + LANE * len(lanes)
     words = _words(box)
-    lines = [_wide(_title(box), 9.5) + 8, *(_wide(text) for text, _ in words)]
-    width = max(inner, *lines) + 2 * PAD
-    left = (width - inner) / 2
-    middles = [left + sum(widths[:n]) + n * GAP + widths[n] / 2 for n in range(count)]
-    top = PAD + (HEAD if box.steps else HEAD / 2)
+    width = 2 * PAD + max(inner, _wide(_title(box), 9.5) + 8, *(_wide(text) for text, _ in words))
+    left, top = (width - inner) / 2, PAD + (HEAD if box.steps else HEAD / 2)
+    middles = [left + sum(widths[:n]) + n * GAP + widths[n] / 2 for n in range(len(widths))]
     places = []
     for step, need, rank, column in zip(box.steps, needs, ranks, columns, strict=True):
-        x = (middles[int(column)] + middles[ceil(column)]) / 2
-        wide = need if step.kind == "merge" else widths[int(column)]
+        x = (middles[floor(column)] + middles[ceil(column)]) / 2
+        wide = need if step.kind == "merge" else widths[floor(column)]
         places.append((x, top + (rank - 1) * (CHIP + RISE) + CHIP / 2, wide))
     _centre(places, box.steps)
-    deep = max(ranks, default=0) * (CHIP + RISE)
+    bottom = top + max(ranks, default=0) * (CHIP + RISE) - (4 if box.steps else 0)
     return Laid(
         box=box,
         words=words,
         width=width,
-        height=top + deep + len(words) * WORDS + PAD - (4 if box.steps else 0),
+        height=bottom + len(words) * WORDS + PAD,
         places=places,
         way_in=left + paths / 2,
         lanes={step: left + paths + (i + 0.6) * LANE for i, step in enumerate(lanes)},
     )
+
+
+def _widest(needs: Sequence[float], columns: Sequence[float]) -> list[float]:
+    """The width of each column: that of the widest step in it."""
+    widths: dict[int, float] = {}
+    for need, column in zip(needs, columns, strict=True):
+        widths[floor(column)] = max(need, widths.get(floor(column), 0))
+    return [widths[n] for n in sorted(widths)]
 
 
 def _centre(places: list[tuple[float, float, float]], steps: Sequence[Step]) -> None:
@@ -124,9 +127,8 @@ def _centre(places: list[tuple[float, float, float]], steps: Sequence[Step]) -> 
         if len(readers) > 2:
             places[i] = (sum(readers) / len(readers), y, wide)
     for y in {y for _, y, _ in places}:
-        line = sorted(
-            (i for i, place in enumerate(places) if place[1] == y), key=places.__getitem__
-        )
+        line = [i for i, place in enumerate(places) if place[1] == y]
+        line.sort(key=places.__getitem__)
         for i, j in itertools.pairwise(line):
             least = places[i][0] + (places[i][2] + places[j][2]) / 2 + GAP
             places[j] = (max(places[j][0], least), *places[j][1:])
@@ -143,8 +145,8 @@ def _columns(steps: Sequence[Step]) -> tuple[list[int], list[float], list[int]]:
     ends: list[int] = []  # the last step of each column
     for i, step in enumerate(steps):
         ranks.append(1 + max((ranks[j] for j in step.sources if j >= 0), default=0))
-        free = [columns[j] for j in step.sources if j >= 0 and ends[int(columns[j])] == j]
-        column = int(free[0]) if free else len(ends)
+        free = [columns[j] for j in step.sources if j >= 0 and ends[floor(columns[j])] == j]
+        column = floor(free[0]) if free else len(ends)
         ends[column : column + 1] = [i]
         columns.append(column)
     if steps and len([j for j in steps[-1].sources if j >= 0]) > 1:
@@ -314,9 +316,6 @@ def _draw_box(axes, laid: Laid) -> None:
     below = y + laid.height - PAD - len(laid.words) * WORDS + WORDS / 2
     for n, (text, colour) in enumerate(laid.words):
         axes.text(middle, below + n * WORDS, text, size=SIZE, color=colour, **CENTRED)
-
-
-CENTRED = {"ha": "center", "va": "center_baseline", "zorder": 6}
 
 
 def _draw_card(axes, place: tuple[float, ...], colour: str, corner: float, order: int) -> None:

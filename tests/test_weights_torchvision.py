@@ -55,6 +55,7 @@ SLOW = {
     *("squeezenet1_1", "mobilenet_v3_large"),
     *("mnasnet_b1_075", "mnasnet_b1_100", "mnasnet_b1_130"),
 }
+# Nets whose other tests wait too.
 LARGE = {"alexnet_single", "vgg11_bn", "inception_v3", "densenet121", "resnext50_32x4d"}
 UNITS = 64  # of the hidden dense layers of AlexNet and VGG, which hold most of their weights
 

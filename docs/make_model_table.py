@@ -43,6 +43,7 @@ def row(spec: ModelSpec) -> str:
         str(spec.classes),
         f"{spec.trainable:,}",
         f"{spec.total:,}",
+        f"{spec.costs.macs:,}" if spec.costs else "",
         accuracy_of(spec),
         weights_of(spec),
         spec.differs,
@@ -52,9 +53,9 @@ def row(spec: ModelSpec) -> str:
 
 def table() -> str:
     head = (
-        "| net | input | least side | classes | trainable | total | top-1 / top-5, % | weights "
-        "| differs from the paper |\n"
-        "|---|---|---:|---:|---:|---:|---|---|---|\n"
+        "| net | input | least side | classes | trainable | total | MACs | top-1 / top-5, % "
+        "| weights | differs from the paper |\n"
+        "|---|---|---:|---:|---:|---:|---:|---|---|---|\n"
     )
     parts = []
     for paper, specs in itertools.groupby(striate.list_models(), key=paper_of):

@@ -24,10 +24,11 @@ def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, se
     net = get_spec(name)
     options = dict(net.reduced)
     model = create_model(name, num_classes=classes, input_shape=shape, **options)
-    stir(model, seed)
     spec = for_input(net.kind, shape, "unit")
     goldens = colourful_noise(4, shape, seed).astype(spec.dtype)
-    logits = np.asarray(model(spec.layer()(goldens), training=False))
+    images = spec.layer()(goldens)
+    stir(model, images, seed)
+    logits = np.asarray(model(images, training=False))
     return write_version(
         base,
         model=model,
@@ -48,20 +49,28 @@ def colourful_noise(n: int, shape: tuple[int, ...], seed: int) -> np.ndarray:
     return (noise + colours).astype(np.uint8)
 
 
-def stir(model, seed: int) -> None:
-    """Give every bias, scale and moving statistic a value of its own, and quiet kernels a voice.
+def stir(model, images: np.ndarray, seed: int) -> None:
+    """Let every weight matter: as nets begin, an exporter that lost some would not be noticed.
 
-    As nets begin, biases of 0 and scales of 1 would hide that an exporter had lost them; and the
-    first AlexNets pass on so little, under biases of 1, that all pictures look alike.
+    Biases are not 0 and scales not 1, kernels too quiet to be heard through the layers after them
+    are louder, and batch normalisation knows the statistics of `images` (normalised), if only by
+    seven tenths: whole, 28 such layers in a row would make differences out of rounding.
     """
+    import keras
+
     rng = np.random.default_rng(seed)
-    for weight in model.weights:
-        name = weight.path.rsplit("/", 1)[1]
-        if name == "moving_variance":
-            weight.assign(rng.uniform(0.5, 1.5, weight.shape))
-        elif len(weight.shape) == 1:
-            middle = np.minimum(weight, 0) if name == "bias" else np.asarray(weight)
+    for weight in model.trainable_weights:
+        if len(weight.shape) == 1:
+            middle = np.minimum(weight, 0) if weight.path.endswith("bias") else np.asarray(weight)
             weight.assign(middle + 0.1 * rng.standard_normal(weight.shape))
-        elif weight.trainable:
-            loud = (2 / np.prod(weight.shape[:-1])) ** 0.5
+        else:
+            seen = weight.shape[: -2 if weight.shape[-1] == 1 else -1]  # one map, where depthwise
+            loud = (2 / np.prod(seen)) ** 0.5
             weight.assign(weight * max(1, loud / max(float(np.std(weight)), 1e-12)))
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.momentum = 0.3
+    model(images, training=True)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum

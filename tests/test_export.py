@@ -6,25 +6,9 @@ import pytest
 from making import PHOTOS, tiny_artifact
 from striate.artifact import load
 from striate.errors import ArtifactError, DisagreementError, EngineError, UsageError
-from striate.export import FORMS, export, verify
+from striate.export import export, verify
 from striate.preprocess import pixels, preset
 from striate.runtime import FLOAT_TOLERANCE, fastest_engine, installed, open_engine, usable
-
-# One net of every structure in the registry, small enough to export in seconds.
-FAMILIES = {
-    "lenet5": (32, 32, 1),
-    "alexnet_single": (63, 63, 3),
-    "vgg16": (32, 32, 3),
-    "vgg11_bn": (32, 32, 3),
-    "resnet18": (33, 33, 3),
-    "resnet50": (33, 33, 3),
-    "resnet20_cifar": (32, 32, 3),
-    "resnext29_8x64d_cifar": (32, 32, 3),
-    "squeezenet1_0": (47, 47, 3),
-    "squeezenet1_1": (47, 47, 3),
-    "mobilenet_v1_025": (33, 33, 3),
-    "mobilenet_v2_035": (33, 33, 3),
-}
 
 
 @pytest.fixture(scope="module")
@@ -35,17 +19,6 @@ def exported(tmp_path_factory):
         shape=(64, 64, 3),
     )
     return export(artifact)
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_every_family_agrees_in_every_form(tmp_path, name):
-    artifact = tiny_artifact(tmp_path / name, name=name, shape=FAMILIES[name])
-    artifact, rows = export(artifact)
-    assert [row.form for row in rows] == list(FORMS)
-    assert max(row.max_abs_diff for row in rows) <= FLOAT_TOLERANCE
-    assert {row.top1_agreement for row in rows} == {1.0}
-    assert set(artifact.manifest.forms) == {"keras", *FORMS}
-    artifact.check()
 
 
 def test_a_grouped_convolution_split_is_the_same_bit_for_bit():

@@ -336,15 +336,21 @@ class Pretrained:
 
 
 def open_weights(
-    path: Path, *, head: str, layouts: Sequence[Layout], config: Mapping[str, Any]
+    path: Path,
+    *,
+    head: str,
+    layouts: Sequence[Layout],
+    config: Mapping[str, Any],
+    options: Mapping[str, Any],
 ) -> Pretrained:
     """Read a file for the net of a family's `config`, in the layout whose layer names it has.
 
-    head: what the names of the classifier's layers begin with. Raises `UsageError` for a file that
-    is not one of weights.
+    head: what the names of the classifier's layers begin with. options: that the user chose; of
+    layouts with the same names, the one that needs none but these is taken. Raises `UsageError` for
+    a file that is not one of weights.
     """
     arrays = read_arrays(path)
-    best, layout, names, found = 0, None, {}, arrays
+    best, layout, names, found = (0, False), None, {}, arrays
     channels_first = path.suffix in TORCH_SUFFIXES
     for candidate in layouts:
         if candidate.channels_first != channels_first:
@@ -353,8 +359,9 @@ def open_weights(
         candidate_names, joined = _joined(candidate.names(**config), as_named)
         theirs = len(joined.keys() & set(candidate_names.values()))
         ours = len(arrays.keys() & candidate_names.keys())
-        if theirs > max(best, ours):
-            best, layout, names, found = theirs, candidate, candidate_names, joined
+        agrees = all(options.get(key, need) == need for key, need in candidate.options.items())
+        if theirs > ours and (theirs, agrees) > best:
+            best, layout, names, found = (theirs, agrees), candidate, candidate_names, joined
     if layout is None:  # our own names, or a file of another net, which `assign` will refuse
         return Pretrained(path, arrays, head)
     return Pretrained(

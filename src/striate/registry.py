@@ -206,18 +206,19 @@ def get_spec(name: str) -> ModelSpec:
     return _specs[name]
 
 
-def open_weights(name: str, weights: str | Path) -> Pretrained:
+def open_weights(name: str, weights: str | Path, **options: Any) -> Pretrained:
     """What a name or a file of weights holds for a net, before the net is built.
 
     `.preprocess` is the preset it was trained with, `.input_shape` at what size, `.classes` and
     `.options` are what `create_model` takes from it; the result can be passed as its `weights`.
+    options: those that the net will have; they decide where a file's names are those of two nets.
     Raises `UsageError` for weights that do not exist or are no weights, `StriateError` when they
     cannot be fetched.
     """
     spec = get_spec(name)
     for published in spec.weights:
         if published.name == weights:
-            opened = _open_file(spec, published.path(spec.name))
+            opened = _open_file(spec, published.path(spec.name), published.options)
             opened.preprocess = published.preprocess
             opened.input_shape = published.input_shape or spec.input_shape
             opened.options = published.options
@@ -230,11 +231,13 @@ def open_weights(name: str, weights: str | Path) -> Pretrained:
             f"which is no file.{did_you_mean(str(weights), names)} "
             "`striate models --pretrained` lists the nets with published weights."
         )
-    return _open_file(spec, Path(weights))
+    return _open_file(spec, Path(weights), options)
 
 
-def _open_file(spec: ModelSpec, path: Path) -> Pretrained:
-    return pretrained.open_weights(path, head=spec.head, layouts=spec.layouts, config=spec.config)
+def _open_file(spec: ModelSpec, path: Path, options: Mapping[str, Any]) -> Pretrained:
+    return pretrained.open_weights(
+        path, head=spec.head, layouts=spec.layouts, config=spec.config, options=options
+    )
 
 
 def create_model(
@@ -263,7 +266,11 @@ def create_model(
     """
     spec = get_spec(name)
     _check_options(spec, options)
-    loaded = weights if isinstance(weights, Pretrained | None) else open_weights(name, weights)
+    loaded = (
+        weights
+        if isinstance(weights, Pretrained | None)
+        else open_weights(name, weights, **options)
+    )
     if loaded is not None:
         options = {**loaded.options, **options}
         num_classes = loaded.classes if num_classes is None else num_classes

@@ -9,10 +9,11 @@ and keras.applications; torch's implementations pad all four sides by the same
 (`symmetric_padding`).
 """
 
+import itertools
 import re
 
 from striate.lazy import keras
-from striate.models import torchvision
+from striate.models import timm, torchvision
 from striate.models.blocks import logits, pad_for_stride, squeeze_excite, stage_out
 from striate.models.mobilenet import make_divisible
 from striate.pretrained import Layout, Weights
@@ -214,6 +215,30 @@ def torchvision_names(*, stages: tuple[list, ...], **_) -> dict[str, str]:
 
 TORCHVISION = torchvision.layout(torchvision_names, options={"symmetric_padding": True})
 
+# === Weights of timm ===
+
+
+def timm_names(*, stages: tuple[list, ...], **_) -> dict[str, str]:
+    """Our layer -> the module of timm's nets, where blocks of the same width are a stage."""
+    rows = [
+        (f"stage{i}_block{j}", width)
+        for i, stage in enumerate(stages, start=1)
+        for j, (_, _, width, *_) in enumerate(stage, start=1)
+    ]
+    groups = [list(group) for _, group in itertools.groupby(rows, key=lambda row: row[1])]
+    top = f"blocks.{len(groups)}.0"
+    names = timm.MOBILE | {"top_conv": f"{top}.conv", "top_bn": f"{top}.bn1", "fc1": "conv_head"}
+    for i, group in enumerate(groups):
+        parts = ("expand", "dw", "project") if i else ("dw", "project")
+        for j, (ours, _) in enumerate(group):
+            names |= timm.mobile_block(ours, f"blocks.{i}.{j}", *parts)
+    return names
+
+
+TIMM = timm.layout(timm_names, options={"symmetric_padding": True}, epsilon=1e-5)
+# Its `tf_` nets, the authors', have the same names: `symmetric_padding=False` tells them apart.
+TIMM_TF = timm.layout(timm_names, options={"symmetric_padding": False}, preprocess="tf")
+
 # === Nets ===
 
 register_family(
@@ -228,7 +253,7 @@ register_family(
     first_conv="stem_conv",
     cam_layer="top_act",
     preprocess="tf",
-    layouts=(KERAS, OLD_KERAS, TORCHVISION),
+    layouts=(KERAS, OLD_KERAS, TORCHVISION, TIMM, TIMM_TF),
     variants={
         "mobilenet_v3_large": (
             {"stages": LARGE, "top": (960, 1280)},

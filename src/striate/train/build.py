@@ -67,7 +67,7 @@ def start_of(recipe: Recipe) -> Start:
         opened = open_weights(spec.name, made.file("model.keras"))
         options, base = made.manifest.model["options"], made.preprocess
     else:
-        opened = open_weights(spec.name, model.weights)
+        opened = open_weights(spec.name, model.weights, **model.options)
         options = opened.options
         trained_at = opened.input_shape or spec.input_shape
         base = for_input(spec.kind, trained_at, opened.preprocess or spec.preprocess)

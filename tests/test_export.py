@@ -1,4 +1,4 @@
-"""Every exported form of every family gives Keras' answers, and a broken one is caught."""
+"""Every exported form gives Keras' answers, and a broken one is caught."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import pytest
 from making import PHOTOS, tiny_artifact
 from striate.artifact import load
 from striate.errors import ArtifactError, DisagreementError, EngineError, UsageError
+from striate.explain import explain
 from striate.export import export, verify
 from striate.preprocess import pixels, preset
 from striate.runtime import FLOAT_TOLERANCE, fastest_engine, installed, open_engine, usable
@@ -40,7 +41,8 @@ def test_a_grouped_convolution_split_is_the_same_bit_for_bit():
 def test_every_engine_answers_the_goldens(exported):
     artifact, _ = exported
     images, scores = artifact.goldens()
-    for name in installed():
+    assert set(usable(artifact)) == set(installed()) - {"packed"}
+    for name in usable(artifact):
         engine = open_engine(artifact, name, threads=1)
         assert engine.name == name
         assert name in ("keras", "tensorflow") or "fp32" in engine.kernel
@@ -125,6 +127,19 @@ def test_the_saved_model_has_every_signature_of_the_contract(exported):
     ]
     classified = signatures["classify"](inputs=tf.constant(examples))
     assert np.abs(classified["scores"].numpy() - expected).max() <= FLOAT_TOLERANCE
+
+
+def test_the_saved_model_explains_its_scores_as_grad_cam_does(exported):
+    import tensorflow as tf
+
+    artifact, _ = exported
+    images, expected = artifact.goldens()
+    signature = tf.saved_model.load(str(artifact.path)).signatures["explain"]
+    found = signature(image=tf.constant(images))
+    heat = explain(artifact, images).maps
+    assert np.abs(found["scores"].numpy() - expected).max() <= FLOAT_TOLERANCE
+    assert found["heat_map"].shape == images.shape[:3]
+    np.testing.assert_allclose(found["heat_map"], heat, atol=1e-4 * heat.max())
 
 
 def test_the_warm_up_request_is_one_that_the_server_would_accept(exported):

@@ -105,9 +105,10 @@ def refused(call, *args, **kwargs) -> tuple[grpc.StatusCode, str]:
 
 
 @pytest.mark.parametrize("engine", ["onnx", "litert", "tensorflow", "keras"])
-def test_the_same_picture_gets_the_same_scores_by_every_road(tiny, picture, engine):
+def test_the_same_picture_gets_the_same_answers_by_every_road(tiny, picture, engine):
     import tensorflow as tf
 
+    from striate.explain import explain
     from striate.preprocess import pixels
 
     expected = tiny.predict([picture])[0]
@@ -128,7 +129,26 @@ def test_the_same_picture_gets_the_same_scores_by_every_road(tiny, picture, engi
         _, rest_classified = post(
             server, "/v1/models/tiny:classify", {"examples": [{"image/encoded": b64}]}
         )
+        if engine in ("tensorflow", "keras"):
+            explained = stubs.predict("explain", image=image).outputs
+            _, rest_explained = post(
+                server,
+                "/v1/models/tiny:predict",
+                {"signature_name": "explain", "instances": image.tolist()},
+            )
+        else:
+            code, words = refused(stubs.predict, "explain", image=image)
+            assert code == STATUS.UNIMPLEMENTED
+            assert words.startswith(f"The {engine} engine cannot explain its answers; serve")
         stubs.channel.close()
+    if engine in ("tensorflow", "keras"):
+        heat = explain(tiny, image).maps
+        assert heat.max() > 0
+        by_graph = tf.make_ndarray(explained["heat_map"])
+        np.testing.assert_allclose(by_graph, heat, atol=1e-4 * heat.max())
+        (row,) = rest_explained["predictions"]
+        np.testing.assert_allclose(row["heat_map"], heat[0], atol=1e-4 * heat.max())
+        np.testing.assert_allclose(row["scores"], expected, atol=FLOAT_TOLERANCE)
     found = {
         "Predict on pixels": by_pixels[0],
         "Predict on bytes": tf.make_ndarray(by_bytes["scores"])[0],
@@ -290,7 +310,7 @@ def test_metadata_lists_the_signatures(stubs):
     assert (response.model_spec.version.value, response.model_spec.signature_name) == (1, "")
     found = get_model_metadata_pb2.SignatureDefMap()
     assert response.metadata["signature_def"].Unpack(found)
-    assert set(found.signature_def) == {"serving_default", "bytes", "classify"}
+    assert set(found.signature_def) == {"serving_default", "bytes", "classify", "explain"}
     image = found.signature_def["serving_default"].inputs["image"]
     assert image.dtype == types_pb2.DT_UINT8
     assert [dim.size for dim in image.tensor_shape.dim] == [-1, 32, 32, 3]

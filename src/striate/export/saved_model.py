@@ -4,6 +4,7 @@
     bytes             image_bytes string [N]        -> scores, classes
     classify          inputs: tf.Example string [N] -> classes, scores      (Classify RPC)
     features          image uint8 [N, H, W, C]      -> features             (where the net has them)
+    explain           image uint8 [N, H, W, C]      -> scores, heat_map     (where the net has maps)
 
 A plain TensorFlow Serving decodes `bytes` and `classify` in the graph (`striate.export.decode`);
 striate's own server decodes on the host, with the same result. A net of voxels, clips or vectors
@@ -17,6 +18,7 @@ from pathlib import Path
 from striate.artifact import Artifact
 from striate.export.decode import pixels_function
 from striate.export.graph import image_spec, save, scores_function
+from striate.export.heat import explain_function, has_maps
 from striate.preprocess import Preprocess
 
 EXAMPLE_FEATURE = "image/encoded"
@@ -36,6 +38,8 @@ def _signatures(artifact: Artifact) -> dict:
     scores = scores_function(artifact)
     features = _features_function(artifact)
     found = {"serving_default": scores} | ({"features": features} if features else {})
+    if has_maps(artifact):
+        found["explain"] = explain_function(artifact)
     return {**found, **_signatures_of_bytes(artifact, scores)}
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.artifact import Artifact
+from striate.errors import EngineError
 
 
 class TensorFlowEngine:
@@ -25,6 +26,13 @@ class TensorFlowEngine:
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         return self._predict(image=self._tf.constant(images))["scores"].numpy()
+
+    def explain(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(scores, heat maps float32 [N, H, W]); `EngineError` for a SavedModel without them."""
+        if "explain" not in self._model.signatures:
+            raise EngineError("this SavedModel has no signature `explain`; export it again")
+        found = self._model.signatures["explain"](image=self._tf.constant(images))
+        return found["scores"].numpy(), found["heat_map"].numpy()
 
 
 def _limit_threads(tf, threads: int) -> None:

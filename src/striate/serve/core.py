@@ -79,8 +79,9 @@ class Core:
                 check_tensors(signature, tensors)
                 self._check_size(lease, tensors)
                 images = signature.images(tensors)
-                scores = self.scheduler.run(lease.servable.predict, images, request.deadline)
-        outputs = signature.answer(scores)
+                ask = getattr(lease.servable, signature.ask)
+                found = self.scheduler.run(ask, images, request.deadline)
+        outputs = signature.answer(found)
         wanted = request.outputs or tuple(signature.outputs)
         return Answer(
             lease.model, lease.version, signature.name, {name: outputs[name] for name in wanted}

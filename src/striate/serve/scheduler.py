@@ -11,10 +11,13 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import numpy as np
 
 from striate.serve.status import Code, ServingError
+
+T = TypeVar("T")
 
 
 class Scheduler:
@@ -45,11 +48,11 @@ class Scheduler:
 
     def run(
         self,
-        predict: Callable[[np.ndarray], np.ndarray],
+        ask: Callable[[np.ndarray], T],
         images: np.ndarray,
         deadline: float | None = None,
-    ) -> np.ndarray:
-        """predict(images), once a slot is free.
+    ) -> T:
+        """ask(images), once a slot is free.
 
         deadline: in `time.monotonic()`; a request that reaches it while it waits is not computed
         any more and gets DEADLINE_EXCEEDED.
@@ -60,6 +63,6 @@ class Scheduler:
                 Code.DEADLINE_EXCEEDED, "The deadline passed before the request could be computed"
             )
         try:
-            return predict(images)
+            return ask(images)
         finally:
             self._slots.release()

@@ -1,15 +1,19 @@
 """A version that is loaded, proven, and ready to be asked."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 
 from striate.artifact import Artifact, load
-from striate.errors import DisagreementError
+from striate.errors import DisagreementError, EngineError
 from striate.runtime import FLOAT_TOLERANCE, Engine, open_engine, usable
 from striate.serve.signatures import signatures_of
+from striate.serve.status import Code, ServingError
 
 # Engines whose one instance answers several threads at a time. Of the others, each worker gets one.
 _SHARED = ("onnx", "tensorflow", "keras")
@@ -18,7 +22,8 @@ _SHARED = ("onnx", "tensorflow", "keras")
 class Servable:
     """The signatures of an artifact and the engines that answer for it.
 
-    `predict(images)`: uint8 [N, H, W, C] -> scores float32 [N, classes], from any thread.
+    `predict(images)`: uint8 [N, H, W, C] -> scores float32 [N, classes], from any thread;
+    `explain(images)` -> (scores, heat maps), where the engine can.
     `engine` and `kernel` say who answers; `seconds` is how long it took to load.
     """
 
@@ -33,9 +38,27 @@ class Servable:
             self._idle.put(engine)
 
     def predict(self, images: np.ndarray) -> np.ndarray:
+        with self._engine() as engine:
+            return engine.predict(images)
+
+    def explain(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with self._engine() as engine:
+            if not hasattr(engine, "explain"):
+                raise ServingError(
+                    Code.UNIMPLEMENTED,
+                    f"The {engine.name} engine cannot explain its answers; "
+                    "serve the model with --engine tensorflow or keras",
+                )
+            try:
+                return engine.explain(images)
+            except EngineError as error:
+                raise ServingError(Code.UNIMPLEMENTED, str(error)) from None
+
+    @contextmanager
+    def _engine(self) -> Iterator[Any]:
         engine = self._idle.get()
         try:
-            return engine.predict(images)
+            yield engine
         finally:
             self._idle.put(engine)
 

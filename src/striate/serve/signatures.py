@@ -6,9 +6,10 @@ outputs. The first and the last step are here; the scores are the engine's.
     serving_default   image uint8 [N, H, W, C]      -> scores float [N, K]
     bytes             image_bytes string [N]        -> scores, classes (the labels, in their order)
     classify          inputs: tf.Example string [N] -> classes, scores
+    explain           image uint8 [N, H, W, C]      -> scores, heat_map float [N, H, W]
 
-The last two decode pictures; nets of voxels, clips and vectors have the first alone, whose `image`
-has their own shape and dtype.
+`bytes` and `classify` decode pictures; nets of voxels, clips and vectors have the first alone,
+whose `image` has their own shape and dtype.
 
 Tensors are numpy arrays, strings arrays of `bytes`. The SavedModel of an artifact has the same
 signatures, so a plain TensorFlow Serving answers the same requests.
@@ -16,6 +17,7 @@ signatures, so a plain TensorFlow Serving answers the same requests.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -42,14 +44,18 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Signature:
-    """One way to ask: named tensors in, named tensors out, and the two steps around the engine."""
+    """One way to ask: named tensors in, named tensors out, and the two steps around the engine.
+
+    ask: which question the engine gets, `predict` or `explain`; `answer` takes what it returns.
+    """
 
     name: str
     method: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
     images: Callable[[Tensors], np.ndarray]
-    answer: Callable[[np.ndarray], Tensors]
+    answer: Callable[[Any], Tensors]
+    ask: str = "predict"
 
 
 def signatures_of(artifact: Artifact) -> dict[str, Signature]:
@@ -90,9 +96,25 @@ def signatures_of(artifact: Artifact) -> dict[str, Signature]:
             answer=with_labels,
         ),
     ]
+    if artifact.spec is not None and artifact.spec.cam_layer and isinstance(spec, Preprocess):
+        found.append(_explaining(image, scores, spec))
     if not isinstance(spec, Preprocess):
         found = found[:1]  # nothing but the tensor encodes voxels, clips and vectors
     return {signature.name: signature for signature in found}
+
+
+def _explaining(image: TensorSpec, scores: TensorSpec, spec: Preprocess) -> Signature:
+    """Where in the picture the best score comes from, for engines that can tell."""
+    heat = TensorSpec(np.dtype("float32"), (-1, *spec.shape[:2]))
+    return Signature(
+        "explain",
+        PREDICT,
+        {"image": image},
+        {"scores": scores, "heat_map": heat},
+        images=lambda tensors: tensors["image"],
+        answer=lambda found: {"scores": found[0], "heat_map": found[1]},
+        ask="explain",
+    )
 
 
 def decode_all(encoded: np.ndarray, name: str, spec: Spec) -> np.ndarray:

@@ -41,7 +41,7 @@ QUICK = {
     "shake_shake26_2x32d_cifar": "residuals mixed at random",
     "shufflenet_v1_g3": "shuffled channels",
     "delta_orthogonal16_mnist": "circular padding",
-    "enas_micro_cifar": "cells with hidden states, factorised reduction",
+    "nas_v1_cifar": "every layer joined from several before",
     "sparsenet40_24_cifar": "sums over layers 1, 2, 4, 8 ... before",
     "randwire_ws_small": "weighted sums along a random graph",
 }

@@ -70,6 +70,7 @@ static int wrong(const striate_shape *s, const char *kernel, int images, int thr
     size_t pixels = (size_t)images * out_height * out_width, outputs = pixels * s->filters;
     float *values = memory(inputs * 4), *alpha = memory(s->filters * 4);
     float *beta = memory(s->filters * 4), *scores = memory(outputs * 4);
+    float *gain = memory(s->channels * 4), *shift = memory(s->channels * 4);
     int32_t *dots = memory(outputs * 4), *threshold = memory(s->filters * 4);
     int32_t *flip = memory(s->filters * 4);
     uint32_t *weights = memory(s->filters * filter_words * 4);
@@ -79,6 +80,10 @@ static int wrong(const striate_shape *s, const char *kernel, int images, int thr
     for (size_t i = 0; i < s->filters * filter_words; i++) {
         int used = s->channels - 32 * (int)(i % words(s->channels));
         weights[i] = used >= 32 ? noise() : noise() & (((uint32_t)1 << used) - 1);
+    }
+    for (int c = 0; c < s->channels; c++) {
+        gain[c] = fabsf(real()) + 0.01f; /* leaves the signs as they are */
+        shift[c] = 0;
     }
     for (int f = 0; f < s->filters; f++) {
         alpha[f] = real();
@@ -97,6 +102,8 @@ static int wrong(const striate_shape *s, const char *kernel, int images, int thr
     failed |= striate_layer_run(layer, &run);
     run.dots = NULL;
     run.scores = scores;
+    run.gain = gain;
+    run.shift = shift;
     run.alpha = alpha;
     run.beta = beta;
     failed |= striate_layer_run(layer, &run);
@@ -113,8 +120,8 @@ static int wrong(const striate_shape *s, const char *kernel, int images, int thr
             failed |= fabsf(scores[i] - (alpha[f] * (float)dot + beta[f])) > 1e-3f;
             failed |= bit(bits + p * words(s->filters), f) != ((dot ^ flip[f]) >= threshold[f]);
         }
-    void *all[] = {values, alpha, beta, scores, dots, threshold, flip, weights, bits, packed,
-                   scratch};
+    void *all[] = {values, gain, shift, alpha, beta, scores, dots,
+                   threshold, flip, weights, bits, packed, scratch};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
     striate_layer_free(layer);
     return failed;

@@ -23,6 +23,14 @@ STRIATE_INLINE void pack_plainly(const float *values, int64_t pixels, int channe
             bits[c / 32] = pack_word(values + c, channels - c < 32 ? channels - c : 32);
 }
 
+/* gain * value + shift of whole pixels, in two roundings as every float engine does it. */
+static void normalise(const float *restrict values, int pixels, int channels,
+                      const float *restrict gain, const float *restrict shift,
+                      float *restrict out) {
+    for (int p = 0; p < pixels; p++, values += channels, out += channels)
+        for (int c = 0; c < channels; c++) out[c] = values[c] * gain[c] + shift[c];
+}
+
 STRIATE_INLINE void finish_dots(int filters, const int32_t *restrict base,
                                 const int32_t *restrict count, int32_t *restrict out) {
     for (int f = 0; f < filters; f++) out[f] = base[f] - 2 * count[f];

@@ -38,6 +38,9 @@ typedef struct {
     int (*usable)(void);
     /* `pixels` pixels of floats -> bits [pixels][stride words]; words beyond the last are kept */
     void (*pack)(const float *values, int64_t pixels, int channels, uint32_t *bits, int stride);
+    /* gain * value + shift of pixels [channels] */
+    void (*normalise)(const float *values, int pixels, int channels, const float *gain,
+                      const float *shift, float *out);
     /* words of bits -> the kernel's own form; NULL where it is the bits themselves */
     void (*expand)(const uint32_t *bits, size_t words, uint8_t *own);
     /* weights [block][words] of one block -> the kernel's own order */

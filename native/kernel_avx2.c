@@ -127,6 +127,7 @@ const striate_kernel striate_avx2 = {
     .most_taps = UINT16_MAX,
     .usable = usable,
     .pack = pack,
+    .normalise = normalise,
     .expand = expand,
     .order = order,
     .row = convolve,

@@ -155,6 +155,7 @@ const striate_kernel striate_avx512 = {
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,
+    .normalise = normalise,
     .order = order,
     .row = convolve,
 };

@@ -22,6 +22,7 @@ const striate_kernel striate_neon = {
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,
+    .normalise = normalise,
     .order = order,
     .row = convolve,
 };

@@ -14,6 +14,7 @@ const striate_kernel striate_popcnt = {
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,
+    .normalise = normalise,
     .order = order,
     .row = convolve,
 };

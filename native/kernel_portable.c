@@ -21,6 +21,7 @@ const striate_kernel striate_portable = {
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,
+    .normalise = normalise,
     .order = order,
     .row = convolve,
 };

@@ -10,6 +10,7 @@ enum {
     MOST_KERNEL = 15,
     MOST_TAPS = (1 << 24) - 1,   /* so that sums of this many are exact in float32 as well */
     FLAT_WIDTH = 224,            /* pixels of a 1x1 layer are cut into rows of so many */
+    PIECE = 4096,                /* floats that are normalised at a time, in the first cache */
     FLAT_BYTES = 1 << 18,        /* and handled in pieces of about this size, which fit a cache */
 };
 
@@ -213,6 +214,8 @@ void striate_layer_free(striate_layer *layer) {
     free(layer);
 }
 
+striate_shape striate_layer_shape(const striate_layer *layer) { return layer->shape; }
+
 const char *striate_layer_kernel(const striate_layer *layer) { return layer->kernel->name; }
 
 /* === Running a layer === */
@@ -294,6 +297,28 @@ static void copy_bits(const uint32_t *from, int pixels, int words, uint32_t *to,
         memcpy(to, from, words * sizeof *to);
 }
 
+/* Packs pixels, of which the signs are taken after normalisation, if there is any. */
+static void pack_pixels(const image *im, const float *values, int pixels, uint32_t *bits) {
+    const striate_kernel *kernel = im->layer->kernel;
+    const striate_run *run = im->run;
+    int channels = im->layer->shape.channels, stride = im->layer->pixel_words;
+    if (!run->gain) {
+        kernel->pack(values, pixels, channels, bits, stride);
+        return;
+    }
+    float piece[PIECE];
+    int together = PIECE / channels; /* pixels; 0 where one is cut into pieces itself */
+    for (int p = 0; p < pixels; p += together ? together : 1) {
+        int now = !together ? 1 : pixels - p < together ? pixels - p : together;
+        for (int c = 0; c < channels; c += PIECE) {
+            int part = channels - c < PIECE ? channels - c : PIECE;
+            kernel->normalise(values + (size_t)p * channels + c, now, part, run->gain + c,
+                              run->shift + c, piece);
+            kernel->pack(piece, now, part, bits + (size_t)p * stride + c / 32, stride);
+        }
+    }
+}
+
 /* One row of the padded input, in the kernel's own form. */
 static void prepare_row(void *context, int padded_row) {
     const image *im = context;
@@ -316,8 +341,7 @@ static void prepare_row(void *context, int padded_row) {
             for (int c = 0; c < s->channels; c++)
                 bits[x * stride + c / 32] |= (uint32_t)1 << c % 32;
     if (real && im->values)
-        kernel->pack(im->values + from * s->channels, width, s->channels,
-                     bits + (size_t)pad * stride, stride);
+        pack_pixels(im, im->values + from * s->channels, width, bits + (size_t)pad * stride);
     else if (real)
         copy_bits(im->bits + from * layer->words, width, layer->words,
                   bits + (size_t)pad * stride, stride);
@@ -473,7 +497,8 @@ static int is_complete(const striate_run *run) {
     return run->images >= 0 && run->scratch && inputs == 1 && outputs == 1 &&
            (!run->scores || (run->alpha && run->beta)) &&
            (!run->out_bits || (run->threshold && run->flip)) &&
-           (!run->scale_inputs || (run->values && run->scores));
+           (!run->scale_inputs || (run->values && run->scores && !run->gain)) &&
+           (!run->gain || (run->values && run->shift));
 }
 
 int32_t striate_layer_run(const striate_layer *layer, const striate_run *run) {

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define STRIATE_ABI 1
+#define STRIATE_ABI 2
 
 #if defined(__GNUC__)
 #define STRIATE_PUBLIC __attribute__((visibility("default")))
@@ -39,6 +39,7 @@ typedef struct {
     int32_t images, threads;
     const float *values;        /* [n][height][width][channels] */
     const uint32_t *bits;       /* [n][height][width][words] */
+    const float *gain, *shift;  /* [channels] each, or NULL: signs are of gain * value + shift */
     int32_t *dots;              /* the sums themselves */
     float *scores;              /* alpha * dot + beta, or alpha * (K * dot) + beta */
     const float *alpha, *beta;  /* [filters] */
@@ -49,7 +50,7 @@ typedef struct {
     void *scratch;              /* striate_scratch_bytes(layer), aligned to 64 bytes */
 } striate_run;
 
-/* 1 for this header; another number means another layout of the structures above. */
+/* 2 for this header; another number means another layout of the structures above. */
 STRIATE_PUBLIC int32_t striate_abi(void);
 
 /* Name of the i-th kernel that this machine can run, fastest first; NULL after the last. */
@@ -63,6 +64,7 @@ STRIATE_PUBLIC striate_layer *striate_layer_new(const striate_shape *shape,
 STRIATE_PUBLIC void striate_layer_free(striate_layer *layer);
 
 STRIATE_PUBLIC const char *striate_layer_kernel(const striate_layer *layer);
+STRIATE_PUBLIC striate_shape striate_layer_shape(const striate_layer *layer);
 STRIATE_PUBLIC size_t striate_scratch_bytes(const striate_layer *layer);
 
 /* Returns 0, or -1 when `run` asks for no or several inputs or outputs, or lacks a pointer. */

@@ -212,6 +212,7 @@ def test_doctor_says_what_is_installed():
     assert {row["engine"] for row in document["engines"]} == {
         "onnx",
         "litert",
+        "packed",
         "tensorflow",
         "keras",
     }

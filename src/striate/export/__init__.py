@@ -27,6 +27,9 @@ FORMS: dict[str, tuple[str, str]] = {
     "onnx": ("striate.export.onnx", "onnx"),
     "litert": ("striate.export.litert", "litert"),
 }
+# Forms that only some nets have, written when they are asked for.
+SPECIAL_FORMS = {"packed": ("striate.export.packed", "packed")}
+ALL_FORMS = {**FORMS, **SPECIAL_FORMS}
 
 
 def export(
@@ -37,8 +40,8 @@ def export(
 ) -> tuple[Artifact, list[Agreement]]:
     """Write exported forms into an artifact, each only after it gave Keras' answers.
 
-    to: forms out of `FORMS`; images: uint8 [N, H, W, C] to compare on besides the goldens (default:
-    pictures made from the goldens, and noise).
+    to: forms out of `ALL_FORMS`; images: uint8 [N, H, W, C] to compare on besides the goldens
+    (default: pictures made from the goldens, and noise).
 
     Returns the artifact with its new forms, and one `Agreement` a form. Raises `UsageError` for an
     unknown form, `DisagreementError` when a form answers differently, `EngineError` when its
@@ -58,7 +61,7 @@ def export(
 def _export_form(
     artifact: Artifact, form: str, probes: np.ndarray, expected: np.ndarray
 ) -> tuple[Artifact, Agreement]:
-    writer, engine = FORMS[form]
+    writer, engine = ALL_FORMS[form]
     found = []
 
     def write(staged: Path) -> None:
@@ -80,9 +83,9 @@ def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agre
     probes = probe_images(artifact, images)
     expected = reference_scores(artifact, probes)
     return [
-        check_form(artifact, form, FORMS[form][1], probes, expected)
+        check_form(artifact, form, ALL_FORMS[form][1], probes, expected)
         for form in artifact.manifest.forms
-        if form in FORMS
+        if form in ALL_FORMS
     ]
 
 
@@ -90,10 +93,10 @@ def check_names(forms: Iterable[str]) -> list[str]:
     """The forms asked for, once each, in order; `UsageError` names one that does not exist."""
     names = list(dict.fromkeys(forms))
     for name in names:
-        if name not in FORMS:
+        if name not in ALL_FORMS:
             raise UsageError(
-                f"expected forms out of {', '.join(FORMS)}, got {name!r}."
-                f"{did_you_mean(name, FORMS)}"
+                f"expected forms out of {', '.join(ALL_FORMS)}, got {name!r}."
+                f"{did_you_mean(name, ALL_FORMS)}"
             )
     return names
 

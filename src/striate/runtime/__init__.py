@@ -49,6 +49,9 @@ ENGINES: dict[str, EngineKind] = {
     "litert": EngineKind(
         "litert", "model.tflite", "striate.runtime.litert", "ai_edge_litert", "ai-edge-litert", True
     ),
+    "packed": EngineKind(
+        "packed", "model.packed.onnx", "striate.runtime.packed", "onnxruntime", "onnxruntime", True
+    ),
     "tensorflow": EngineKind(
         "saved_model",
         "saved_model.pb",
@@ -83,8 +86,9 @@ def open_engine(
 ) -> Engine:
     """An engine that answers for an artifact.
 
-    name: `auto`, `onnx`, `litert`, `tensorflow` or `keras`. threads: for one call; None leaves it
-    to the engine. root: read the form's files there instead of in the artifact (verification).
+    name: `auto`, `onnx`, `litert`, `packed`, `tensorflow` or `keras`. threads: for one call; None
+    leaves it to the engine. root: read the form's files there instead of in the artifact
+    (verification).
 
     Raises `UsageError` for an unknown name, `EngineError` when the engine is not installed or
     refuses its file, `ArtifactError` when the artifact has no such form.

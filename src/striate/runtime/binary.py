@@ -19,7 +19,7 @@ import numpy as np
 
 from striate.errors import EngineError, UsageError, did_you_mean
 
-ABI = 1
+ABI = 2
 LIBRARY = "libstriate.so"
 
 
@@ -95,6 +95,8 @@ class _Run(ctypes.Structure):
         ("threads", ctypes.c_int32),
         ("values", ctypes.c_void_p),
         ("bits", ctypes.c_void_p),
+        ("gain", ctypes.c_void_p),
+        ("shift", ctypes.c_void_p),
         ("dots", ctypes.c_void_p),
         ("scores", ctypes.c_void_p),
         ("alpha", ctypes.c_void_p),

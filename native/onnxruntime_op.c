@@ -1,0 +1,270 @@
+/* striate.BinaryConv as a custom operator of ONNX Runtime, in the same library.
+ *
+ * inputs: x float [N, h, w, c]; gain, shift float [c]; bits uint8 [filters, k, k, 4 * words];
+ *         alpha, beta float [filters]
+ * output: alpha * (sign(gain * x + shift) convolved with the signs in bits) + beta, [N, h', w', f]
+ * attributes: stride, pad, threads
+ *
+ * ONNX Runtime is reached through the part of its C interface that its first version froze, a table
+ * of functions that only ever grows; so this needs none of its headers and runs with any release.
+ */
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "striate.h"
+
+typedef void *any;
+typedef void (*entry)(void); /* cast to what it is; most return a status, NULL for success */
+
+enum { /* places in the table */
+    CREATE_CUSTOM_OP_DOMAIN = 26,
+    CUSTOM_OP_DOMAIN_ADD = 27,
+    ADD_CUSTOM_OP_DOMAIN = 28,
+    GET_TENSOR_MUTABLE_DATA = 51,
+    GET_DIMENSIONS_COUNT = 61,
+    GET_DIMENSIONS = 62,
+    GET_TENSOR_TYPE_AND_SHAPE = 65,
+    KERNEL_INFO_GET_ATTRIBUTE_INT64 = 86,
+    KERNEL_CONTEXT_GET_INPUT = 90,
+    KERNEL_CONTEXT_GET_OUTPUT = 91,
+    RELEASE_TENSOR_TYPE_AND_SHAPE_INFO = 99,
+};
+
+enum { INPUTS = 6, OUR_VERSION = 4, FLOAT = 1, UINT8 = 2, REQUIRED = 0 };
+
+typedef struct {
+    const entry *(*get_table)(uint32_t version);
+    const char *(*get_version)(void);
+} ort_base;
+
+typedef struct operator {
+    uint32_t version;
+    any (*create)(const struct operator *, const entry *, any info);
+    const char *(*name)(const struct operator *);
+    const char *(*provider)(const struct operator *);
+    int (*input_type)(const struct operator *, size_t);
+    size_t (*input_count)(const struct operator *);
+    int (*output_type)(const struct operator *, size_t);
+    size_t (*output_count)(const struct operator *);
+    void (*compute)(any kernel, any context);
+    void (*destroy)(any kernel);
+    int (*input_kind)(const struct operator *, size_t);
+    int (*output_kind)(const struct operator *, size_t);
+    any later[62]; /* of later versions, which are not read */
+} operator;
+
+/* === What is asked of ONNX Runtime === */
+
+static any input(const entry *table, any context, size_t i) {
+    any value = NULL;
+    ((any(*)(any, size_t, any *))table[KERNEL_CONTEXT_GET_INPUT])(context, i, &value);
+    return value;
+}
+
+static any data(const entry *table, any value) {
+    any found = NULL;
+    ((any(*)(any, any *))table[GET_TENSOR_MUTABLE_DATA])(value, &found);
+    return found;
+}
+
+/* The shape of a tensor of so many dimensions, none of them huge; 0 where it is not that. */
+static int shape_of(const entry *table, any value, size_t expected, int64_t *dims) {
+    any info = NULL;
+    size_t rank = 0;
+    ((any(*)(any, any *))table[GET_TENSOR_TYPE_AND_SHAPE])(value, &info);
+    ((any(*)(any, size_t *))table[GET_DIMENSIONS_COUNT])(info, &rank);
+    int right = rank == expected;
+    if (right) ((any(*)(any, int64_t *, size_t))table[GET_DIMENSIONS])(info, dims, rank);
+    ((void (*)(any))table[RELEASE_TENSOR_TYPE_AND_SHAPE_INFO])(info);
+    for (size_t i = 0; right && i < rank; i++) right = dims[i] >= 0 && dims[i] < 1 << 24;
+    return right;
+}
+
+static int has_length(const entry *table, any value, int64_t expected) {
+    int64_t length;
+    return shape_of(table, value, 1, &length) && length == expected;
+}
+
+static int64_t attribute(const entry *table, any info, const char *name, int64_t otherwise) {
+    int64_t value = otherwise;
+    ((any(*)(any, const char *, int64_t *))table[KERNEL_INFO_GET_ATTRIBUTE_INT64])(info, name,
+                                                                                  &value);
+    return value;
+}
+
+static any output(const entry *table, any context, const int64_t dims[4]) {
+    any value = NULL;
+    ((any(*)(any, size_t, const int64_t *, size_t, any *))table[KERNEL_CONTEXT_GET_OUTPUT])(
+        context, 0, dims, 4, &value);
+    return data(table, value);
+}
+
+/* === The operator === */
+
+typedef struct {
+    const entry *table;
+    int32_t stride, pad, threads;
+    _Atomic(striate_layer *) layer; /* made at the first call, which tells the size of the map */
+    _Atomic(any) scratch;            /* NULL while a call has it */
+} convolution;
+
+static any create(const operator *self, const entry *table, any info) {
+    (void)self;
+    convolution *made = calloc(1, sizeof *made);
+    if (!made) return NULL;
+    made->table = table;
+    made->stride = (int32_t)attribute(table, info, "stride", 1);
+    made->pad = (int32_t)attribute(table, info, "pad", 0);
+    made->threads = (int32_t)attribute(table, info, "threads", 1);
+    return made;
+}
+
+static void destroy(any kernel) {
+    convolution *made = kernel;
+    striate_layer_free(atomic_load(&made->layer));
+    free(atomic_load(&made->scratch));
+    free(made);
+}
+
+/* The layer for maps of this size; of two calls that make it at once, one keeps its own. */
+static striate_layer *layer_for(convolution *made, const striate_shape *shape, const void *bits) {
+    striate_layer *layer = atomic_load(&made->layer), *none = NULL;
+    if (layer) return layer;
+    layer = striate_layer_new(shape, bits, NULL);
+    if (layer && !atomic_compare_exchange_strong(&made->layer, &none, layer)) {
+        striate_layer_free(layer);
+        layer = none;
+    }
+    return layer;
+}
+
+static int fits(const striate_layer *layer, const striate_shape *shape) {
+    striate_shape made = striate_layer_shape(layer);
+    return !memcmp(&made, shape, sizeof made);
+}
+
+/* Whether the inputs are as the head of this file says; a file may be damaged, or hostile. */
+static int inputs_fit(const entry *table, const any inputs[INPUTS], int64_t x[4], int64_t w[4]) {
+    return shape_of(table, inputs[0], 4, x) && shape_of(table, inputs[3], 4, w) &&
+           w[1] == w[2] && w[3] == 4 * ((x[3] + 31) / 32) && has_length(table, inputs[1], x[3]) &&
+           has_length(table, inputs[2], x[3]) && has_length(table, inputs[4], w[0]) &&
+           has_length(table, inputs[5], w[0]);
+}
+
+static void compute(any kernel, any context) {
+    convolution *made = kernel;
+    const entry *table = made->table;
+    any values[INPUTS], inputs[INPUTS];
+    int64_t x[4], w[4];
+    for (size_t i = 0; i < INPUTS; i++) {
+        inputs[i] = input(table, context, i);
+        values[i] = data(table, inputs[i]);
+    }
+    /* This version of the interface cannot report an error from here: an output of no elements is
+     * one, which the operators after it, or the caller, find. */
+    int64_t nothing[4] = {0, 0, 0, 0};
+    if (!inputs_fit(table, inputs, x, w)) {
+        output(table, context, nothing);
+        return;
+    }
+    striate_shape shape = {
+        .height = (int32_t)x[1],
+        .width = (int32_t)x[2],
+        .channels = (int32_t)x[3],
+        .filters = (int32_t)w[0],
+        .kernel = (int32_t)w[1],
+        .stride = made->stride,
+        .pad = made->pad,
+    };
+    striate_layer *layer = layer_for(made, &shape, values[3]);
+    any scratch = atomic_exchange(&made->scratch, NULL);
+    if (layer && !scratch)
+        scratch = aligned_alloc(64, (striate_scratch_bytes(layer) + 63) / 64 * 64);
+    if (!layer || !scratch || !fits(layer, &shape)) {
+        free(scratch);
+        output(table, context, nothing);
+        return;
+    }
+    int64_t dims[4] = {x[0], (x[1] + 2 * shape.pad - w[1]) / shape.stride + 1,
+                       (x[2] + 2 * shape.pad - w[1]) / shape.stride + 1, w[0]};
+    striate_run run = {
+        .images = (int32_t)x[0],
+        .threads = made->threads,
+        .values = values[0],
+        .gain = values[1],
+        .shift = values[2],
+        .alpha = values[4],
+        .beta = values[5],
+        .scores = output(table, context, dims),
+        .scratch = scratch,
+    };
+    striate_layer_run(layer, &run);
+    free(atomic_exchange(&made->scratch, scratch));
+}
+
+static const char *name(const operator *self) {
+    (void)self;
+    return "BinaryConv";
+}
+
+static const char *provider(const operator *self) {
+    (void)self;
+    return NULL; /* the CPU's */
+}
+
+static int input_type(const operator *self, size_t i) {
+    (void)self;
+    return i == 3 ? UINT8 : FLOAT;
+}
+
+static size_t input_count(const operator *self) {
+    (void)self;
+    return INPUTS;
+}
+
+static int output_type(const operator *self, size_t i) {
+    (void)self;
+    (void)i;
+    return FLOAT;
+}
+
+static size_t output_count(const operator *self) {
+    (void)self;
+    return 1;
+}
+
+static int required(const operator *self, size_t i) {
+    (void)self;
+    (void)i;
+    return REQUIRED;
+}
+
+static operator binary_conv = {
+    .version = OUR_VERSION,
+    .create = create,
+    .name = name,
+    .provider = provider,
+    .input_type = input_type,
+    .input_count = input_count,
+    .output_type = output_type,
+    .output_count = output_count,
+    .compute = compute,
+    .destroy = destroy,
+    .input_kind = required,
+    .output_kind = required,
+};
+
+/* What ONNX Runtime calls when a session registers this library. */
+STRIATE_PUBLIC any RegisterCustomOps(any options, const ort_base *base);
+
+any RegisterCustomOps(any options, const ort_base *base) {
+    const entry *table = base->get_table(OUR_VERSION);
+    if (!table) return NULL;
+    any domain = NULL;
+    any status = ((any(*)(const char *, any *))table[CREATE_CUSTOM_OP_DOMAIN])("striate", &domain);
+    if (!status)
+        status = ((any(*)(any, operator *))table[CUSTOM_OP_DOMAIN_ADD])(domain, &binary_conv);
+    if (!status) status = ((any(*)(any, any))table[ADD_CUSTOM_OP_DOMAIN])(options, domain);
+    return status;
+}

@@ -1,0 +1,169 @@
+"""The packed form: one bit a binary weight, the same answers with and without compiled kernels."""
+
+import random
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+
+from making import tiny_artifact
+from striate.artifact import load
+from striate.errors import EngineError, UsageError
+from striate.export import export, verify
+from striate.layers import BinaryConv2D, BinaryDense
+from striate.runtime import FLOAT_TOLERANCE, fastest_engine, open_engine, usable
+from striate.runtime.binary import chosen_kernel, kernels
+from striate.runtime.packed import FILE
+
+NETS = {
+    "xnor_vgg_mnist": (28, 28, 1),
+    "xnor_vgg_cifar": (32, 32, 3),
+    "bwn_vgg_cifar": (32, 32, 3),
+    "xnor_resnet18": (33, 33, 3),
+    "bwn_resnet18": (33, 33, 3),
+    "xnor_mobilenet_v1": (33, 33, 3),
+}
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    """Keras, ONNX and packed forms of a small net."""
+    artifact = tiny_artifact(
+        tmp_path_factory.mktemp("models") / "mine", name="xnor_resnet18", shape=(33, 33, 3)
+    )
+    return export(artifact, ["packed"])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_every_binary_net_agrees_with_keras_with_and_without_kernels(tmp_path, name, monkeypatch):
+    artifact = tiny_artifact(tmp_path / name, name=name, shape=NETS[name])
+    artifact, (row,) = export(artifact, ["packed"])
+    assert row.kernel.startswith(chosen_kernel() if len(kernels()) > 1 else "onnxruntime")
+    assert row.top1_agreement == 1.0
+    assert row.max_abs_diff <= FLOAT_TOLERANCE
+    images, scores = artifact.goldens()
+    monkeypatch.setenv("STRIATE_KERNEL", "numpy")
+    engine = open_engine(artifact, "packed", threads=1)
+    assert engine.kernel.endswith("no binary kernels")
+    assert np.abs(engine.predict(images) - scores).max() <= FLOAT_TOLERANCE
+
+
+def test_binary_weights_take_one_bit_each(packed):
+    artifact, _ = packed
+    stored = [
+        t.raw_data
+        for t in onnx.load(artifact.path / FILE).graph.initializer
+        if t.data_type == onnx.TensorProto.UINT8
+    ]
+    layers = [k for k in artifact.model.layers if isinstance(k, (BinaryConv2D, BinaryDense))]
+    assert len(stored) == len(layers) == 16
+    for data, layer in zip(stored, layers, strict=True):
+        assert layer.use_bias is False
+        channels = layer.kernel.shape[-2]
+        padded = -(-channels // 32) * 32  # whole words a pixel
+        assert len(data) * 32 == layer.count_params() * 4 * padded // channels
+
+
+def test_the_file_is_plain_onnx_for_any_runtime(tmp_path):
+    """Here ONNX' own reference implementation, which knows nothing of striate."""
+    from onnx.reference import ReferenceEvaluator
+
+    artifact = tiny_artifact(tmp_path / "mine", name="bwn_vgg_mnist", shape=(8, 8, 1))
+    binary = tiny_artifact(tmp_path / "other", name="xnor_vgg_mnist", shape=(8, 8, 1))
+    for plain in (artifact, binary):
+        made, _ = export(plain, ["packed"])
+        model = onnx.load(made.path / FILE)
+        onnx.checker.check_model(model, full_check=True)
+        images, scores = made.goldens()
+        (found,) = ReferenceEvaluator(model).run(["scores"], {"image": images[:1]})
+        np.testing.assert_allclose(found, scores[:1], atol=1e-4)
+
+
+def test_it_is_served_like_any_other_form(packed):
+    artifact, _ = packed
+    assert usable(artifact) == ["packed", "keras"]
+    assert fastest_engine(artifact).name == "packed"
+    assert [row.form for row in verify(artifact)] == ["packed"]
+
+
+def test_what_cannot_be_packed_is_said_in_one_line(tmp_path):
+    plain = tiny_artifact(tmp_path / "plain")
+    with pytest.raises(UsageError, match="no binary layers to pack"):
+        export(plain, ["packed"])
+    assert "packed" not in load(plain.path).manifest.forms
+
+
+def test_layers_without_a_packed_form_are_named():
+    import keras
+
+    from striate.export.packed import LAYERS, Graph, Tensor
+
+    for option in ({"pad_value": 1}, {"activation_scale": True}):
+        layer = BinaryConv2D(4, 3, pad=1, name="inner", **option)
+        layer(keras.Input((8, 8, 3)))
+        with pytest.raises(UsageError, match=r"'inner' has .* export it to onnx"):
+            LAYERS["BinaryConv2D"](Graph(), layer, Tensor("x", "last"))
+
+
+# === Damaged files ===
+
+READ = """
+import sys
+from pathlib import Path
+import numpy as np
+from striate.runtime.packed import PackedEngine
+
+for path in sys.argv[1:]:
+    try:
+        scores = PackedEngine(Path(path), 1).predict(np.zeros((1, 33, 33, 3), np.uint8))
+        print("answered", scores.shape)
+    except Exception as error:
+        print("refused", type(error).__name__)
+"""
+
+
+def damaged(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
+    """The model with one thing about one of its binary layers made wrong."""
+    draw = random.Random(seed)
+    model = onnx.ModelProto.FromString(model.SerializeToString())
+    node = draw.choice([n for n in model.graph.node if n.op_type == "BinaryConv"])
+    if draw.random() < 0.3:
+        numbers = draw.choice(node.attribute).ints
+        numbers[0] = draw.choice([0, -1, 5, 2**31, 2**40])
+        return model
+    name = draw.choice(node.input[1:6])
+    (tensor,) = [t for t in model.graph.initializer if t.name == name]
+    array = onnx.numpy_helper.to_array(tensor)
+    axis = draw.randrange(array.ndim)
+    keep = draw.choice([0, 1, array.shape[axis] - 1, array.shape[axis] + 3])
+    wrong = np.take(array, np.arange(keep), axis, mode="wrap")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(wrong, name))
+    return model
+
+
+def test_a_damaged_file_is_refused_and_never_crashes(packed, tmp_path):
+    if len(kernels()) == 1:
+        pytest.skip("needs compiled kernels")
+    artifact, _ = packed
+    model = onnx.load(artifact.path / FILE)
+    paths = [tmp_path / f"{seed}.onnx" for seed in range(60)]
+    for seed, path in enumerate(paths):
+        path.write_bytes(damaged(model, seed).SerializeToString())
+    for cut in (0, 1, 100, 5000):
+        paths.append(tmp_path / f"cut{cut}.onnx")
+        paths[-1].write_bytes((artifact.path / FILE).read_bytes()[:cut])
+    ran = subprocess.run([sys.executable, "-c", READ, *paths], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    said = ran.stdout.split("\n")[:-1]
+    assert len(said) == len(paths)
+    assert all(line.startswith("refused") or line == "answered (1, 4)" for line in said)
+    assert sum(line.startswith("refused") for line in said) > 0.8 * len(said)
+
+
+def test_an_engine_that_refuses_its_file_says_which(packed, tmp_path):
+    artifact, _ = packed
+    (tmp_path / FILE).write_bytes(b"nothing of the kind")
+    with pytest.raises(EngineError, match="the packed engine refuses it"):
+        open_engine(artifact, "packed", root=tmp_path)

@@ -195,6 +195,9 @@ def test_activations_written_over_their_input_take_no_memory():
     y = L.Conv2D(4, 1)(x)
     shared = costs.count(keras.Model(x, L.Add()([y, L.ReLU()(y)]))).layers
     assert [row.activations for row in shared] == [480] * 4
+    z = L.Identity()(y)  # another name for y does not hide its readers
+    renamed = costs.count(keras.Model(x, L.Add()([y, L.ReLU()(z)]))).layers
+    assert [row.activations for row in renamed] == [480, 480, 0, 480, 480]
 
 
 def test_a_chain_holds_two_layers_at_a_time_and_a_shortcut_one_more():

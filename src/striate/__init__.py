@@ -31,8 +31,11 @@ _LAZY = {
     "finetune": "striate.train",
 }
 _PACKAGES = (
+    "arithmetic",
     "artifact",
+    "costs",
     "data",
+    "diagram",
     "evaluate",
     "explain",
     "export",

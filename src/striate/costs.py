@@ -17,13 +17,14 @@ from typing import Any
 
 from striate.arithmetic import widen
 
-Field = tuple[tuple[int, int], ...] | None  # (size, jump) along each axis; None: the whole input
+Field = tuple[tuple[int, Any], ...] | None  # (size, jump) along each axis; None: all of the input
 Window = tuple[int, Any, int]  # kernel, stride, dilation along one axis
 
 # Layers that only give their input another name, at least when they answer.
-RENAME = {"Identity", "Flatten", "Reshape", "Dropout", "StochasticDepth"}
+RENAME = {"Identity", "Flatten", "Reshape", "Dropout"}
 # Layers that may write their output over their input, where nothing else reads that.
-OVERWRITE = {"ReLU", "LeakyReLU", "PReLU", "ELU", "Activation", "Rescaling", "ScaledTanh"}
+OVERWRITE = {"ReLU", "LeakyReLU", "PReLU", "ELU", "Activation", "Rescaling"}
+OVERWRITE |= {"ScaledTanh", "StochasticDepth"}
 # Layers each of whose outputs sees every place of the map; so do those that leave no map.
 SEE_ALL = {"BaseGlobalPooling", "Reshape", "Permute"}
 # Our own layers whose windows no attribute tells, along the last axes.
@@ -98,14 +99,14 @@ class Costs:
 def count(model: Any) -> Costs:
     """The costs of a Keras functional model, which needs no values."""
     calls = list(calls_of(model))
-    readers = Counter(id(x) for _, inputs, _ in calls for x in inputs)
+    overwritten = _overwritten(model, calls)
     fields: dict[int, Field] = {}
     stored: dict[int, int] = {}  # tensor -> the tensor whose memory it is in
     seen: set[int] = set()
     rows = []
     for layer, inputs, output in calls:
         field = fields[id(output)] = _field(layer, inputs, output, fields)
-        shared = _shares_memory(layer, inputs, readers)
+        shared = bool(_kinds(layer) & RENAME) or id(output) in overwritten
         stored[id(output)] = stored[id(inputs[0])] if shared else id(output)
         rows.append(
             LayerCosts(
@@ -115,8 +116,8 @@ def count(model: Any) -> Costs:
                 parameters=0 if id(layer) in seen else _parameters(layer),
                 macs=_macs(layer, inputs, output),
                 activations=0 if shared else prod(output.shape[1:]),
-                receptive_field=field and tuple(size for size, _ in field),
-                jump=field and tuple(_plain(jump) for _, jump in field),
+                receptive_field=None if field is None else tuple(size for size, _ in field),
+                jump=None if field is None else tuple(_plain(jump) for _, jump in field),
             )
         )
         seen.add(id(layer))
@@ -132,19 +133,21 @@ def shipped() -> Mapping[str, Totals]:
 
 
 def _totals(row: dict[str, str]) -> Totals:
-    numbers = {name: int(row[name]) for name in ("macs", "activations", "live")}
-    sides = {
-        name: tuple(map(int, row[name].split("x"))) if row[name] else None
+    field, jump = (
+        tuple(map(int, row[name].split("x"))) if row[name] else None
         for name in ("receptive_field", "jump")
-    }
-    return Totals(**numbers, **sides)
+    )
+    return Totals(int(row["macs"]), int(row["activations"]), int(row["live"]), field, jump)
 
 
 # === The graph ===
 
 
 def calls_of(model) -> Iterator[tuple[Any, list, Any]]:
-    """Every call of a layer, in the order in which Keras runs them: layer, inputs, output."""
+    """Every call of a layer, in the order in which Keras runs them: layer, inputs, output.
+
+    `model.layers` names a layer that is called twice but once; only the nodes know the calls.
+    """
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             yield node.operation, node.input_tensors, node.outputs[0]
@@ -190,12 +193,15 @@ def _field(layer, inputs, output, fields: Mapping[int, Field]) -> Field:
     if not inputs:
         return tuple((1, 1) for _ in _sides(output)) or None
     # A tensor without channels steers its layer and is no picture.
-    seen = [fields[id(x)] for x in inputs if len(x.shape) > 1]
+    read = [fields[id(x)] for x in inputs if len(x.shape) > 1]
+    seen = [field for field in read if field is not None]
     windows = _windows(layer, inputs[0], output)
-    if windows is None or None in seen:
+    if windows is None or len(seen) < len(read) or len({len(field) for field in seen}) != 1:
         return None
-    field = [tuple(map(max, zip(*axis, strict=True))) for axis in zip(*seen, strict=True)]
-    return tuple(widen(*axis, *window) for axis, window in zip(field, windows, strict=True))
+    largest = [map(max, zip(*axis, strict=True)) for axis in zip(*seen, strict=True)]
+    return tuple(
+        widen(size, jump, *window) for (size, jump), window in zip(largest, windows, strict=True)
+    )
 
 
 def _windows(layer, x, y) -> list[Window] | None:
@@ -236,9 +242,20 @@ def _plain(jump):
 # === Memory ===
 
 
-def _shares_memory(layer, inputs, readers: Mapping[int, int]) -> bool:
-    kinds = _kinds(layer)
-    return bool(kinds & RENAME) or bool(kinds & OVERWRITE and readers[id(inputs[0])] == 1)
+def _overwritten(model, calls) -> set[int]:
+    """The outputs that can be written over their input: no other layer reads that by any name."""
+    origin: dict[int, int] = {}
+    readers = Counter(id(x) for x in model.outputs)
+    for layer, inputs, output in calls:
+        renames = bool(_kinds(layer) & RENAME)
+        origin[id(output)] = origin[id(inputs[0])] if renames else id(output)
+        if not renames:
+            readers.update(origin[id(x)] for x in inputs)
+    return {
+        id(output)
+        for layer, inputs, output in calls
+        if _kinds(layer) & OVERWRITE and readers[origin[id(inputs[0])]] == 1
+    }
 
 
 def _most_alive(model, calls, stored: Mapping[int, int]) -> int:

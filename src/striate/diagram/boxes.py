@@ -168,8 +168,8 @@ def _output(steps: Sequence[Step]) -> tuple[int, ...]:
 def _folded(found: Sequence[Box]) -> list[Box]:
     """Equal neighbours as one box."""
     folded = []
-    for _, run in itertools.groupby(found, key=lambda box: box.looks):
-        run = list(run)
+    for _, equal in itertools.groupby(found, key=lambda box: box.looks):
+        run = list(equal)
         folded.append(
             dataclasses.replace(
                 run[0],

@@ -61,7 +61,8 @@ def draw(model: Any, *paths: str | os.PathLike) -> None:
     """
     from matplotlib.figure import Figure
 
-    for path in map(Path, paths):
+    files = [Path(path) for path in paths]
+    for path in files:
         if path.suffix.lower() not in FORMATS:
             raise UsageError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     found = [_laid(box) for box in boxes(model)]
@@ -73,7 +74,7 @@ def draw(model: Any, *paths: str | os.PathLike) -> None:
     _draw_lines(axes, found)
     for laid in found:
         _draw_box(axes, laid)
-    for path in paths:
+    for path in files:
         try:
             figure.savefig(path, dpi=150, facecolor=PAPER)
         except OSError as error:
@@ -338,7 +339,7 @@ def _draw_step(axes, step: Step, laid: Laid, i: int) -> None:
 
 def _draw_paths(axes, laid: Laid) -> None:
     """The lines between the steps of a box, from its way in to its way out."""
-    way_in = (laid.way_in, PAD + HEAD - RISE)
+    way_in = (laid.way_in, float(PAD + HEAD - RISE))
     axes.plot(laid.x + way_in[0], laid.y + way_in[1], "o", ms=3.5, color=LINE, zorder=4)
     for i, step in enumerate(laid.box.steps):
         x, y, _ = laid.places[i]

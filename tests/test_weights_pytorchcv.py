@@ -35,6 +35,12 @@ class Row:
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     slow: bool = False
 
+    @property
+    def preprocess(self) -> str:
+        if self.ours == "nasnet_a_large":
+            return "tf"
+        return "cifar" if get_spec(self.ours).classes == 10 else "torch"
+
     def __str__(self) -> str:
         return f"{self.ours}-small" if self.options else self.ours
 
@@ -56,6 +62,7 @@ class Row:
 PREACT = {"shortcut": "B", "stride_on_1x1": False, "activated_start": False}
 LRN = {"lrn_alpha": 1e-4 / 5}
 TORCH = {"symmetric_padding": True, "relu6": False}
+NASNET = {"zeros_in_max": False, "zeros_in_average": False}
 
 
 def resnext(ours: str, cardinality: int, width: int) -> Row:
@@ -74,6 +81,13 @@ def resnext(ours: str, cardinality: int, width: int) -> Row:
 def wrn(ours: str, depth: int, widen: int, **facts) -> Row:
     arguments = {"num_classes": 10, "blocks": depth, "width_factor": widen}
     return Row(ours, "wrn_cifar", "get_wrn_cifar", arguments=arguments, **facts)
+
+
+def nasnet(ours: str, cells: int, shape: Shape, slow: bool = False, **arguments) -> Row:
+    """NASNet-A of fewer cells a stage."""
+    arguments |= {"repeat": cells, "final_pool_size": 1, "in_size": shape[:2]}
+    options = {"cells": cells}
+    return Row(ours, "nasnet", "get_nasnet", shape, NASNET, options, arguments, slow)
 
 
 ROWS = [
@@ -203,6 +217,27 @@ ROWS = [
         },
     ),
     Row("polynet", "polynet", "polynet", shape=(107, 139, 3), slow=True),
+    nasnet(
+        "nasnet_a_mobile",
+        2,
+        IMAGENET,
+        penultimate_filters=1056,
+        init_block_channels=32,
+        extra_padding=True,
+        skip_reduction_layer_input=False,
+    ),
+    Row("nasnet_a_mobile", "nasnet", "nasnet_4a1056", shape=IMAGENET, asks=NASNET, slow=True),
+    nasnet(
+        "nasnet_a_large",
+        2,
+        (43, 75, 3),  # as at 331 pixels, the first maps are of odd sides
+        slow=True,
+        penultimate_filters=4032,
+        init_block_channels=96,
+        extra_padding=False,
+        skip_reduction_layer_input=True,
+    ),
+    Row("nasnet_a_large", "nasnet", "nasnet_6a4032", shape=(43, 75, 3), asks=NASNET, slow=True),
     Row("diracnet18", "diracnetv2", "diracnet18v2", shape=IMAGENET, asks={"folded": True}),
     Row(
         "diracnet34",
@@ -268,7 +303,7 @@ def test_pytorchcv_s_weights_give_pytorchcv_s_logits(row, tmp_path):
     assert_same_logits(row.ours, row.theirs(), row.shape, tmp_path, **row.options)
     opened = open_weights(row.ours, tmp_path / "theirs.pth")
     assert opened.classes == get_spec(row.ours).classes
-    assert opened.preprocess == ("cifar" if get_spec(row.ours).classes == 10 else "torch")
+    assert opened.preprocess == row.preprocess
     assert dict(opened.options) == row.asks
 
 

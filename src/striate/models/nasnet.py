@@ -4,11 +4,13 @@ Recognition", 2017, arXiv:1707.07012.
 A search on CIFAR found two cells, one that keeps the resolution and one that halves it; stacking
 them deeper and wider makes nets for ImageNet. Every cell sees the outputs of the two cells before.
 
-Padding and batch normalisation are those of the authors' code and keras.applications.
+Padding and batch normalisation are those of the authors' code and keras.applications. Where a
+reduction's pooling meets the border, the zeros beyond it count, as in keras.applications; the
+authors' code leaves them out (`zeros_in_max=False`, as timm does too, `zeros_in_average=False`).
 """
 
 from striate.lazy import keras
-from striate.models import timm
+from striate.models import pytorchcv, timm
 from striate.models.blocks import logits, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
@@ -104,17 +106,18 @@ def normal_cell(x, previous, filters: int, *, name: str):
     return keras.layers.Concatenate(name=f"{name}_concat")(parts)
 
 
-def reduction_cell(x, previous, filters: int, *, zeros_in_max: bool, name: str):
+def reduction_cell(
+    x, previous, filters: int, *, zeros_in_max: bool, zeros_in_average: bool, name: str
+):
     """The cell that halves the resolution (Figure 4, right): 4 * filters channels."""
     p = fit(previous, x, filters, name=name)
     h = relu_conv_bn(x, filters, name=f"{name}_in")
     pad = tuple((side % 2, 1) for side in h.shape[1:3])  # as `same`, but the zeros count
     padded = keras.layers.ZeroPadding2D(pad, name=f"{name}_pad")(h)
 
-    def maximum(part: str):
-        if zeros_in_max:
-            return keras.layers.MaxPooling2D(3, strides=2, name=f"{name}_{part}")(padded)
-        return keras.layers.MaxPooling2D(3, strides=2, padding="same", name=f"{name}_{part}")(h)
+    def pooled(pool, part: str, *, zeros: bool):
+        how = {"strides": 2, "name": f"{name}_{part}"}
+        return pool(3, **how)(padded) if zeros else pool(3, padding="same", **how)(h)
 
     one = add(
         separable(h, filters, 5, stride=2, name=f"{name}_1a"),
@@ -122,19 +125,19 @@ def reduction_cell(x, previous, filters: int, *, zeros_in_max: bool, name: str):
         name=f"{name}_1_add",
     )
     two = add(
-        maximum("2_max"),
+        pooled(keras.layers.MaxPooling2D, "2_max", zeros=zeros_in_max),
         separable(p, filters, 7, stride=2, name=f"{name}_2"),
         name=f"{name}_2_add",
     )
     three = add(
-        keras.layers.AveragePooling2D(3, strides=2, name=f"{name}_3_average")(padded),
+        pooled(keras.layers.AveragePooling2D, "3_average", zeros=zeros_in_average),
         separable(p, filters, 5, stride=2, name=f"{name}_3"),
         name=f"{name}_3_add",
     )
     four = add(average(one, name=f"{name}_4_average"), two, name=f"{name}_4_add")
     five = add(
         separable(one, filters, 3, name=f"{name}_5"),
-        maximum("5_max"),
+        pooled(keras.layers.MaxPooling2D, "5_max", zeros=zeros_in_max),
         name=f"{name}_5_add",
     )
     return keras.layers.Concatenate(name=f"{name}_concat")([two, three, four, five])
@@ -164,14 +167,17 @@ def nasnet(
     cells: int = 4,
     training_heads: bool = False,
     zeros_in_max: bool = True,
+    zeros_in_average: bool = True,
     dropout: float = 0.5,
 ):
     """Two reduction cells, and three stages of `cells` normal cells with a reduction cell between.
 
     training_heads: the model has a second output, the logits of the auxiliary classifier on
-    stage 2, whose map must be 5 x 5 at least. zeros_in_max: at the border of a map that a maximum
-    halves, the zeros beyond it count, as in keras.applications. dropout: before the classifier.
+    stage 2, whose map must be 5 x 5 at least. zeros_in_max, zeros_in_average: where such
+    a pooling halves a map, the zeros beyond its border count, as in keras.applications; in the
+    authors' code they do not. dropout: before the classifier.
     """
+    zeros = {"zeros_in_max": zeros_in_max, "zeros_in_average": zeros_in_average}
     x = keras.layers.Conv2D(
         stem_filters,
         3,
@@ -182,14 +188,12 @@ def nasnet(
     )(inputs)
     x, previous = batch_norm(x, name="stem"), None
     for i, width in enumerate((filters // 4, filters // 2), start=1):
-        y = reduction_cell(x, previous, width, zeros_in_max=zeros_in_max, name=f"stem_{i}")
-        x, previous = y, x
+        x, previous = reduction_cell(x, previous, width, name=f"stem_{i}", **zeros), x
     outputs = []
     for i in (1, 2, 3):
         if i > 1:
             filters *= 2
-            name = f"stage{i}_block0"
-            y = reduction_cell(x, previous, filters, zeros_in_max=zeros_in_max, name=name)
+            y = reduction_cell(x, previous, filters, name=f"stage{i}_block0", **zeros)
             x, previous = y, previous if skip_reduction else x
         for j in range(1, cells + 1):
             x, previous = normal_cell(x, previous, filters, name=f"stage{i}_block{j}"), x
@@ -254,6 +258,51 @@ def timm_names(*, cells: int = 4, **_) -> dict[str, str | tuple[str, ...]]:
 
 
 TIMM = timm.layout(timm_names, preprocess="tf", options={"zeros_in_max": False})
+
+# === Weights of pytorchcv ===
+
+
+def pytorchcv_cell(ours: str, theirs: str, places: dict[str, str], *, halves: bool) -> dict:
+    """Our layers of one cell -> its modules; halves: the cell before had twice the resolution."""
+    names: dict[str, str | tuple[str, ...]] = {
+        f"{ours}_in_conv": f"{theirs}.conv1x1.conv",
+        f"{ours}_in_bn": f"{theirs}.conv1x1.bn",
+        f"{ours}_fit_conv": f"{theirs}.conv1x1_prev.conv",
+        f"{ours}_fit_even_conv": f"{theirs}.path.path1.conv",
+        f"{ours}_fit_odd_conv": f"{theirs}.path.path2.conv",
+        f"{ours}_fit_bn": f"{theirs}.path.bn" if halves else f"{theirs}.conv1x1_prev.bn",
+    }
+    for part, place in places.items():
+        for n in (1, 2):
+            at = f"{theirs}.{place.replace('_iter_', '')}.conv{n}"
+            names[f"{ours}_{part}_{n}_conv"] = (f"{at}.conv.dw_conv", f"{at}.conv.pw_conv")
+            names[f"{ours}_{part}_{n}_bn"] = f"{at}.bn"
+    return names
+
+
+def pytorchcv_names(*, cells: int = 4, **_) -> dict[str, str | tuple[str, ...]]:
+    """Our layer -> the module of pytorchcv's NASNets."""
+    names = {**pytorchcv.conv_bn({"stem": "features.init_block"}), "logits": "output.fc"}
+    for i in (1, 2):
+        names |= pytorchcv_cell(f"stem_{i}", f"features.stem{i}_unit", REDUCTION, halves=True)
+        reduction = f"features.stage{i + 1}.unit1"
+        names |= pytorchcv_cell(f"stage{i + 1}_block0", reduction, REDUCTION, halves=False)
+    for i in (1, 2, 3):
+        for j in range(1, cells + 1):
+            theirs = f"features.stage{i}.unit{j if i == 1 else j + 1}"
+            names |= pytorchcv_cell(f"stage{i}_block{j}", theirs, NORMAL, halves=j == 1)
+    return names
+
+
+# Its large net is the authors' own, trained on pictures between -1 and 1.
+PYTORCHCV, PYTORCHCV_LARGE = (
+    pytorchcv.layout(
+        pytorchcv_names,
+        preprocess=preprocess,
+        options={"zeros_in_max": False, "zeros_in_average": False},
+    )
+    for preprocess in ("torch", "tf")
+)
 
 # === Weights of keras.applications ===
 
@@ -322,12 +371,12 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="tf",
-    layouts=(TIMM, KERAS),
     reduced={"cells": 1},
     variants={
         "nasnet_a_mobile": (
             {"stem_filters": 32, "filters": 44, "skip_reduction": False},
             {
+                "layouts": (KERAS, PYTORCHCV),
                 "input_shape": (224, 224, 3),
                 "trainable": 5_289_978,
                 "total": 5_326_716,
@@ -338,6 +387,7 @@ register_family(
         "nasnet_a_large": (
             {"stem_filters": 96, "filters": 168, "skip_reduction": True, "cells": 6},
             {
+                "layouts": (TIMM, KERAS, PYTORCHCV_LARGE),
                 "input_shape": (331, 331, 3),
                 "trainable": 88_753_150,
                 "total": 88_949_818,

@@ -30,7 +30,10 @@ def units(depths: Iterable[int], layers: Mapping[str, str]) -> dict[str, str]:
 
 
 def layout(
-    names: Callable[..., Mapping[str, str]], *, preprocess: str = "torch", **facts: Any
+    names: Callable[..., Mapping[str, str | tuple[str, ...]]],
+    *,
+    preprocess: str = "torch",
+    **facts: Any,
 ) -> Layout:
     """Its files for a family; `preprocess="cifar"` is what its nets for CIFAR were trained with."""
     return Layout("pytorchcv", names=names, preprocess=preprocess, channels_first=True, **facts)

@@ -9,10 +9,12 @@ import onnx
 import pytest
 
 from making import tiny_artifact
-from striate.artifact import load
+from striate.artifact import load, write_version
 from striate.errors import EngineError, UsageError
 from striate.export import export, verify
 from striate.layers import BinaryConv2D, BinaryDense
+from striate.preprocess import preset
+from striate.registry import create_model
 from striate.runtime import FLOAT_TOLERANCE, fastest_engine, open_engine, usable
 from striate.runtime.binary import chosen_kernel, kernels
 from striate.runtime.packed import FILE
@@ -48,6 +50,20 @@ def test_every_binary_net_agrees_with_keras_with_and_without_kernels(tmp_path, n
     engine = open_engine(artifact, "packed", threads=1)
     assert engine.kernel.endswith("no binary kernels")
     assert np.abs(engine.predict(images) - scores).max() <= FLOAT_TOLERANCE
+
+
+def test_colours_in_the_other_order_are_turned(tmp_path):
+    model = create_model("xnor_vgg_mnist", num_classes=3, input_shape=(8, 8, 3))
+    artifact = write_version(
+        tmp_path / "bgr",
+        model=model,
+        labels=["a", "b", "c"],
+        preprocess=preset("caffe", 8, 8, 3),
+        model_name=model.name,
+        goldens=np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8),
+    )
+    _, (row,) = export(artifact, ["packed"])
+    assert row.max_abs_diff <= FLOAT_TOLERANCE
 
 
 def test_binary_weights_take_one_bit_each(packed):

@@ -125,8 +125,27 @@ def window(layer, kernel, strides) -> dict[str, Any]:
     }
 
 
+def pointwise(graph: Graph, layer, x: Tensor) -> Tensor:
+    """A 1x1 convolution of a map with its channels last: a matrix product, nothing to turn."""
+    kernel, *bias = layer.get_weights()
+    name = x.name
+    if layer.strides != (1, 1):
+        begin, end, axes = [0, 0], [2**31 - 1] * 2, [1, 2]
+        name = graph.add(
+            "Slice", name, *(graph.constant(v, "i8") for v in (begin, end, axes, layer.strides))
+        )
+    name = graph.add("MatMul", name, graph.constant(kernel[0, 0]))
+    for values in bias:
+        name = graph.add("Add", name, graph.constant(values))
+    return Tensor(name, "last")
+
+
 def convolution(graph: Graph, layer, x: Tensor) -> Tensor:
-    x = graph.turned(graph.done(x), "first")
+    x = graph.done(x)
+    plain = type(layer).__name__ == "Conv2D" and layer.groups == 1
+    if x.layout == "last" and plain and layer.kernel_size == (1, 1):
+        return pointwise(graph, layer, x)
+    x = graph.turned(x, "first")
     kernel, *bias = layer.get_weights()
     if type(layer).__name__ == "DepthwiseConv2D":
         groups, kernel = (
@@ -175,9 +194,9 @@ def dense(graph: Graph, layer, x: Tensor) -> Tensor:
 
 
 def add(graph: Graph, layer, first: Tensor, second: Tensor) -> Tensor:
-    first = graph.done(first)
-    second = graph.turned(graph.done(second), first.layout)
-    return Tensor(graph.add("Add", first.name, second.name), first.layout)
+    layout = "last" if "last" in (first.layout, second.layout) else "first"
+    names = [graph.turned(graph.done(x), layout).name for x in (first, second)]
+    return Tensor(graph.add("Add", *names), layout)
 
 
 def binary_convolution(graph: Graph, layer, x: Tensor) -> Tensor:
@@ -355,14 +374,18 @@ def write(artifact: Artifact, directory: Path) -> None:
 
 
 def _normalised(graph: Graph, artifact: Artifact) -> Tensor:
-    """The pixels as the net wants them: (x - mean) * scale, in its order of colours."""
+    """The pixels as the net wants them: (x - mean) * scale, in its order of colours.
+
+    Channels come first already here: three numbers along the last axis are slow to work on.
+    """
     layer = artifact.preprocess.layer()
-    x = graph.add("Cast", "image", to=TensorProto.FLOAT)
+    x = graph.add("Transpose", "image", perm=TO_FIRST)
     if layer.order == "bgr":
-        order = graph.constant([2, 1, 0], "i8")
-        x = graph.add("Gather", x, order, axis=3)
-    x = graph.add("Sub", x, graph.constant(layer.mean))
-    return Tensor(graph.add("Mul", x, graph.constant(layer.scale)), "last")
+        x = graph.add("Gather", x, graph.constant([2, 1, 0], "i8"), axis=1)
+    x = graph.add("Cast", x, to=TensorProto.FLOAT)
+    mean, scale = (np.reshape(values, (-1, 1, 1)) for values in (layer.mean, layer.scale))
+    x = graph.add("Sub", x, graph.constant(mean))
+    return Tensor(graph.add("Mul", x, graph.constant(scale)), "first")
 
 
 def _model(graph: Graph, artifact: Artifact) -> onnx.ModelProto:

@@ -3,9 +3,9 @@
     python benchmarks/voxnet_furniture.py voxels32.npz [--seeds 0] [--folds 5] [--json]
 
 The file holds the objects as `voxels_packed`, 32 x 32 x 32 cells, their `labels` and the names of
-the `classes`; the recipe is the shipped `voxels`. Every object validates once a seed; a row for each fold, and their mean. The peer is
-what one would try first without a net: scikit-learn's logistic regression on the cells themselves,
-the same folds. Both sides run fold by fold in turn.
+the `classes`; the recipe is the shipped `voxels`. Every object validates once a seed; a row a
+fold, and their mean. The peer is what one would try first without a net: scikit-learn's logistic
+regression on the cells themselves, the same folds. Both sides run fold by fold in turn.
 """
 
 import argparse

@@ -349,26 +349,18 @@ def unit_layers(units: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def timm_module(ours: str, theirs: str, branches: list[Branch]) -> dict[str, str]:
-    """Our units of a module -> its modules; a branch of several units is a sequence."""
-    units = {f"{ours}_pool_proj": f"{theirs}.branch{len(branches)}.1"}
-    for n, branch in enumerate(branches):
-        at = f"{theirs}.branch{n}"
-        units[f"{ours}_branch{n + 1}_1"] = at
-        if len(branch) > 1:
-            for k in range(len(branch)):
-                units[f"{ours}_branch{n + 1}_{k + 1}"] = f"{at}.{k}"
-    return units
+def timm_module(
+    ours: str, theirs: str, branches: list[Branch], *, joint: str = "."
+) -> dict[str, str]:
+    """Our units of a module -> its modules; it counts from 0.
 
-
-def timm_forks(ours: str, theirs: str, branches: list[Branch]) -> dict[str, str]:
-    """The same for module C of version 4, which has no sequences because it forks."""
+    joint: before a unit's place: a dot, but in module C of version 4, whose branches fork, "_".
+    """
     units = {f"{ours}_pool_proj": f"{theirs}.branch{len(branches)}.1"}
-    units[f"{ours}_branch1_1"] = f"{theirs}.branch0"
-    for n, branch in enumerate(branches[1:], start=1):
-        for k in range(len(branch)):
-            for fork in ("", "a", "b"):
-                units[f"{ours}_branch{n + 1}_{k + 1}{fork}"] = f"{theirs}.branch{n}_{k}{fork}"
+    for n, place in places(branches):
+        alone = len(branches[n - 1]) == 1
+        at = "" if alone else f"{joint}{int(place[0]) - 1}{place[1:]}"
+        units[f"{ours}_branch{n}_{place}"] = f"{theirs}.branch{n - 1}{at}"
     return units
 
 
@@ -385,16 +377,16 @@ def timm_names_v4(*, depths: tuple[int, int, int] = (4, 7, 3), **_) -> dict[str,
             units |= timm_module(f"stage{i}_block0", f"features.{place}", reduction)
             place += 1
         for j in range(1, depth + 1):
-            inside = timm_forks if i == 3 else timm_module
-            units |= inside(f"stage{i}_block{j}", f"features.{place}", branches)
+            ours, joint = f"stage{i}_block{j}", "_" if i == 3 else "."
+            units |= timm_module(ours, f"features.{place}", branches, joint=joint)
             place += 1
     return {**unit_layers(units), "logits": "last_linear"}
 
 
 def timm_names_resnet_v2(*, depths: tuple[int, int, int] = (10, 20, 10), **_) -> dict[str, str]:
     """Our layer -> the module of timm's Inception-ResNet v2."""
-    places = ("1a", "2a", "2b", "3b", "4a")
-    units = {f"stem_{n}": f"conv2d_{place}" for n, place in enumerate(places, start=1)}
+    stem = ("1a", "2a", "2b", "3b", "4a")
+    units = {f"stem_{n}": f"conv2d_{place}" for n, place in enumerate(stem, start=1)}
     units["top"] = "conv2d_7b"
     entrances = (FIRST[0], *RESNET_REDUCTIONS)
     ups = {}

@@ -162,9 +162,9 @@ def torchvision_names(**_) -> dict[str, str]:
     """Our layer -> the module of torchvision's GoogLeNet."""
     units = {f"stem_{n}": f"conv{n}" for n in (1, 2, 3)}
     for i, stage in enumerate(STAGES, start=1):
-        for letter, j in zip("abcde", range(1, len(stage) + 1), strict=False):
-            for ours, theirs in PARTS.items():
-                units[f"stage{i}_block{j}_{ours}"] = f"inception{i + 2}{letter}.{theirs}"
+        for j in range(1, len(stage) + 1):
+            module = f"inception{i + 2}{'abcde'[j - 1]}"
+            units |= {f"stage{i}_block{j}_{ours}": f"{module}.{p}" for ours, p in PARTS.items()}
     heads = {"logits": "fc"}
     for n in (1, 2):
         units[f"logits_aux{n}"] = f"aux{n}.conv"

@@ -377,26 +377,6 @@ def test_smoothed_cross_entropy_agrees_with_keras_on_one_hot_labels():
     np.testing.assert_allclose(np.array(found), np.array(expected), rtol=1e-5)
 
 
-def test_learning_rates_follow_their_schedule():
-    from striate.train.optimize import learning_rate
-
-    def rates(**schedule):
-        recipe = make_recipe({"model": "lenet5", "optimizer": {"learning_rate": 2.0}})
-        recipe = recipe.changed(schedule=schedule)
-        rate = learning_rate(recipe.optimizer, recipe.schedule, steps=10, epochs=4)
-        return [float(rate(step)) if callable(rate) else rate for step in range(41)]
-
-    assert set(rates(name="constant")) == {2.0}
-    cosine = rates(name="cosine", warmup=1, final=0.1)
-    assert cosine[0] == 0
-    assert cosine[5] == pytest.approx(1.0)
-    assert max(cosine) == pytest.approx(2.0) == cosine[10]
-    assert cosine[-1] == pytest.approx(0.2)
-    step = rates(name="step", warmup=0.5, steps=[2, 3], factor=0.1)
-    assert step[:6] == pytest.approx([0, 0.4, 0.8, 1.2, 1.6, 2.0])
-    assert [step[19], step[20], step[30]] == pytest.approx([2.0, 0.2, 0.02])
-
-
 # === Without TensorFlow ===
 
 
@@ -415,9 +395,7 @@ recipe = {{"model": {name!r}, "epochs": 1, "augment": {{"flip": "horizontal", "t
 train(recipe, {str(tmp_path / "m")!r}, data={str(data)!r}, progress=False)
 """
     environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
-    subprocess.run(
-        [jax_python, "-c", code], check=True, env=environment, cwd=Path(__file__).parent
-    )
+    subprocess.run([jax_python, "-c", code], check=True, env=environment, cwd=Path(__file__).parent)
     made = artifact.load(tmp_path / "m")
     images, scores = made.goldens()
     np.testing.assert_allclose(made.predict(images), scores, atol=1e-4)

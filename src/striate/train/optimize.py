@@ -1,9 +1,10 @@
-"""Loss, optimiser and learning rate of a recipe, as Keras objects."""
+"""Loss and optimiser of a recipe, as Keras objects."""
 
 from typing import Any
 
 from striate.lazy import keras
-from striate.train.recipe import Optimizer, Recipe, Schedule
+from striate.train.recipe import Optimizer, Recipe
+from striate.train.schedules import learning_rate
 
 
 def cross_entropy(label_smoothing: float = 0.0) -> Any:
@@ -24,67 +25,29 @@ def cross_entropy(label_smoothing: float = 0.0) -> Any:
 
 
 def make_optimizer(recipe: Recipe, variables: list[Any], *, steps: int, epochs: int) -> Any:
-    """The optimiser over `variables`; steps: an epoch's."""
+    """The optimiser over `variables`; steps: batches of an epoch."""
     chosen = recipe.optimizer
+    rate = learning_rate(chosen.learning_rate, recipe.schedule, steps=steps, epochs=epochs)
     common = {
-        "learning_rate": learning_rate(chosen, recipe.schedule, steps=steps, epochs=epochs),
+        "learning_rate": rate,
         "weight_decay": chosen.weight_decay or None,
         "global_clipnorm": chosen.clip_norm,
+        "gradient_accumulation_steps": chosen.accumulate if chosen.accumulate > 1 else None,
     }
-    if chosen.name == "sgd":
-        nesterov = chosen.nesterov and chosen.momentum > 0
-        optimizer = keras.optimizers.SGD(momentum=chosen.momentum, nesterov=nesterov, **common)
-    else:
-        optimizer = keras.optimizers.Adam(**common)  # with decoupled decay, Adam is AdamW
+    optimizer = _made(chosen, common)
     if chosen.weight_decay and not chosen.decay_all:
         vectors = [v for v in variables if len(v.shape) <= 1]  # biases, and the scales of BatchNorm
         optimizer.exclude_from_weight_decay(var_list=vectors)
     return optimizer
 
 
-def learning_rate(optimizer: Optimizer, schedule: Schedule, *, steps: int, epochs: int) -> Any:
-    """A number, or a Keras schedule in optimiser steps; steps: an epoch's."""
-    rate, warmup = optimizer.learning_rate, round(schedule.warmup * steps)
-    if schedule.name == "constant" and not warmup:
-        return rate
-    if schedule.name == "cosine":
-        # Keras counts the decay from the end of the warm-up
-        return keras.optimizers.schedules.CosineDecay(
-            0.0 if warmup else rate,
-            max(1, steps * epochs - warmup),
-            alpha=schedule.final,
-            warmup_target=rate if warmup else None,
-            warmup_steps=warmup,
-        )
-    bounds = [round(epoch * steps) for epoch in schedule.steps] if schedule.name == "step" else []
-    return _steps_after_warmup()(rate, warmup, bounds, schedule.factor)
-
-
-def _steps_after_warmup() -> Any:
-    """The schedule's class; it can only be made once Keras is loaded."""
-
-    class StepsAfterWarmup(keras.optimizers.schedules.LearningRateSchedule):
-        """A linear rise, then a fall by `factor` at each boundary (in optimiser steps)."""
-
-        def __init__(self, rate: float, warmup: int, boundaries: list[int], factor: float):
-            self.rate, self.warmup = rate, warmup
-            self.boundaries, self.factor = boundaries, factor
-
-        def __call__(self, step):
-            step = keras.ops.cast(step, "float32")
-            rate = keras.ops.convert_to_tensor(self.rate, "float32")
-            for boundary in self.boundaries:
-                rate = keras.ops.where(step >= boundary, rate * self.factor, rate)
-            if self.warmup:
-                rate = rate * keras.ops.minimum(step / self.warmup, 1.0)
-            return rate
-
-        def get_config(self):
-            return {
-                "rate": self.rate,
-                "warmup": self.warmup,
-                "boundaries": self.boundaries,
-                "factor": self.factor,
-            }
-
-    return StepsAfterWarmup
+def _made(chosen: Optimizer, common: dict[str, Any]) -> Any:
+    optimizers = keras.optimizers
+    if chosen.name == "sgd":
+        nesterov = chosen.nesterov and chosen.momentum > 0
+        return optimizers.SGD(momentum=chosen.momentum, nesterov=nesterov, **common)
+    if chosen.name == "rmsprop":
+        return optimizers.RMSprop(momentum=chosen.momentum, **common)
+    if chosen.name == "lion":
+        return optimizers.Lion(**common)
+    return optimizers.Adam(**common)  # with decoupled decay, Adam is AdamW

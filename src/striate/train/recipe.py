@@ -104,30 +104,48 @@ class Optimizer(Group):
     weight_decay: is multiplied by the learning rate and taken straight off the weights (decoupled:
     Loshchilov and Hutter 2017, arXiv:1711.05101), from kernels only unless decay_all. With sgd and
     momentum m, the L2 penalty of other libraries is 1 / (1 - m) times as strong.
-    momentum, nesterov: of sgd. clip_norm: the largest norm of the whole gradient, None for none.
+    momentum, nesterov: of sgd; of rmsprop the momentum. clip_norm: the largest norm of the whole
+    gradient, None for none. accumulate: batches whose gradients are averaged into one step, for
+    nets of which only small batches fit into memory.
     """
 
-    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 0.0
     decay_all: bool = False
     momentum: Share = 0.9
     nesterov: bool = True
     clip_norm: Positive | None = None
+    accumulate: Annotated[int, Field(ge=1, le=10_000)] = 1
 
 
 class Schedule(Group):
-    """How the learning rate changes.
+    """How the learning rate changes; see `striate.train.schedules`.
 
-    warmup: epochs over which it rises from 0. final: what `cosine` ends with, as a share of the
-    learning rate. steps: epochs after which `step` multiplies it by factor.
+    warmup: epochs over which it rises from 0. final: what it ends with, or the least of a cycle, as
+    a share of the learning rate. steps: epochs after which `step` multiplies it by factor. every:
+    epochs after which `exponential` does so, and the length of a cycle of `cyclical` and
+    `cosine_restarts`. power: of `polynomial`. rise: the share of the steps in which `one_cycle`
+    goes up.
     """
 
-    name: Literal["constant", "cosine", "step"] = "cosine"
+    name: Literal[
+        "constant",
+        "cosine",
+        "cosine_restarts",
+        "step",
+        "exponential",
+        "polynomial",
+        "one_cycle",
+        "cyclical",
+    ] = "cosine"
     warmup: NotNegative = 0.0
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
     steps: tuple[Positive, ...] = ()
     factor: Positive = 0.1
+    every: Positive = 1.0
+    power: Positive = 1.0
+    rise: Annotated[float, Field(gt=0, lt=1)] = 0.3
 
 
 class Strategy(Group):

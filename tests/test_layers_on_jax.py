@@ -52,7 +52,7 @@ def branches(x) -> dict:
         layers.BinaryConv2D(4, 3),
         *(layers.CeilAveragePooling2D(3, 2), layers.CeilMaxPooling2D(3, 2)),
         layers.ChannelShuffle(2),
-        layers.CircularConv2D(4),
+        *(layers.CircularConv2D(4), layers.CircularChain2D(5, activation="tanh")),
         layers.DeformableConv2D(4, 3),
         layers.DiracConv2D(4, 3, padding="same"),
         layers.DistanceWeightedPooling2D(3, 2),

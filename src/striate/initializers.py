@@ -13,7 +13,8 @@ class DeltaOrthogonal(keras.initializers.Initializer):
 
     All of the kernel [h, w, c_in, c_out] is zero but its centre, gain times a random matrix with
     orthonormal rows: the signal keeps its length through any number of such layers. c_out must be
-    at least c_in. Source: Xiao et al., arXiv:1806.05393, algorithm 2.
+    at least c_in. Axes before those are further kernels, each drawn by itself.
+    Source: Xiao et al., arXiv:1806.05393, algorithm 2.
     """
 
     def __init__(self, gain: float = 1.0, seed=None):
@@ -21,13 +22,17 @@ class DeltaOrthogonal(keras.initializers.Initializer):
         self.seed = random.randint(1, 10**9) if seed is None else seed
 
     def __call__(self, shape, dtype=None):
-        height, width, inputs, outputs = shape
+        *stack, height, width, inputs, outputs = shape
         if inputs > outputs:
             raise ValueError(f"expected at least as many outputs as inputs, got {shape}")
-        mixing = keras.initializers.Orthogonal(self.gain, seed=self.seed)((outputs, inputs), dtype)
-        above, left = (height - 1) // 2, (width - 1) // 2
-        pads = [(above, height - 1 - above), (left, width - 1 - left), (0, 0), (0, 0)]
-        return ops.pad(ops.transpose(mixing)[None, None], pads)
+        dice = np.random.default_rng(self.seed)
+        columns, triangle = np.linalg.qr(dice.standard_normal((*stack, outputs, inputs)))
+        # With the triangle's signs every direction is as likely as any other.
+        signs = np.sign(np.diagonal(triangle, axis1=-2, axis2=-1))
+        mixing = np.swapaxes(columns * signs[..., None, :], -1, -2)
+        kernel = np.zeros(shape, "float32")
+        kernel[..., (height - 1) // 2, (width - 1) // 2, :, :] = self.gain * mixing
+        return ops.convert_to_tensor(kernel, dtype or keras.config.floatx())
 
     def get_config(self):
         return {"gain": self.gain, "seed": self.seed}

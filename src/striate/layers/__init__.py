@@ -11,6 +11,7 @@ _MODULES = {
     "CeilMaxPooling2D": "ceil_pooling",
     "CentredKernel": "binary",
     "ChannelShuffle": "channel_shuffle",
+    "CircularChain2D": "circular_conv",
     "CircularConv2D": "circular_conv",
     "DeformableConv2D": "deformable_conv",
     "DiracConv2D": "dirac_conv",

@@ -10,6 +10,8 @@ Stem, circular padding and classifier are those of the authors' demonstration
 (brain-research/mean-field-cnns).
 """
 
+from functools import partial
+
 from striate.lazy import keras
 from striate.models.blocks import logits, stage_out
 from striate.registry import register_family
@@ -30,13 +32,16 @@ def critical_variances(fixed_point: float) -> tuple[float, float]:
     return float(of_weights), float(fixed_point - of_weights * (weight @ h**2))
 
 
-def delta_orthogonal(inputs, *, num_classes: int, depth: int = 16, channels: int = 32):
+def delta_orthogonal(
+    inputs, *, num_classes: int, depth: int = 16, channels: int = 32, stacked: bool = False
+):
     """Three plain convolutions, two of them strided, and `depth` circular ones, all with tanh.
 
-    depth: to 10,000; channels: of every layer.
+    depth: to 10,000; channels: of every layer. stacked: one layer holds all the circular ones, with
+    the same weights in two tensors: what a depth of a thousand and more is built and trained with.
     """
     from striate.initializers import DeltaOrthogonal
-    from striate.layers import CircularConv2D
+    from striate.layers import CircularChain2D, CircularConv2D
 
     of_weights, of_biases = critical_variances(1 / depth)
     noise = keras.initializers.RandomNormal
@@ -53,9 +58,9 @@ def delta_orthogonal(inputs, *, num_classes: int, depth: int = 16, channels: int
             bias_initializer=noise(stddev=of_biases**0.5),
             name=f"stem_{i}_conv" if i else "stem_conv",
         )(x)
-    for j in range(1, depth + 1):
-        x = CircularConv2D(
-            channels,
+    circular = partial(CircularChain2D, depth) if stacked else partial(CircularConv2D, channels)
+    for j in range(1, 2 if stacked else depth + 1):
+        x = circular(
             kernel_initializer=DeltaOrthogonal(of_weights**0.5),
             bias_initializer=noise(stddev=of_biases**0.5),
             activation="tanh",

@@ -7,6 +7,7 @@ from PIL import Image
 
 from striate.diagram import boxes, draw
 from striate.diagram.boxes import TIMES
+from striate.diagram.picture import _laid
 from striate.errors import UsageError
 from striate.registry import create_model, get_spec, without_values
 
@@ -113,6 +114,18 @@ def test_pictures_are_neither_empty_nor_cut(name, tmp_path):
     border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
     assert (border == pixels[0, 0]).all()
     assert 0.3 < pixels.shape[0] / pixels.shape[1] < 2
+
+
+@pytest.mark.parametrize("name", ["inception_v3", "dpn68", "nasnet_a_mobile", "se_resnet50"])
+def test_steps_stand_inside_their_box_and_apart(name):
+    with without_values():
+        found = boxes(create_model(name))
+    for laid in map(_laid, found):
+        for i, (x, y, wide) in enumerate(laid.places):
+            assert wide / 2 <= x <= laid.width - wide / 2
+            assert 0 < y < laid.height
+            for other_x, other_y, other_wide in laid.places[:i]:
+                assert y != other_y or abs(x - other_x) > (wide + other_wide) / 2
 
 
 def test_a_file_that_cannot_be_is_one_clear_line(tmp_path):

@@ -32,6 +32,8 @@ SIZE = 8.5  # of letters
 CENTRED = {"ha": "center", "va": "center_baseline", "zorder": 6}
 FORMATS = (".png", ".svg", ".pdf")
 
+Place = tuple[float, float, float]  # the middle of a step, x and y, and its width
+
 
 @dataclasses.dataclass
 class Laid:
@@ -45,7 +47,7 @@ class Laid:
     words: list[tuple[str, str]]
     width: float
     height: float
-    places: list[tuple[float, float, float]]
+    places: list[Place]
     way_in: float
     lanes: dict[int, float]
     x: float = 0
@@ -95,19 +97,18 @@ def _laid(box: Box) -> Laid:
     width = 2 * PAD + max(inner, _wide(_title(box), 9.5) + 8, *(_wide(text) for text, _ in words))
     left, top = (width - inner) / 2, PAD + (HEAD if box.steps else HEAD / 2)
     middles = [left + sum(widths[:n]) + n * GAP + widths[n] / 2 for n in range(len(widths))]
-    places = []
+    places: list[Place] = []
     for step, need, rank, column in zip(box.steps, needs, ranks, columns, strict=True):
         x = (middles[floor(column)] + middles[ceil(column)]) / 2
         wide = need if step.kind == "merge" else widths[floor(column)]
         places.append((x, top + (rank - 1) * (CHIP + RISE) + CHIP / 2, wide))
-    _centre(places, box.steps)
     bottom = top + max(ranks, default=0) * (CHIP + RISE) - (4 if box.steps else 0)
     return Laid(
         box=box,
         words=words,
         width=width,
         height=bottom + len(words) * WORDS + PAD,
-        places=places,
+        places=_centred(places, box.steps),
         way_in=left + paths / 2,
         lanes={step: left + paths + (i + 0.6) * LANE for i, step in enumerate(lanes)},
     )
@@ -121,18 +122,25 @@ def _widest(needs: Sequence[float], columns: Sequence[float]) -> list[float]:
     return [widths[n] for n in sorted(widths)]
 
 
-def _centre(places: list[tuple[float, float, float]], steps: Sequence[Step]) -> None:
-    """Move a step that many read to above the middle of them, and its neighbours aside."""
+def _centred(places: list[Place], steps: Sequence[Step]) -> list[Place]:
+    """Every step that two below it read, or more from anywhere, above the middle of them.
+
+    Its neighbours move aside; where there is no room for that, all stay as they are.
+    """
+    moved = list(places)
     for i, (_, y, wide) in enumerate(places):
-        readers = [places[j][0] for j, step in enumerate(steps) if i in step.sources]
-        if len(readers) > 2:
-            places[i] = (sum(readers) / len(readers), y, wide)
+        readers = [moved[j] for j, step in enumerate(steps) if i in step.sources]
+        below = [place for place in readers if place[1] == y + CHIP + RISE]
+        if len(readers) > 2 or len(below) == len(readers) == 2:
+            moved[i] = (sum(x for x, _, _ in readers) / len(readers), y, wide)
     for y in {y for _, y, _ in places}:
-        line = [i for i, place in enumerate(places) if place[1] == y]
-        line.sort(key=places.__getitem__)
+        line = [i for i, place in enumerate(moved) if place[1] == y]
+        line.sort(key=moved.__getitem__)
         for i, j in itertools.pairwise(line):
-            least = places[i][0] + (places[i][2] + places[j][2]) / 2 + GAP
-            places[j] = (max(places[j][0], least), *places[j][1:])
+            least = moved[i][0] + (moved[i][2] + moved[j][2]) / 2 + GAP
+            moved[j] = (max(moved[j][0], least), *moved[j][1:])
+    room = max((x + wide / 2 for x, _, wide in places), default=0)
+    return moved if all(x + wide / 2 <= room for x, _, wide in moved) else places
 
 
 def _columns(steps: Sequence[Step]) -> tuple[list[int], list[float], list[int]]:

@@ -1,4 +1,4 @@
-"""Draw docs/explanations.png: what the shipped net looks at in three photographs, by six methods.
+"""Draw docs/explanations.jpg: what the shipped net looks at in three photographs, by six methods.
 
 python docs/make_explanations.py
 """
@@ -56,4 +56,4 @@ def sheet() -> Image.Image:
 
 if __name__ == "__main__":
     assert set(SHOWN) <= METHODS.keys()
-    sheet().save(DOCS / "explanations.png", optimize=True)
+    sheet().save(DOCS / "explanations.jpg", quality=88)

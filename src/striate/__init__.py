@@ -22,7 +22,7 @@ from striate.registry import list_models as list_models
 
 __version__ = "0.1.0"
 
-# name -> where it lives. A verb that is also a package (`train`, `evaluate`, `explain`, ...) is that
+# name -> where it lives. A verb that is also a package (`train`, `explain`, ...) is that
 # package, which can be called; see `striate.lazy.Verb`.
 _LAZY = {
     "Artifact": "striate.artifact",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oracles import assert_same_logits, torch, torchvision
-from striate.registry import create_model, open_weights
+from striate.registry import create_model, list_models, open_weights
 
 TINY, ODD, SMALL, INCEPTION = (33, 49, 3), (65, 97, 3), (64, 96, 3), (75, 107, 3)
 UNITS = 64  # in each hidden dense layer of VGG, whose own 4096 take a gigabyte in float64
@@ -144,6 +144,23 @@ def test_the_file_tells_preprocessing_options_and_classes(name, tmp_path):
 def mean(net: torch.nn.Module) -> tuple[float, ...]:
     """The level that timm takes off a picture of 0 to 1 before this net."""
     return tuple(net.default_cfg["mean"])
+
+
+PUBLISHED = {
+    spec.name: spec.weights[0]
+    for spec in list_models(pretrained=True)
+    if spec.weights[0].url.startswith("https://github.com/rwightman/")
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_weights_are_where_timm_says(name):
+    torchvision()
+    timm = pytest.importorskip("timm", reason="needs timm as the oracle")
+    (theirs,) = (n for n, (ours, *_) in NETS.items() if ours == name)
+    (url,) = {timm.get_pretrained_cfg(tag).url for tag in timm.list_pretrained(f"{theirs}.*")}
+    assert PUBLISHED[name].url == url
+    assert f"-{PUBLISHED[name].hash.removeprefix('sha256:')}.pth" in url
 
 
 def test_a_convolution_over_the_whole_map_is_a_dense_layer(tmp_path):

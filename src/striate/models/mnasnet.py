@@ -159,11 +159,12 @@ def variant(
 ):
     """One net: its blocks, depth multiplier, counts, and top-1 and top-5 where published.
 
-    file: of torchvision's weights.
+    file: of timm's weights of A1, or torchvision's of B1.
     """
     facts: dict = {"trainable": trainable, "total": total}
     if file:
-        facts["weights"] = torchvision.imagenet(file, TORCHVISION)
+        project, layout = (timm, TIMM) if stages is A1 else (torchvision, TORCHVISION)
+        facts["weights"] = project.imagenet(file, layout)
     if accuracy:
         top1, top5 = accuracy
         facts["accuracy"] = Accuracy("ImageNet", top1, "tensorflow/tpu, mnasnet", top5=top5)
@@ -187,8 +188,18 @@ register_family(
     variants={
         "mnasnet_a1_035": variant(A1, 0.35, 1_747_018, 1_761_034, 64.1, 85.1),
         "mnasnet_a1_050": variant(A1, 0.5, 2_082_006, 2_100_406, 68.9, 88.4),
-        "mnasnet_a1_075": variant(A1, 0.75, 2_912_278, 2_939_110, 73.3, 91.3),
-        "mnasnet_a1_100": variant(A1, 1.0, 3_887_038, 3_920_526, 75.2, 92.5),
+        "mnasnet_a1_075": variant(
+            A1,
+            0.75,
+            2_912_278,
+            2_939_110,
+            73.3,
+            91.3,
+            file="v0.1-weights/semnasnet_075-18710866.pth",
+        ),
+        "mnasnet_a1_100": variant(
+            A1, 1.0, 3_887_038, 3_920_526, 75.2, 92.5, file="v0.1-weights/mnasnet_a1-d9418771.pth"
+        ),
         "mnasnet_a1_130": variant(A1, 1.3, 5_468_486, 5_511_494),
         "mnasnet_a1_140": variant(A1, 1.4, 6_105_992, 6_152_008, 77.2, 93.5),
         "mnasnet_b1_035": variant(B1, 0.35, 1_788_232, 1_803_208),

@@ -132,6 +132,7 @@ def plain(
     total: int,
     top1: float,
     top5: float,
+    file: str,
 ) -> tuple[dict, dict]:
     """SE-ResNet and SE-ResNeXt."""
     config = {
@@ -143,12 +144,14 @@ def plain(
         "shortcut_kernel": 1,
         "stride_on_1x1": groups == 1,
     }
-    return config, facts_of(trainable, total, top1, top5)
+    return config, facts_of(trainable, total, top1, top5, file)
 
 
-def facts_of(trainable: int, total: int, top1: float, top5: float) -> dict:
+def facts_of(trainable: int, total: int, top1: float, top5: float, file: str) -> dict:
+    """file: of the authors' weights, as timm has turned them into torch's."""
     accuracy = Accuracy("ImageNet", top1, "hujie-frank/SENet, Caffe", top5=top5)
-    return {"trainable": trainable, "total": total, "accuracy": accuracy}
+    weights = timm.imagenet(file, TIMM)
+    return {"trainable": trainable, "total": total, "accuracy": accuracy, "weights": weights}
 
 
 register_family(
@@ -167,11 +170,56 @@ register_family(
     layouts=(TIMM,),
     reduced={"width": 16, "reduction": 4, "depths": (1, 2, 1, 1)},
     variants={
-        "se_resnet50": plain((3, 4, 6, 3), 1, 64, 28_088_024, 28_141_144, 77.63, 93.64),
-        "se_resnet101": plain((3, 4, 23, 3), 1, 64, 49_326_872, 49_432_216, 78.25, 94.28),
-        "se_resnet152": plain((3, 8, 36, 3), 1, 64, 66_821_848, 66_973_272, 78.66, 94.46),
-        "se_resnext50_32x4d": plain((3, 4, 6, 3), 32, 4, 27_559_896, 27_628_120, 79.03, 94.46),
-        "se_resnext101_32x4d": plain((3, 4, 23, 3), 32, 4, 48_955_416, 49_093_272, 80.19, 95.04),
+        "se_resnet50": plain(
+            (3, 4, 6, 3),
+            1,
+            64,
+            28_088_024,
+            28_141_144,
+            77.63,
+            93.64,
+            "v0.1-cadene/se_resnet50-ce0d4300.pth",
+        ),
+        "se_resnet101": plain(
+            (3, 4, 23, 3),
+            1,
+            64,
+            49_326_872,
+            49_432_216,
+            78.25,
+            94.28,
+            "v0.1-cadene/se_resnet101-7e38fcc6.pth",
+        ),
+        "se_resnet152": plain(
+            (3, 8, 36, 3),
+            1,
+            64,
+            66_821_848,
+            66_973_272,
+            78.66,
+            94.46,
+            "v0.1-cadene/se_resnet152-d17c99b7.pth",
+        ),
+        "se_resnext50_32x4d": plain(
+            (3, 4, 6, 3),
+            32,
+            4,
+            27_559_896,
+            27_628_120,
+            79.03,
+            94.46,
+            "v0.1-weights/legacy_se_resnext50_32x4d-f3651bad.pth",
+        ),
+        "se_resnext101_32x4d": plain(
+            (3, 4, 23, 3),
+            32,
+            4,
+            48_955_416,
+            49_093_272,
+            80.19,
+            95.04,
+            "v0.1-weights/legacy_se_resnext101_32x4d-37725eac.pth",
+        ),
         "senet154": (
             {
                 "stem": triple_stem,
@@ -183,7 +231,13 @@ register_family(
                 "dropout": 0.2,
             },
             {
-                **facts_of(115_088_984, 115_336_536, 81.32, 95.53),
+                **facts_of(
+                    115_088_984,
+                    115_336_536,
+                    81.32,
+                    95.53,
+                    "v0.1-weights/legacy_senet154-e9eb9fe6.pth",
+                ),
                 "reduced": {"width": 32, "reduction": 4, "depths": (1, 2, 1, 1)},
             },
         ),

@@ -1,15 +1,31 @@
-"""How timm names the layers of its nets, where several families have that in common."""
+"""timm's files of weights: what its layouts have in common, and where some are published."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from striate.pretrained import Layout
+from striate.pretrained import Layout, Weights
+
+URL = "https://github.com/rwightman/pytorch-image-models/releases/download/"
 
 
 def layout(names: Callable[..., Mapping[str, str | tuple[str, ...]]], **facts: Any) -> Layout:
     """Its files for a family."""
     facts = {"preprocess": "torch", "channels_first": True, **facts}
     return Layout("timm", names=names, **facts)
+
+
+def imagenet(file: str, layout: Layout) -> tuple[Weights]:
+    """The published weights of one net; a file's name ends in the first digits of its sha256."""
+    digits = file.removesuffix(".pth").rpartition("-")[2]
+    weights = Weights(
+        "imagenet",
+        url=f"{URL}{file}",
+        hash=f"sha256:{digits}",
+        preprocess=layout.preprocess,
+        options=layout.options,
+        licence="Apache-2.0, as timm publishes them",
+    )
+    return (weights,)
 
 
 MOBILE = {"stem_conv": "conv_stem", "stem_bn": "bn1", "logits": "classifier"}

@@ -56,13 +56,17 @@ def onnx_convolution(weights: np.ndarray, side: int):
     return lambda maps: session.run(None, {"x": maps})[0]
 
 
-def seconds(call, turn: float = 3e-3) -> float:
-    """Of one call, on average over a turn of about so many seconds."""
-    start, calls = time.thread_time(), 0
-    while (spent := time.thread_time() - start) < turn:
+def seconds(call, repeats: int) -> float:
+    """Of one call, on average over so many."""
+    start = time.thread_time()
+    for _ in range(repeats):
         call()
-        calls += 1
-    return spent / calls
+    return (time.thread_time() - start) / repeats
+
+
+def turn_of(call) -> int:
+    """How many calls take about three milliseconds."""
+    return max(1, int(3e-3 / min(seconds(call, 3) for _ in range(5))))
 
 
 def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> list[dict]:
@@ -87,9 +91,10 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
     if peer is not None:
         calls["peer"] = lambda: peer(maps)
     times: dict[str, list[float]] = {name: [] for name in calls}
+    turns = {name: turn_of(call) for name, call in calls.items()}
     for _ in range(rounds):
         for name, call in calls.items():
-            times[name].append(seconds(call))
+            times[name].append(seconds(call, turns[name]))
     case = f"{side}x{side}x{channels}->{filters}, {kernel}x{kernel}"
     return [row(case, name, times) for name in names]
 

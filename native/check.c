@@ -48,6 +48,10 @@ static striate_shape random_shape(void) {
         s.width = among(1, 17);
         s.channels = among(0, 3) ? among(1, 140) : among(1, 600);
         s.filters = among(1, 75);
+        if (!among(0, 9)) { /* enough work for several threads */
+            s.height = among(20, 30);
+            s.channels = among(500, 600);
+        }
         s.stride = among(1, 3);
         s.pad = among(0, s.kernel - 1);
         s.pad_one = among(0, 1);

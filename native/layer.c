@@ -11,6 +11,7 @@ enum {
     MOST_TAPS = (1 << 24) - 1,   /* so that sums of this many are exact in float32 as well */
     FLAT_WIDTH = 224,            /* pixels of a 1x1 layer are cut into rows of so many */
     PIECE = 4096,                /* floats that are normalised at a time, in the first cache */
+    SMALL_WORK = 1 << 25,        /* products that one thread does before others would be awake */
     FLAT_BYTES = 1 << 18,        /* and handled in pieces of about this size, which fit a cache */
 };
 
@@ -435,9 +436,17 @@ static void convolve_group(void *context, int group) {
     for (int block = 0; block < im->layer->blocks; block++) convolve_rows(im, block, from, to);
 }
 
+/* Threads that are worth their waking. */
+static int threads_for(const image *im) {
+    const striate_shape *s = &im->layer->shape;
+    int64_t sums = (int64_t)im->out_rows * im->out_width * s->filters;
+    int64_t taps = (int64_t)s->kernel * s->kernel * s->channels;
+    return sums * taps < SMALL_WORK ? 1 : im->run->threads;
+}
+
 static void run_image(image *im) {
     const striate_layer *layer = im->layer;
-    int threads = im->run->threads;
+    int threads = threads_for(im);
     striate_parallel(threads, im->in_rows + 2 * pad_of(layer), prepare_row, im);
     if (im->run->scale_inputs) striate_parallel(threads, im->out_rows, scale_row, im);
     if (threads > 1 && layer->blocks >= 4 * threads) {

@@ -196,11 +196,8 @@ def test_a_dense_layer_is_a_convolution_of_one_pixel(kernel):
 @pytest.mark.parametrize("threads", [2, 5])
 def test_threads_change_nothing(kernel, threads):
     rng = np.random.default_rng(11)
-    for shape, filters, side in (
-        ((14, 13, 64), 300, 3),
-        ((40, 9, 33), 20, 3),
-        ((30, 30, 70), 64, 1),
-    ):
+    layers = (((14, 13, 80), 300, 3), ((60, 21, 133), 32, 3), ((60, 50, 190), 64, 1))
+    for shape, filters, side in layers:
         x = rng.standard_normal((2, *shape)).astype("f4")
         weights = rng.standard_normal((side, side, shape[-1], filters)).astype("f4")
         alone = BinaryConvolution(weights, shape, pad=side // 2, name=kernel)

@@ -100,7 +100,8 @@ def polynet(
             x = module(x, REDUCTIONS[i - 2], reduce=True, bn=BN, name=f"stage{i}_block0")
         for j in range(1, depth + 1):
             polynomial = poly3 if i > 1 and j % 2 else two_way
-            scale = 1 - (1 - LAST_SCALE) * done / last
+            # To as many digits as the authors' net has, which a net so deep makes felt.
+            scale = round(1 - (1 - LAST_SCALE) * done / last, 6)
             x = polynomial(x, branches, scale=scale, name=f"stage{i}_block{j}")
             done += 1
         x = stage_out(x, i)

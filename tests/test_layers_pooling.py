@@ -78,7 +78,7 @@ def test_l2_pooling_of_nothing_has_no_gradient_and_no_nan():
 
 def test_max_pooling_sends_its_gradient_where_the_maximum_was():
     x, weights = noise(2, 6, 6, 3), noise(2, 3, 3, 3, seed=1)
-    found = gradient(lambda x: keras.ops.max_pool(x, 2) * weights, x)[0]
+    found = gradient(lambda x: keras.ops.max_pool(x, 2, strides=2) * weights, x)[0]
     expected = np.zeros_like(x)
     for i, j, rows, columns in each_window(6, 6, 2, 2):
         window = x[:, rows, columns]
@@ -89,7 +89,9 @@ def test_max_pooling_sends_its_gradient_where_the_maximum_was():
 
 def test_average_pooling_shares_its_gradient_evenly():
     weights = noise(2, 3, 3, 3)
-    found = gradient(lambda x: keras.ops.average_pool(x, 2) * weights, noise(2, 6, 6, 3))[0]
+    found = gradient(
+        lambda x: keras.ops.average_pool(x, 2, strides=2) * weights, noise(2, 6, 6, 3)
+    )[0]
     np.testing.assert_allclose(found, weights.repeat(2, 1).repeat(2, 2) / 4, rtol=1e-6)
 
 

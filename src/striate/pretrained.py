@@ -316,7 +316,8 @@ class Pretrained:
             gamma, beta, mean, variance = arrays
             mean = mean - biases.pop(layer.name, np.float32(0))
             if self.epsilon is not None:
-                variance = variance + np.float32(self.epsilon - layer.epsilon)
+                # In float64: a smaller epsilon than ours cancels most of a small variance.
+                variance = variance + np.float64(self.epsilon - layer.epsilon)
             return [gamma, beta, mean, variance]
         return arrays
 

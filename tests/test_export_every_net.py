@@ -45,6 +45,8 @@ QUICK = {
     "sparsenet40_24_cifar": "sums over layers 1, 2, 4, 8 ... before",
     "randwire_ws_small": "weighted sums along a random graph",
 }
+# Made with the first seed, this one answers every picture alike.
+SEEDS = {"fractalnet21_cifar": 2}
 FAMILIES = {get_spec(name).family for name in QUICK}
 NETS = [
     pytest.param(
@@ -59,7 +61,7 @@ NETS = [
 def test_agrees_in_every_form(tmp_path, name):
     spec = get_spec(name)
     shape = (*spec.min_shape, spec.input_shape[-1])
-    artifact = tiny_artifact(tmp_path / name, name=name, shape=shape)
+    artifact = tiny_artifact(tmp_path / name, name=name, shape=shape, seed=SEEDS.get(name, 0))
     _, scores = artifact.goldens()
     assert scores.std(axis=0).max() > 20 * FLOAT_TOLERANCE  # or any form would agree
     artifact, rows = export(artifact)

@@ -55,13 +55,14 @@ def diracnet(
     *,
     num_classes: int,
     stem,
-    depths: tuple[int, ...],
+    depths: tuple[int, ...] = (4, 4, 4, 4),
     width: int = 64,
     folded: bool = False,
 ):
     """Stages of Dirac convolutions; 2x2 pooling and twice the width from one to the next.
 
-    width: of the first stage. folded: the plain net that `fold` fills with a trained one's weights.
+    depths: layers of each stage; width: of the first stage. folded: the plain net that `fold`
+    fills with a trained one's weights.
     """
     x = stem(inputs, width, folded=folded)
     for i, depth in enumerate(depths, start=1):
@@ -130,7 +131,6 @@ PAPER = {
     "first_conv": "stem_conv",
     "cam_layer": "top_relu",
     "preprocess": "torch",
-    "reduced": {"width": 8},
 }
 
 
@@ -146,6 +146,7 @@ register_family(
     classes=1000,
     min_size=29,
     layouts=(PYTORCHCV,),
+    reduced={"width": 16, "depths": (1, 1, 1, 1)},
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out"),
     variants={
         "diracnet18": imagenet((4, 4, 4, 4), 11_523_368, 11_531_176),
@@ -166,6 +167,7 @@ register_family(
     input_shape=(32, 32, 3),
     classes=10,
     min_size=4,
+    reduced={"width": 8, "depths": (2, 2, 2)},
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     variants={
         "diracnet28_5_cifar": cifar(28, 5, 9_124_250, 9_133_370),

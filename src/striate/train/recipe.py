@@ -192,8 +192,9 @@ class Recipe(Group):
     epochs: passes over the training pictures. batch_size: pictures a step.
     seed: of everything that is random. label_smoothing: the share of belief spread over all
     classes, except in a linear probe. precision: what is computed in; weights are always float32.
-    deterministic: the same bits every time; None for: on a CPU. checkpoint_seconds: the least time
-    between checkpoints.
+    deterministic: the same bits every time; None for: on a CPU. calibrate: scores are divided by a
+    temperature that suits the validation pictures. checkpoint_seconds: the least time between
+    checkpoints.
     """
 
     model: Model
@@ -211,6 +212,7 @@ class Recipe(Group):
     label_smoothing: Share = 0.0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool | None = None
+    calibrate: bool = True
     checkpoint_seconds: NotNegative = 15.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -394,15 +396,11 @@ def _first_problem(error: ValidationError) -> str:
 
 
 def _nearest_key(path: list[str]) -> str:
-    """The key that was meant, in its group or, failing that, anywhere."""
+    """The key that was meant: of this very name elsewhere, or a near one in its group."""
     group: type[BaseModel] = Recipe
     for part in path[:-1]:
         annotation = group.model_fields[part].annotation
         group = annotation if isinstance(annotation, type) else Recipe
-    prefix = "".join(f"{part}." for part in path[:-1])
-    near = did_you_mean(path[-1], group.model_fields)
-    if near:
-        return near.replace("'", f"'{prefix}", 1) if prefix else near
     everywhere = {
         key: f"{name}.{key}"
         for name, field in Recipe.model_fields.items()
@@ -411,4 +409,8 @@ def _nearest_key(path: list[str]) -> str:
     }
     if path[-1] in everywhere:
         return f" Did you mean {everywhere[path[-1]]!r}?"
+    prefix = "".join(f"{part}." for part in path[:-1])
+    near = did_you_mean(path[-1], group.model_fields)
+    if near:
+        return near.replace("'", f"'{prefix}", 1) if prefix else near
     return f" Its keys: {', '.join(group.model_fields)}."

@@ -27,6 +27,7 @@ from striate.train.tensorboard import Logs, is_installed
 
 GOLDENS = 8
 BASELINE = 1000  # pictures that the drift baseline is measured on
+CALIBRATING = 40  # validation pictures, at least, that a temperature is fitted to
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -302,16 +303,17 @@ def _publish(
     judged = prepared.val or prepared.train
     graph = prediction_graph(fitted.model, fitted.preprocess)
     found: dict[str, Any] = {"training": {"run": store.run, "history": fitted.history}}
+    temperature = _temperature(fitted)
     if fitted.val is not None:
-        found["val"] = judge.summary(fitted.val_logits, fitted.val.labels)
+        found["val"] = judge.summary(fitted.val_logits / temperature, fitted.val.labels)
     if "test" in dataset.splits:
         test = build.pixels_of(dataset, prepared.start, fitted.recipe, dataset.split("test"))
         logits = logits_of(graph, test, fitted.recipe.batch_size)
-        found["test"] = judge.summary(logits, test.labels)
+        found["test"] = judge.summary(logits / temperature, test.labels)
     sample = judged.pixels(_spread_out(len(judged), BASELINE))
     scores = np.concatenate(
         [
-            judge.softmax(graph.predict_on_batch(x))
+            judge.softmax(graph.predict_on_batch(x) / temperature)
             for x in np.array_split(sample, -(-len(sample) // 32))
         ]
     )
@@ -334,7 +336,15 @@ def _publish(
             "left_out": [str(p) for p in _left_out(dataset, prepared)],
         },
         drift_baseline=artifact.drift_baseline(sample, scores),
+        temperature=temperature,
     )
+
+
+def _temperature(fitted: Fitted) -> float:
+    """Fitted to the validation pictures where there are enough of them; else scores stay as is."""
+    if not fitted.recipe.calibrate or fitted.val is None or len(fitted.val) < CALIBRATING:
+        return 1.0
+    return round(judge.temperature(fitted.val_logits, fitted.val.labels), 4)
 
 
 def _left_out(dataset: Dataset, prepared: _Prepared) -> list[Any]:

@@ -331,6 +331,7 @@ def test_dense_layers_keep_their_size_at_any_resolution():
         ("googlenet", {"training_heads": True, "input_shape": (78, 78, 3)}, "at least 79 x 79"),
         ("lenet5", {"pool": "median"}, "average or max"),
         ("lenet5", {"activation": "tan"}, "tanh or relu"),
+        ("xnor_mobilenet_v1", {"alpha": 0.0}, "alpha of at least 1/32, got 0.0"),
         ("bwn_resnet18", {"activation_scale": True}, "BWN"),
         ("xnor_vgg_mnist", {"activation_scale": True, "real": True}, "not real"),
     ],

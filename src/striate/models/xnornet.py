@@ -265,6 +265,8 @@ def mobilenet(
     alpha: every width is so many times the paper's.
     """
     kind = kind_of(binary_inputs=binary_inputs, real=real, activation_scale=activation_scale)
+    if int(32 * alpha) < 1:
+        raise UsageError(f"xnornet: expected alpha of at least 1/32, got {alpha!r}")
     x = mobilenet_stem(inputs, int(32 * alpha), momentum=0.99)
     for i, widths in enumerate(V1_STAGES, start=1):
         for j, width in enumerate(widths, start=1):

@@ -201,6 +201,14 @@ def test_every_method_gives_a_map_of_every_net(name):
         assert found.targets.tolist() == [0, 5, 2]
 
 
+def test_a_target_for_each_picture_is_its_own_however_they_are_batched(averaging):
+    images = RNG.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+    for target in ((4, 0, 2), np.array([4, 0, 2])):
+        assert explain(averaging, images, target=target, batch_size=2).targets.tolist() == [4, 0, 2]
+    with pytest.raises(UsageError, match="one target, or 3, got 4"):
+        explain(averaging, images, target=[4, 0, 2, 1], batch_size=2)
+
+
 def test_pictures_are_explained_alike_alone_and_together(averaging):
     images = RNG.integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
     together = explain(averaging, images).maps

@@ -238,6 +238,16 @@ def test_the_command_line_draws_and_tells(tmp_path):
     assert all((tmp_path / "out" / row["file"]).exists() for row in rows)
 
 
+def test_one_class_on_the_command_line_is_explained_in_every_picture(tmp_path):
+    made = tiny_artifact(tmp_path / "mine", name="resnet20_cifar", shape=(32, 32, 3))
+    arguments = ["explain", str(made.path), str(PHOTOS / "cat.jpg"), str(PHOTOS / "coffee.jpg")]
+    ran = CliRunner().invoke(
+        app, [*arguments, "--class", "class 2", "-o", str(tmp_path / "out"), "--json"]
+    )
+    assert ran.exit_code == 0, ran.output
+    assert [row["class"] for row in json.loads(ran.stdout)] == ["class 2", "class 2"]
+
+
 def test_the_list_names_every_method():
     ran = CliRunner().invoke(app, ["explain", "--list", "--json"])
     assert {row["method"] for row in json.loads(ran.stdout)} == METHODS.keys() | VIEWS.keys()

@@ -28,6 +28,14 @@ ZOO = {
 }
 
 
+@pytest.mark.parametrize(
+    ("name", "explains"),
+    [("resnet18", True), ("fcn8s_vgg16", False), ("voxnet", False), ("mlp_two_layer", False)],
+)
+def test_only_classifiers_of_pictures_with_maps_explain_by_maps(name, explains):
+    assert get_spec(name).explains == explains
+
+
 def test_lists_the_first_families_with_their_published_counts():
     listed = {spec.name: spec.trainable for spec in list_models()}
     assert {name: listed.get(name) for name in ZOO} == ZOO

@@ -107,6 +107,11 @@ class ModelSpec:
         return (self.min_size,) * (len(self.input_shape) - 1)
 
     @property
+    def explains(self) -> bool:
+        """Whether maps over the picture can say where an answer comes from."""
+        return self.kind == "picture" and bool(self.cam_layer) and "output" not in self.exceptions
+
+    @property
     def options(self) -> Mapping[str, Any]:
         """What `create_model` accepts beside its own arguments, each with its default."""
         return {

@@ -21,7 +21,7 @@ def explain(
     ),
     target: Annotated[
         list[str] | None,
-        typer.Option("--class", help="What to explain, by default the answer; label or index."),
+        typer.Option("--class", help="Label or index to explain, by default the answer; or many."),
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", help="An option of the method, as window=0.3.")
@@ -44,7 +44,8 @@ def explain(
     from striate.explain.drawing import make_folder, save_picture
 
     make_folder(output)
-    drawn = draw(load(artifact), images or [], method, target or None, **_options(settings or []))
+    classes = target[0] if target and len(target) == 1 else target  # one is for all the pictures
+    drawn = draw(load(artifact), images or [], method, classes, **_options(settings or []))
     rows = []
     for name, drawing in drawn:
         path = output / f"{name}.{method}.png"

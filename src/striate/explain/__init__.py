@@ -101,20 +101,23 @@ METHODS: dict[str, Method] = {
 class Explanation:
     """Why a net gave its answers to some pictures.
 
-    maps: float32 [N, H, W], in the units of `measures`; pixels: uint8 [N, H, W, C], what the net
-    saw; targets: int [N], the classes explained; logits: float32 [N, classes].
+    method: of `METHODS`; maps: float32 [N, H, W], in the units of `measures`; pixels: uint8
+    [N, H, W, C], what the net saw; targets: int [N], the classes explained; logits: float32
+    [N, classes].
     """
 
     method: str
-    measures: str
-    signed: bool
-    fine: bool
     maps: np.ndarray
     pixels: np.ndarray
     targets: np.ndarray
     logits: np.ndarray
     labels: tuple[str, ...]
     names: tuple[str, ...]
+
+    @property
+    def measures(self) -> str:
+        """What a value of the maps is, in words."""
+        return METHODS[self.method].measures
 
     def save(self, folder: str | os.PathLike) -> list[Path]:
         """Write each picture with its map over it as `NAME.METHOD.png`; returns the files."""
@@ -126,12 +129,13 @@ class Explanation:
 
     def drawings(self) -> Iterator[tuple[str, Drawing]]:
         """(name, drawing) of each picture: itself, and its map over it or beside it."""
+        how = METHODS[self.method]
         for i, name in enumerate(unique(self.names)):
             pixels, heat, target = self.pixels[i], self.maps[i], self.targets[i]
-            if self.fine:
-                shown = coloured(heat, signed=self.signed)
+            if how.fine:
+                shown = coloured(heat, signed=how.signed)
             else:
-                shown = overlay(pixels, heat, signed=self.signed)
+                shown = overlay(pixels, heat, signed=how.signed)
             facts = {"class": self.labels[target], "logit": float(self.logits[i, target])}
             caption = f"{self.labels[target]}: {self.measures}"
             yield name, Drawing(side_by_side(pixels, shown), caption, facts)
@@ -161,25 +165,13 @@ def explain(
     subject = source if isinstance(source, Subject) else subject_of(source)
     pixels = _pixels(subject, images)
     _check_options(method, chosen.function, options)
-    maps, logits, targets = [], [], []
-    for i in range(0, len(pixels), batch_size):
-        batch = pixels[i : i + batch_size].astype(np.float32)
-        logits.append(as_array(subject.logits(batch)))
-        wanted = target[i : i + batch_size] if isinstance(target, list | np.ndarray) else target
-        targets.append(subject.targets(wanted, logits[-1]))
-        maps.append(chosen.function(subject, batch, targets[-1], **options))
-    return Explanation(
-        method,
-        chosen.measures,
-        chosen.signed,
-        chosen.fine,
-        np.concatenate(maps),
-        pixels,
-        np.concatenate(targets),
-        np.concatenate(logits),
-        subject.labels,
-        tuple(_names(images)),
-    )
+    batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
+    floats = pixels.astype(np.float32)
+    logits = np.concatenate([as_array(subject.logits(floats[batch])) for batch in batches])
+    targets = subject.targets(target, logits)
+    maps = [chosen.function(subject, floats[b], targets[b], **options) for b in batches]
+    names = tuple(_names(images))
+    return Explanation(method, np.concatenate(maps), pixels, targets, logits, subject.labels, names)
 
 
 def draw(

@@ -47,27 +47,23 @@ class Subject:
 
     def at(self, layer: str, pixels: Tensor) -> Tensor:
         """The output of one layer for pixels."""
-        return self._until(layer)(self.normalise(pixels), training=False)
+        return self._cut(None, layer)(self.normalise(pixels), training=False)
 
     def beyond(self, layer: str, maps: Tensor) -> Tensor:
         """The logits that follow from the output of one layer."""
-        return self._beyond(layer)(maps, training=False)
+        return self._cut(layer, None)(maps, training=False)
 
     @functools.cached_property
-    def _cuts(self) -> dict[tuple[str, str], Any]:
+    def _cuts(self) -> dict[tuple[str | None, str | None], Any]:
         return {}
 
-    def _until(self, layer: str) -> Any:
-        key = ("until", layer)
-        if key not in self._cuts:
-            self._cuts[key] = keras.Model(self.net.input, self.layer(layer).output)
-        return self._cuts[key]
-
-    def _beyond(self, layer: str) -> Any:
-        key = ("beyond", layer)
-        if key not in self._cuts:
-            self._cuts[key] = keras.Model(self.layer(layer).output, self.net.output)
-        return self._cuts[key]
+    def _cut(self, after: str | None, until: str | None) -> Any:
+        """The net between the outputs of two layers, made once; None for its own ends."""
+        if (after, until) not in self._cuts:
+            start = self.layer(after).output if after else self.net.input
+            end = self.layer(until).output if until else self.net.output
+            self._cuts[after, until] = keras.Model(start, end)
+        return self._cuts[after, until]
 
     def layer(self, name: str) -> Any:
         """One layer of the net; `UsageError` with the nearest name where there is none."""

@@ -7,18 +7,6 @@ it: the gradient reaches back only to the last maps, and costs a fraction of the
 from striate.artifact import Artifact
 from striate.explain.subject import subject_of
 from striate.export.graph import image_spec
-from striate.preprocess import Preprocess
-
-
-def has_maps(artifact: Artifact) -> bool:
-    """Whether a net classifies pictures by maps that can be shown over them."""
-    spec = artifact.spec
-    return bool(
-        spec is not None
-        and spec.cam_layer
-        and isinstance(artifact.preprocess, Preprocess)
-        and len(artifact.model.output_shape) == 2
-    )
 
 
 def explain_function(artifact: Artifact):

@@ -18,7 +18,7 @@ from pathlib import Path
 from striate.artifact import Artifact
 from striate.export.decode import pixels_function
 from striate.export.graph import image_spec, save, scores_function
-from striate.export.heat import explain_function, has_maps
+from striate.export.heat import explain_function
 from striate.preprocess import Preprocess
 
 EXAMPLE_FEATURE = "image/encoded"
@@ -38,7 +38,7 @@ def _signatures(artifact: Artifact) -> dict:
     scores = scores_function(artifact)
     features = _features_function(artifact)
     found = {"serving_default": scores} | ({"features": features} if features else {})
-    if has_maps(artifact):
+    if artifact.spec is not None and artifact.spec.explains:
         found["explain"] = explain_function(artifact)
     return {**found, **_signatures_of_bytes(artifact, scores)}
 

@@ -96,14 +96,14 @@ def signatures_of(artifact: Artifact) -> dict[str, Signature]:
             answer=with_labels,
         ),
     ]
-    if artifact.spec is not None and artifact.spec.cam_layer and isinstance(spec, Preprocess):
+    if artifact.spec is not None and artifact.spec.explains:
         found.append(_explaining(image, scores, spec))
     if not isinstance(spec, Preprocess):
         found = found[:1]  # nothing but the tensor encodes voxels, clips and vectors
     return {signature.name: signature for signature in found}
 
 
-def _explaining(image: TensorSpec, scores: TensorSpec, spec: Preprocess) -> Signature:
+def _explaining(image: TensorSpec, scores: TensorSpec, spec: Spec) -> Signature:
     """Where in the picture the best score comes from, for engines that can tell."""
     heat = TensorSpec(np.dtype("float32"), (-1, *spec.shape[:2]))
     return Signature(

@@ -4,8 +4,8 @@ below train, val and test."""
 from pathlib import Path
 
 from striate.data.files import digests_of, ignored, is_hidden
-from striate.data.folder import class_folders, records_of
-from striate.data.records import Problem, Records
+from striate.data.folder import in_class_folders, records_of
+from striate.data.records import Records
 from striate.errors import DataError
 from striate.preprocess.clip import frame_files
 from striate.preprocess.picture import SUFFIXES
@@ -25,18 +25,7 @@ def read(source: str, kind: str | None) -> Records:
     Raises `DataError` when there is no class folder with a clip in it.
     """
     root = Path(source)
-    found: list[tuple[Path, str, str | None]] = []  # path, class, split
-    problems: list[Problem] = []
-    stills: list[Path] = []
-    for folder, split in class_folders(root):
-        clips, single = _clips_in(folder)
-        found += [(path, folder.name, split) for path in clips]
-        stills += single
-        if not clips:
-            where = folder.relative_to(root).as_posix()
-            problems.append(
-                Problem("empty_class", f"class folder {where!r} holds no clip", (where,))
-            )
+    found, stills, problems = in_class_folders(root, _clips_in, "clip")
     if not found:
         got = f"single pictures, such as {stills[0]}" if stills else "no clip in it"
         raise DataError(f"{root}: {LAYOUT}, got {got}")

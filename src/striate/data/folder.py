@@ -1,5 +1,6 @@
 """A folder for each class: `root/CLASS/**/picture`, or `root/{train,val,test}/CLASS/**/picture`."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from striate.data.files import (
@@ -37,18 +38,7 @@ def read(source: str, kind: str | None) -> Records:
     Raises `DataError` when there is no class folder with a picture in it.
     """
     root = Path(source)
-    found: list[tuple[Path, str, str | None]] = []  # path, class, split
-    problems: list[Problem] = []
-    unread: list[Path] = []
-    for folder, split in class_folders(root):
-        pictures, other = pictures_under(folder)
-        found += [(path, folder.name, split) for path in pictures]
-        unread += other
-        if not pictures:
-            where = folder.relative_to(root).as_posix()
-            problems.append(
-                Problem("empty_class", f"class folder {where!r} holds no picture", (where,))
-            )
+    found, unread, problems = in_class_folders(root, pictures_under, "picture")
     strays = sorted(p for p in root.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
     if not found:
         raise DataError(f"{root}: {LAYOUT}, got {_what_is_there(root, strays, unread)}")
@@ -83,6 +73,31 @@ def records_of(
         problems=problems,
         kind=kind,
     )
+
+
+Found = tuple[Path, str, str | None]  # path, class, split
+
+
+def in_class_folders(
+    root: Path, look: Callable[[Path], tuple[list[Path], list[Path]]], noun: str
+) -> tuple[list[Found], list[Path], list[Problem]]:
+    """What lies in the class folders, what else does, and the folders that hold nothing.
+
+    look: a class folder -> (the examples in it, files that are none); noun: what those are called.
+    """
+    found: list[Found] = []
+    others: list[Path] = []
+    problems: list[Problem] = []
+    for folder, split in class_folders(root):
+        examples, rest = look(folder)
+        found += [(path, folder.name, split) for path in examples]
+        others += rest
+        if not examples:
+            where = folder.relative_to(root).as_posix()
+            problems.append(
+                Problem("empty_class", f"class folder {where!r} holds no {noun}", (where,))
+            )
+    return found, others, problems
 
 
 def class_folders(root: Path) -> list[tuple[Path, str | None]]:

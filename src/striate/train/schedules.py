@@ -121,7 +121,7 @@ def _scheduled() -> Any:
         def __call__(self, step):
             step = keras.ops.cast(step, "float32")
             after = keras.ops.clip(step - self.warmup, 0.0, float(self.total))
-            rate = self.rate * self.share(after) + 0.0 * step
+            rate = keras.ops.cast(self.rate * self.share(after), "float32")
             return rate * keras.ops.minimum(step / self.warmup, 1.0) if self.warmup else rate
 
         def get_config(self):

@@ -339,7 +339,7 @@ def test_the_report_shows_what_can_be_shown_of_a_mistake(trained, tmp_path, name
 
 def test_the_random_state_of_moves_is_part_of_a_checkpoint():
     from striate.registry import create_model
-    from striate.train.loop import training_graph
+    from striate.train.graphs import training_graph
 
     net = create_model("voxnet", num_classes=2, input_shape=(16, 16, 16, 1), dropout=(0, 0, 0))
     wanted = {"flip": "both", "quarter_turns": True, "translate": 0.1}

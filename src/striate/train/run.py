@@ -19,7 +19,8 @@ from striate.preprocess import Spec
 from striate.registry import get_spec
 from striate.train import build, judge
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
-from striate.train.loop import Diverged, Run, logits_of, prediction_graph
+from striate.train.graphs import logits_of, prediction_graph
+from striate.train.loop import Diverged, Run
 from striate.train.progress import Watcher, watcher
 from striate.train.recipe import Recipe, finetune_recipe, make_recipe
 from striate.train.strategies import phases_of

@@ -1,0 +1,74 @@
+"""The graphs around a net: one that is trained, one that predicts; both begin with the pixels."""
+
+from typing import Any
+
+import numpy as np
+
+from striate.data.pipeline import Examples
+from striate.lazy import keras
+from striate.preprocess import Spec
+from striate.train.augment import augmentation
+from striate.train.optimize import cross_entropy, make_optimizer
+from striate.train.recipe import Recipe
+
+
+def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
+    """uint8 pixels -> augmentation -> normalisation -> net: what is trained, and never saved."""
+    image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
+    x = image
+    for layer in augmentation(recipe.augment, recipe.seed, preprocess):
+        x = layer(x)
+    return keras.Model(image, net(preprocess.layer()(x)), name="trainer")
+
+
+def prediction_graph(net: Any, preprocess: Spec) -> Any:
+    """uint8 pixels -> normalisation -> net, for predictions."""
+    image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
+    graph = keras.Model(image, net(preprocess.layer()(image)), name="predictor")
+    graph.compile(jit_compile=jit())
+    return graph
+
+
+def compile_graph(trainer: Any, recipe: Recipe, *, steps: int, epochs: int) -> None:
+    """Give a training graph its loss and optimiser, and make the optimiser's variables."""
+    variables = trainer.trainable_variables
+    trainer.compile(
+        optimizer=make_optimizer(recipe, variables, steps=steps, epochs=epochs),
+        loss=cross_entropy(recipe.label_smoothing),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        jit_compile=jit(),
+    )
+    trainer.optimizer.build(variables)
+
+
+def jit() -> bool | str:
+    """Whether Keras should compile with XLA: it makes TensorFlow on a CPU many times slower."""
+    if keras.backend.backend() != "tensorflow":
+        return "auto"
+    import tensorflow as tf
+
+    return "auto" if tf.config.list_physical_devices("GPU") else False
+
+
+def logits_of(graph: Any, examples: Examples, batch_size: int) -> np.ndarray:
+    """float32 logits [N, classes] of all examples, in inference mode."""
+    batch_size = min(batch_size, len(examples))
+    batches = examples.batches(batch_size)
+    return np.concatenate([predict(graph, images, batch_size) for images, _ in batches])
+
+
+def predict(graph: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """One batch, filled up to full size: a compiled backend compiles once for each size."""
+    n = len(images)
+    if n < batch_size:
+        images = np.concatenate([images, np.repeat(images[-1:], batch_size - n, axis=0)])
+    return np.asarray(graph.predict_on_batch(images))[:n].astype(np.float32)
+
+
+def augmented(images: np.ndarray, layers: list[Any]) -> np.ndarray:
+    """One random version of each picture, uint8 again."""
+    x = keras.ops.cast(images, "float32")
+    for layer in layers:
+        x = layer(x, training=True)
+    changed = np.asarray(keras.ops.convert_to_numpy(x))
+    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)

@@ -9,12 +9,8 @@ A body is JSON whatever its content type says. Errors are {"error": "..."} with 
 TensorFlow Serving gives for the gRPC code.
 """
 
-import asyncio
 import functools
-import json
-import logging
 import re
-import time
 from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any
@@ -22,7 +18,6 @@ from urllib.parse import unquote
 
 from google.protobuf import json_format
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
@@ -30,36 +25,13 @@ from starlette.routing import Route
 from striate.serve import json_tensors, protos, tensors
 from striate.serve.core import Core, Request, Target
 from striate.serve.signatures import Signature, Tensors
-from striate.serve.status import Code, ServingError, UnknownSignature, cut, invalid
+from striate.serve.status import Code, ServingError, UnknownSignature, invalid
 from striate.serve.tfs_messages import METADATA_FIELD, metadata_of, status_of
-
-log = logging.getLogger("striate.serve")
-
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+from striate.serve.web import METHODS, json_response, raw_path, threaded
 
 _WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _ASK = re.compile(_WHOM + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
 _LOOK = re.compile(_WHOM + r"(?:/(?P<part>metadata))?", re.IGNORECASE)
-
-_HTTP_STATUS = {
-    Code.OK: 200,
-    Code.CANCELLED: 499,
-    Code.UNKNOWN: 500,
-    Code.INVALID_ARGUMENT: 400,
-    Code.DEADLINE_EXCEEDED: 504,
-    Code.NOT_FOUND: 404,
-    Code.ALREADY_EXISTS: 409,
-    Code.PERMISSION_DENIED: 403,
-    Code.RESOURCE_EXHAUSTED: 429,
-    Code.FAILED_PRECONDITION: 400,
-    Code.ABORTED: 409,
-    Code.OUT_OF_RANGE: 400,
-    Code.UNIMPLEMENTED: 501,
-    Code.INTERNAL: 500,
-    Code.UNAVAILABLE: 503,
-    Code.DATA_LOSS: 500,
-    Code.UNAUTHENTICATED: 401,
-}
 
 
 def application(
@@ -73,20 +45,12 @@ def application(
 
     async def healthz(request: HttpRequest) -> Response:
         ready = core.repository.ready() and not draining()
-        return _json({"ready": ready}, 200 if ready else 503)
+        return json_response({"ready": ready}, 200 if ready else 503)
 
-    async def rest(request: HttpRequest) -> Response:
-        path = request.scope.get("raw_path", request.url.path.encode()).decode("latin-1")
-        deadline = time.monotonic() + timeout_seconds
-        try:
-            body = await _body(request, core.max_bytes)
-        except ServingError as error:
-            return _json({"error": str(error)}, 413)
-        except ClientDisconnect:
-            return Response(status_code=499)
-        work = functools.partial(answer, core, request.method, path, body, deadline)
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
-
+    threads = functools.partial(
+        threaded, executor=executor, max_bytes=core.max_bytes, timeout_seconds=timeout_seconds
+    )
+    rest = threads(functools.partial(answer, core))
     return Starlette(
         routes=[
             Route("/healthz", healthz),
@@ -95,23 +59,18 @@ def application(
     )
 
 
-def answer(core: Core, method: str, path: str, body: bytes, deadline: float) -> Response:
-    """The response to one request under /v1, errors included."""
-    try:
-        if method == "POST" and (match := _ASK.fullmatch(path)):
-            ask = {"predict": predict, "classify": classify, "regress": regress}
-            target = _target(match)
-            return _json(ask[match["method"].lower()](core, target, body, deadline))
-        if method == "GET" and re.fullmatch("/v1/models/?", path, re.IGNORECASE):
-            raise invalid("Missing model name in request.")
-        if method == "GET" and (match := _LOOK.fullmatch(path)):
-            return _message(_look(core, match))
-        raise invalid(f"Malformed request: {method} {path}")
-    except ServingError as error:
-        return _json({"error": cut(str(error))}, _HTTP_STATUS[error.code])
-    except Exception as error:  # a mistake of ours: the client gets one line, the log the rest
-        log.exception("%s %s", method, path)
-        return _json({"error": cut(f"{type(error).__name__}: {error}")}, 500)
+def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Response:
+    """The response to one request under /v1."""
+    method, path = request.method, raw_path(request)
+    if method == "POST" and (match := _ASK.fullmatch(path)):
+        ask = {"predict": predict, "classify": classify, "regress": regress}
+        target = _target(match)
+        return json_response(ask[match["method"].lower()](core, target, body, deadline))
+    if method == "GET" and re.fullmatch("/v1/models/?", path, re.IGNORECASE):
+        raise invalid("Missing model name in request.")
+    if method == "GET" and (match := _LOOK.fullmatch(path)):
+        return json_response(_look(core, match), indent=1)
+    raise invalid(f"Malformed request: {method} {path}")
 
 
 def predict(core: Core, target: Target, body: bytes, deadline: float) -> dict[str, Any]:
@@ -208,22 +167,3 @@ def _fill(spec, target: Target) -> None:
         spec.version.value = target.version
     if target.label is not None:
         spec.version_label = target.label
-
-
-async def _body(request: HttpRequest, most: int) -> bytes:
-    """A request's body, of at most `most` bytes; the rest of a longer one is never read."""
-    parts, size = [], 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > most:
-            raise invalid(f"Expected a body of at most {most:,} bytes, got more")
-    return b"".join(parts)
-
-
-def _json(document: Any, status: int = 200) -> Response:
-    return Response(json.dumps(document), status, media_type="application/json")
-
-
-def _message(document: Any) -> Response:
-    return Response(json.dumps(document, indent=1), media_type="application/json")

@@ -51,7 +51,7 @@ def test_paths_and_names_are_taken_as_they_are_typed():
             ["learning_rate=1"],
             "recipe has no key 'learning_rate'. Did you mean 'optimizer.learning_rate'?",
         ),
-        (["optimizer=sdg"], "'rmsprop' or 'lion', got 'sdg'. Did you mean 'sgd'?"),
+        (["optimizer=sdg"], "'adagrad' or 'lion', got 'sdg'. Did you mean 'sgd'?"),
         (["epochs=many"], "recipe: epochs should be a valid integer"),
         (["epochs=-1"], "recipe: epochs should be greater than or equal to 0, got -1"),
         (["optimizer.learning_rate=0"], "optimizer.learning_rate should be greater than 0, got 0"),

@@ -37,7 +37,8 @@ class State:
 
     partial: (steps, mean loss, mean accuracy) of the epoch that is under way.
     history: one row an epoch. best: the best epoch of this phase, as `{"epoch", "value"}`.
-    stale: epochs since then. stopped: whether the phase ends early.
+    stale: epochs since then. stopped: whether the phase ends early. plateau: the best value since
+    this phase began, for a `plateau` schedule, and the epochs since then or since the last fall.
     """
 
     phase: int = 0
@@ -48,12 +49,13 @@ class State:
     best: dict[str, Any] | None = None
     stale: int = 0
     stopped: bool = False
+    plateau: dict[str, Any] | None = None
 
     def next_phase(self) -> None:
         """Step to the start of the next phase."""
         self.phase += 1
         self.epoch = self.step = self.stale = 0
-        self.partial, self.best, self.stopped = {}, None, False
+        self.partial, self.best, self.stopped, self.plateau = {}, None, False, None
 
 
 class NoStore:

@@ -29,6 +29,7 @@ from striate.train.graphs import (
     prediction_graph,
     training_graph,
 )
+from striate.train.optimize import lower_rate
 from striate.train.progress import Watcher, row_line
 from striate.train.recipe import Recipe
 from striate.train.strategies import Phase, freeze, linear_head
@@ -65,6 +66,8 @@ class Run:
         self.state = State()
         if val is None and (recipe.early_stopping.patience or recipe.early_stopping.restore_best):
             raise UsageError("early_stopping needs validation pictures; set data.validation")
+        if val is None and recipe.schedule.name == "plateau":
+            raise UsageError("schedule=plateau needs validation pictures; set data.validation")
 
     def through(self, phases: list[Phase]) -> list[dict[str, Any]]:
         """Go through all the phases from where the store says; returns the history, a row an epoch.
@@ -205,12 +208,13 @@ class Run:
         }
         self._record(row, phase)
         state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
-        if stopping.monitor not in row:
+        if self.val is None:
             return
-        sign = -1 if stopping.monitor == "val_accuracy" else 1
-        value = row[stopping.monitor]
-        if state.best is None or sign * value < sign * state.best["value"]:
-            state.best, state.stale = {"epoch": state.epoch, "value": value}, 0
+        if self.recipe.schedule.name == "plateau":
+            self._lower_on_plateau(row, trainer)
+        best = state.best and state.best["value"]
+        if _is_better(row, stopping.monitor, best):
+            state.best, state.stale = {"epoch": state.epoch, "value": row[stopping.monitor]}, 0
             if stopping.restore_best:
                 self.store.save_best(state.epoch, self.net.weights)
         else:
@@ -218,6 +222,24 @@ class Run:
         state.stopped = stopping.patience is not None and state.stale >= stopping.patience
         if state.stopped:
             self.watch.say(f"no better {stopping.monitor} for {state.stale} epochs: stopping")
+
+    def _lower_on_plateau(self, row: dict[str, Any], trainer: Any) -> None:
+        """Lower the learning rate once `patience` epochs have brought nothing better."""
+        schedule = self.recipe.schedule
+        seen = self.state.plateau or {"value": None, "stale": 0}
+        if _is_better(row, schedule.monitor, seen["value"]):
+            seen = {"value": row[schedule.monitor], "stale": 0}
+        else:
+            seen = {**seen, "stale": seen["stale"] + 1}
+        if seen["stale"] >= schedule.patience:
+            lower_rate(trainer.optimizer, schedule.factor)
+            seen["stale"] = 0
+            rate = float(trainer.optimizer.learning_rate)
+            self.watch.say(
+                f"no better {schedule.monitor} for {schedule.patience} epochs: "
+                f"the learning rate falls to {rate:.3g}"
+            )
+        self.state.plateau = seen
 
     def _validate(self, graph: Any) -> dict[str, float]:
         if self.val is None:
@@ -237,6 +259,13 @@ class Run:
     def _checkpoint(self, trainer: Any, *, due: bool) -> None:
         groups = {"trainer": trainer.variables, "optimizer": trainer.optimizer.variables}
         self.store.save(self.state, groups, due=due)
+
+
+def _is_better(row: dict[str, Any], monitor: str, best: float | None) -> bool:
+    """Whether an epoch is better than the best so far: a smaller loss, a larger accuracy."""
+    if best is None:
+        return True
+    return row[monitor] > best if monitor == "val_accuracy" else row[monitor] < best
 
 
 def _where(state: State, phases: list[Phase]) -> str:

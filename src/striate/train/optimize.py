@@ -6,6 +6,8 @@ from striate.lazy import keras
 from striate.train.recipe import Optimizer, Recipe
 from striate.train.schedules import learning_rate
 
+PLATEAU = "plateau_level"
+
 
 def cross_entropy(label_smoothing: float = 0.0) -> Any:
     """The loss int labels [N], float32 logits [N, classes] -> float32 [N].
@@ -35,10 +37,21 @@ def make_optimizer(recipe: Recipe, variables: list[Any], *, steps: int, epochs: 
         "gradient_accumulation_steps": chosen.accumulate if chosen.accumulate > 1 else None,
     }
     optimizer = _made(chosen, common)
+    if recipe.schedule.name == "plateau":
+        rate.level = optimizer.add_variable((), initializer="ones", name=PLATEAU)
     if chosen.weight_decay and not chosen.decay_all:
         vectors = [v for v in variables if len(v.shape) <= 1]  # biases, and the scales of BatchNorm
         optimizer.exclude_from_weight_decay(var_list=vectors)
     return optimizer
+
+
+def lower_rate(optimizer: Any, factor: float) -> None:
+    """Multiply the learning rate of a `plateau` schedule, for good.
+
+    What it is multiplied by is a variable of the optimiser, so that checkpoints hold it.
+    """
+    level = next(v for v in optimizer.variables if v.name == PLATEAU)
+    level.assign(level * factor)
 
 
 def _made(chosen: Optimizer, common: dict[str, Any]) -> Any:
@@ -48,6 +61,10 @@ def _made(chosen: Optimizer, common: dict[str, Any]) -> Any:
         return optimizers.SGD(momentum=chosen.momentum, nesterov=nesterov, **common)
     if chosen.name == "rmsprop":
         return optimizers.RMSprop(momentum=chosen.momentum, **common)
+    if chosen.name == "adagrad":  # the paper's sum begins with 0, Keras' own with 0.1
+        return optimizers.Adagrad(initial_accumulator_value=0.0, **common)
     if chosen.name == "lion":
         return optimizers.Lion(**common)
+    if chosen.name == "nadam":
+        return optimizers.Nadam(**common)
     return optimizers.Adam(**common)  # with decoupled decay, Adam is AdamW

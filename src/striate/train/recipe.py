@@ -20,6 +20,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=1)]
+Monitor = Literal["val_loss", "val_accuracy"]
 
 
 class Group(BaseModel):
@@ -109,7 +110,7 @@ class Optimizer(Group):
     nets of which only small batches fit into memory.
     """
 
-    name: Literal["adamw", "adam", "sgd", "rmsprop", "lion"] = "adamw"
+    name: Literal["adamw", "adam", "nadam", "sgd", "rmsprop", "adagrad", "lion"] = "adamw"
     learning_rate: Positive = 1e-3
     weight_decay: NotNegative = 0.0
     decay_all: bool = False
@@ -126,7 +127,8 @@ class Schedule(Group):
     a share of the learning rate. steps: epochs after which `step` multiplies it by factor. every:
     epochs after which `exponential` does so, and the length of a cycle of `cyclical` and
     `cosine_restarts`. power: of `polynomial`. rise: the share of the steps in which `one_cycle`
-    goes up.
+    goes up. patience: epochs without a better `monitor` after which `plateau` multiplies it by
+    factor.
     """
 
     name: Literal[
@@ -138,6 +140,7 @@ class Schedule(Group):
         "polynomial",
         "one_cycle",
         "cyclical",
+        "plateau",
     ] = "cosine"
     warmup: NotNegative = 0.0
     final: Annotated[float, Field(ge=0, le=1)] = 0.0
@@ -146,6 +149,8 @@ class Schedule(Group):
     every: Positive = 1.0
     power: Positive = 1.0
     rise: Annotated[float, Field(gt=0, lt=1)] = 0.3
+    patience: Annotated[int, Field(ge=1)] = 5
+    monitor: Monitor = "val_loss"
 
 
 class Strategy(Group):
@@ -181,7 +186,7 @@ class EarlyStopping(Group):
     restore_best: go back to the weights of the best epoch.
     """
 
-    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
+    monitor: Monitor = "val_loss"
     patience: Annotated[int, Field(ge=1)] | None = None
     restore_best: bool = False
 

@@ -83,6 +83,14 @@ def cyclical(schedule: Schedule, steps: int, total: int) -> Share:
     return share
 
 
+def plateau(schedule: Schedule, steps: int, total: int) -> Share:
+    """The same rate until validation stalls; then the loop lowers it, see `optimize.lower_rate`.
+
+    By hand in Krizhevsky, Sutskever, Hinton 2012 (AlexNet): divided by 10, three times in all.
+    """
+    return lambda step: 1.0
+
+
 FORMULAS: dict[str, Callable[[Schedule, int, int], Share]] = {
     "constant": constant,
     "cosine": cosine,
@@ -92,6 +100,7 @@ FORMULAS: dict[str, Callable[[Schedule, int, int], Share]] = {
     "polynomial": polynomial,
     "one_cycle": one_cycle,
     "cyclical": cyclical,
+    "plateau": plateau,
 }
 
 
@@ -113,15 +122,19 @@ def _scheduled() -> Any:
     """The schedule's class; it can only be made once Keras is loaded."""
 
     class Scheduled(keras.optimizers.schedules.LearningRateSchedule):
-        """A straight rise from 0 over `warmup` steps, then rate times a formula's share."""
+        """A straight rise from 0 over `warmup` steps, then rate times a formula's share.
+
+        level: what everything is multiplied by: 1, or the optimiser's variable of a `plateau`.
+        """
 
         def __init__(self, rate: float, warmup: int, share: Share, total: int):
             self.rate, self.warmup, self.share, self.total = rate, warmup, share, total
+            self.level: Any = 1.0
 
         def __call__(self, step):
             step = keras.ops.cast(step, "float32")
             after = keras.ops.clip(step - self.warmup, 0.0, float(self.total))
-            rate = keras.ops.cast(self.rate * self.share(after), "float32")
+            rate = keras.ops.cast(self.rate * self.share(after), "float32") * self.level
             return rate * keras.ops.minimum(step / self.warmup, 1.0) if self.warmup else rate
 
         def get_config(self):

@@ -27,11 +27,12 @@ def blueprint(
     hidden: int = 0,
     width: int = 32,
     fc_units: int = 128,
+    dropout: float = 0.0,
 ):
     """[[CONV -> RELU] * convs -> POOL?] * stages -> [FC -> RELU] * hidden -> FC.
 
     convs: N, at most 3; pool: whether each stage ends in pooling; stages: M; hidden: K, at most 2.
-    width: of the first stage; fc_units: of the hidden layers.
+    width: of the first stage; fc_units: of the hidden layers; dropout: before each dense layer.
     """
     _check(inputs, convs, pool, stages, hidden)
     x = inputs
@@ -44,9 +45,11 @@ def blueprint(
             x = keras.layers.MaxPooling2D(2, name=f"stage{i}_pool")(x)
     x = keras.layers.Flatten(name="flatten" if hidden else "features")(x)
     for k in range(1, hidden + 1):
+        if dropout:
+            x = keras.layers.Dropout(dropout, name=f"fc{k}_dropout")(x)
         x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name=f"fc{k}")(x)
         x = keras.layers.ReLU(name="features" if k == hidden else f"fc{k}_relu")(x)
-    return logits(x, num_classes)
+    return logits(x, num_classes, dropout=dropout)
 
 
 def _check(inputs, convs: int, pool: bool, stages: int, hidden: int) -> None:

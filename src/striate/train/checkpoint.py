@@ -35,7 +35,8 @@ METRICS = "metrics.jsonl"
 class State:
     """Where a run stands: phase, epoch and step to come, and what it has seen.
 
-    partial: (steps, mean loss, mean accuracy) of the epoch that is under way.
+    partial: (steps, mean loss, mean accuracy) of the epoch that is under way. least: the smallest
+    mean loss of a stretch of this phase.
     history: one row an epoch. best: the best epoch of this phase, as `{"epoch", "value"}`.
     stale: epochs since then. stopped: whether the phase ends early. plateau: the best value since
     this phase began, for a `plateau` schedule, and the epochs since then or since the last fall.
@@ -50,12 +51,14 @@ class State:
     stale: int = 0
     stopped: bool = False
     plateau: dict[str, Any] | None = None
+    least: float | None = None
 
     def next_phase(self) -> None:
         """Step to the start of the next phase."""
         self.phase += 1
         self.epoch = self.step = self.stale = 0
-        self.partial, self.best, self.stopped, self.plateau = {}, None, False, None
+        self.partial, self.best, self.stopped = {}, None, False
+        self.plateau = self.least = None
 
 
 class NoStore:
@@ -76,7 +79,7 @@ class NoStore:
 
     def save_best(self, epoch: int, variables: Sequence[Any]) -> None:
         """Keep the best weights in memory."""
-        self._best = _arrays(variables)
+        self._best = arrays_of(variables)
 
     def load_best(self, epoch: int) -> list[np.ndarray]:
         """The weights of the best epoch."""
@@ -178,7 +181,7 @@ def write_arrays(path: Path, meta: dict[str, Any], groups: dict[str, Sequence[An
     arrays = {
         f"{group}/{i:05d}": array
         for group, variables in groups.items()
-        for i, array in enumerate(_arrays(variables))
+        for i, array in enumerate(arrays_of(variables))
     }
     arrays[META] = np.frombuffer(json.dumps(meta).encode(), np.uint8)
     with _replacing(path) as file:
@@ -212,7 +215,8 @@ def _line(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"
 
 
-def _arrays(variables: Sequence[Any]) -> list[np.ndarray]:
+def arrays_of(variables: Sequence[Any]) -> list[np.ndarray]:
+    """The values of variables, as they are now."""
     # a copy: on some backends the array would go on changing with its variable
     return [np.array(keras.ops.convert_to_numpy(variable)) for variable in variables]
 

@@ -1,0 +1,150 @@
+"""How often every version was asked, how that went, and how long it took.
+
+Times are split where users look for the cause: waiting for a turn, computing, and the whole. A
+request counts once, when it ends. Whoever shows numbers (the page, statistics, metrics) reads
+`Counters.snapshot`.
+"""
+
+import copy
+import threading
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from striate.serve.status import Code, ServingError
+
+# Upper edges in microseconds, TensorFlow Serving's: 10 and 32 steps of 1.8; the rest is beyond
+BUCKETS = tuple(10 * 1.8**k for k in range(33))
+
+RECENT = 1024  # requests whose exact times are kept for the quantiles
+
+
+class Key(NamedTuple):
+    """Who was asked; the signature is empty where a request named none that there is.
+
+    Requests that reach no model are not counted: their names are anybody's.
+    """
+
+    model: str
+    version: int
+    signature: str
+
+
+@dataclass
+class Durations:
+    """A histogram of seconds: `counts[i]` of at most `BUCKETS[i]` microseconds and no less."""
+
+    n: int = 0
+    seconds: float = 0.0
+    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+
+    def add(self, seconds: float) -> None:
+        self.n += 1
+        self.seconds += seconds
+        self.counts[bisect_left(BUCKETS, seconds * 1e6)] += 1
+
+
+@dataclass
+class Count:
+    """What happened to the requests of one key.
+
+    codes: how many ended with each code; items: pictures in those that were answered; last: when
+    the last one was answered, in `time.time()`. whole, queue, compute: of those answered; failed:
+    the whole of the others. recent: the whole of the last `RECENT` answered, in seconds.
+    """
+
+    codes: dict[Code, int] = field(default_factory=dict)
+    items: int = 0
+    last: float = 0.0
+    whole: Durations = field(default_factory=Durations)
+    queue: Durations = field(default_factory=Durations)
+    compute: Durations = field(default_factory=Durations)
+    failed: Durations = field(default_factory=Durations)
+    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def quantiles(self, *shares: float) -> list[float] | None:
+        """Of the recent times, in seconds; None before the first answer."""
+        return np.quantile(list(self.recent), shares).tolist() if self.recent else None
+
+
+class Asked:
+    """One request, from when a model was found for it until it ends.
+
+    Whoever answers it fills in the signature and how many items it has, says `ready` when it is
+    decoded, `turn` when it begins to be computed, and `computed` when that is done.
+    """
+
+    def __init__(self, model: str, version: int):
+        self.model, self.version, self.signature = model, version, ""
+        self.items = 0
+        self.begun = self._ready = self._turn = self._computed = time.monotonic()
+
+    def ready(self) -> None:
+        self._ready = self._turn = self._computed = time.monotonic()
+
+    def turn(self) -> None:
+        self._turn = time.monotonic()
+
+    def computed(self) -> None:
+        self._computed = time.monotonic()
+
+    @property
+    def queue(self) -> float:
+        """Seconds that it waited for its turn."""
+        return self._turn - self._ready
+
+    @property
+    def compute(self) -> float:
+        """Seconds that it was computed, with others where there are batches."""
+        return self._computed - self._turn
+
+
+class Counters:
+    """All counts of a server, from any thread."""
+
+    def __init__(self) -> None:
+        self.since = time.time()
+        self._lock = threading.Lock()
+        self._counts: dict[Key, Count] = {}
+
+    @contextmanager
+    def request(self, model: str, version: int) -> Iterator[Asked]:
+        """Count what happens in the block as one request: answered, or refused with a code."""
+        asked = Asked(model, version)
+        code = Code.OK
+        try:
+            yield asked
+        except ServingError as error:
+            code = error.code
+            raise
+        except BaseException:
+            code = Code.INTERNAL
+            raise
+        finally:
+            self._add(asked, code, time.monotonic() - asked.begun)
+
+    def _add(self, asked: Asked, code: Code, whole: float) -> None:
+        with self._lock:
+            key = Key(asked.model, asked.version, asked.signature)
+            count = self._counts.setdefault(key, Count())
+            count.codes[code] = count.codes.get(code, 0) + 1
+            if code != Code.OK:
+                count.failed.add(whole)
+                return
+            count.items += asked.items
+            count.last = time.time()
+            count.whole.add(whole)
+            count.queue.add(asked.queue)
+            count.compute.add(asked.compute)
+            count.recent.append(whole)
+
+    def snapshot(self) -> dict[Key, Count]:
+        """Copies of all counts, taken at one moment."""
+        with self._lock:
+            return copy.deepcopy(self._counts)

@@ -84,11 +84,11 @@ _SUITED = {
         "probe": set(Probe.model_fields),
     },
     "voxels": {
-        "augment": {"flip", "translate", "quarter_turns"},
+        "augment": {"flip", "translate", "quarter_turns", "mixup", "mix_chance"},
         "preprocess": {"normalise"},
         "probe": set(Probe.model_fields),
     },
-    "vector": {"augment": set(), "preprocess": {"normalise"}, "probe": {"l2"}},
+    "vector": {"augment": {"mixup", "mix_chance"}, "preprocess": {"normalise"}, "probe": {"l2"}},
 }
 _SUITED["picture"] = _SUITED["clip"]
 

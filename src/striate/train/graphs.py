@@ -7,18 +7,29 @@ import numpy as np
 from striate.data.pipeline import Examples
 from striate.lazy import keras
 from striate.preprocess import Spec
-from striate.train.augment import augmentation
+from striate.train.augment import augmentation, mixing
 from striate.train.optimize import cross_entropy, make_optimizer
 from striate.train.recipe import Recipe
 
 
 def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
     """uint8 pixels -> augmentation -> normalisation -> net: what is trained, and never saved."""
+    from striate.train.average import Average
+    from striate.train.trainer import Trainer
+
     image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
     x = image
     for layer in augmentation(recipe.augment, recipe.seed, preprocess):
         x = layer(x)
-    return keras.Model(image, net(preprocess.layer()(x)), name="trainer")
+    mix = mixing(recipe.augment, recipe.seed)
+    if mix is not None:
+        x, share = mix(x)
+    logits = net(preprocess.layer()(x))
+    outputs = logits if mix is None else [logits, share]
+    trainer = Trainer(image, outputs, l1=recipe.penalty.l1, l2=recipe.penalty.l2, name="trainer")
+    if recipe.optimizer.ema:
+        trainer.keep(Average(net, recipe.optimizer.ema, recipe.optimizer.accumulate))
+    return trainer
 
 
 def prediction_graph(net: Any, preprocess: Spec) -> Any:
@@ -35,7 +46,8 @@ def compile_graph(trainer: Any, recipe: Recipe, *, steps: int, epochs: int) -> N
     trainer.compile(
         optimizer=make_optimizer(recipe, variables, steps=steps, epochs=epochs),
         loss=cross_entropy(recipe.label_smoothing),
-        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+        # weighted by the parts of mixed pictures
+        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=jit(),
     )
     trainer.optimizer.build(variables)
@@ -62,7 +74,9 @@ def predict(graph: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
     n = len(images)
     if n < batch_size:
         images = np.concatenate([images, np.repeat(images[-1:], batch_size - n, axis=0)])
-    return np.asarray(graph.predict_on_batch(images))[:n].astype(np.float32)
+    answer = graph.predict_on_batch(images)
+    logits = answer[0] if isinstance(answer, list | tuple) else answer  # of a graph that mixes
+    return np.asarray(logits)[:n].astype(np.float32)
 
 
 def augmented(images: np.ndarray, layers: list[Any]) -> np.ndarray:

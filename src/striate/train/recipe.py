@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from striate.errors import UsageError, did_you_mean
 
@@ -20,6 +20,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 NotNegative = Annotated[float, Field(ge=0)]
 Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=1)]
+AreaShare = Annotated[float, Field(gt=0, le=1)]
 Monitor = Literal["val_loss", "val_accuracy"]
 
 
@@ -77,26 +78,66 @@ class Preprocessing(Group):
 class Augment(Group):
     """Random changes of the training pictures, drawn anew each time; 0 is none.
 
-    flip: the axis that a picture may be mirrored along. translate: by up to this share of the side;
-    zoom: in or out by up to this share; rotate: by up to so many degrees either way.
-    brightness: by up to this share of the range; contrast: by up to this factor either way.
-    erase: the chance that a rectangle of noise hides a part.
-    fill: what appears at the border when a picture moves.
+    Moves. flip: the axis that a picture may be mirrored along, or each of both. translate: by up to
+    this share of the side; zoom: in or out by up to this share; rotate: by up to so many degrees
+    either way. crop_padding: a window of the picture's size, cut out of it with so many pixels
+    around it. crop_scale: a box with a share of the area from the first to the second, enlarged;
+    crop_ratio: its width by its height. fill: what appears at the border when a picture moves;
+    `constant` is white, `mean` what the net sees as 0.
+    Colours. brightness: by up to this share of the range; contrast, saturation: by up to this
+    factor either way; hue: by up to this share of the circle, 0.5 for any.
+    What is hidden. cutout: the side in pixels of a square of the mean; erase: the chance that a
+    rectangle of noise hides a part.
+    rand_augment: so many operations out of 14, each of rand_magnitude, 0 to 10.
+    mixup, cutmix: alpha, of pictures that become two at once, and of their labels; of both, each
+    picture gets one of the two. mix_chance: that a picture is mixed at all.
     quarter_turns: voxels, turned about the vertical axis by 0, 90, 180 or 270 degrees.
 
     All frames of a clip change alike. Of the others, voxels know flip (horizontal along the width,
-    vertical along the height) and translate, by whole cells; vectors know none.
+    vertical along the height), translate, by whole cells, and mixup; vectors know mixup.
     """
 
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
     translate: Share = 0.0
     zoom: Share = 0.0
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    crop_padding: Annotated[int, Field(ge=0, le=1000)] = 0
+    crop_scale: tuple[AreaShare, AreaShare] | None = None
+    crop_ratio: tuple[Positive, Positive] = (3 / 4, 4 / 3)
     brightness: Share = 0.0
     contrast: Share = 0.0
+    saturation: Share = 0.0
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    cutout: Annotated[int, Field(ge=0, le=1000)] = 0
     erase: Annotated[float, Field(ge=0, le=1)] = 0.0
-    fill: Literal["nearest", "reflect", "wrap", "constant"] = "nearest"
+    rand_augment: Annotated[int, Field(ge=0, le=14)] = 0
+    rand_magnitude: Annotated[float, Field(ge=0, le=10)] = 9.0
+    mixup: Annotated[float, Field(ge=0, le=100)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=100)] = 0.0
+    mix_chance: Annotated[float, Field(ge=0, le=1)] = 1.0
+    fill: Literal["nearest", "reflect", "wrap", "constant", "mean"] = "nearest"
     quarter_turns: bool = False
+
+    @field_validator("crop_scale", "crop_ratio")
+    @classmethod
+    def _rises(cls, ends: tuple[float, float] | None) -> tuple[float, float] | None:
+        if ends and ends[0] > ends[1]:
+            raise ValueError("should begin with the smaller")
+        return ends
+
+
+class Penalty(Group):
+    """What large kernels cost: l1 * sum |w| + l2 * sum w^2 is added to the mean loss.
+
+    Of kernels that learn only, not of biases nor of batch normalisation. With the loss written as
+    C0 + (lambda / n) sum |w| or C0 + (lambda / 2n) sum w^2 over n pictures, l1 = lambda / n and
+    l2 = lambda / 2n. A step of plain SGD takes 2 * l2 * learning_rate of each weight, as
+    `optimizer.weight_decay` = 2 * l2 does; momentum repeats that, and Adam rescales it, which
+    decoupled decay avoids.
+    """
+
+    l1: NotNegative = 0.0
+    l2: NotNegative = 0.0
 
 
 class Optimizer(Group):
@@ -107,7 +148,8 @@ class Optimizer(Group):
     momentum m, the L2 penalty of other libraries is 1 / (1 - m) times as strong.
     momentum, nesterov: of sgd; of rmsprop the momentum. clip_norm: the largest norm of the whole
     gradient, None for none. accumulate: batches whose gradients are averaged into one step, for
-    nets of which only small batches fit into memory.
+    nets of which only small batches fit into memory. ema: what of a running average of the weights
+    is kept at each step, 0 for no average; it is the average that is validated and saved.
     """
 
     name: Literal["adamw", "adam", "nadam", "sgd", "rmsprop", "adagrad", "lion"] = "adamw"
@@ -118,6 +160,7 @@ class Optimizer(Group):
     nesterov: bool = True
     clip_norm: Positive | None = None
     accumulate: Annotated[int, Field(ge=1, le=10_000)] = 1
+    ema: Share = 0.0
 
 
 class Schedule(Group):
@@ -206,6 +249,7 @@ class Recipe(Group):
     data: Data = Data()
     preprocess: Preprocessing = Preprocessing()
     augment: Augment = Augment()
+    penalty: Penalty = Penalty()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     strategy: Strategy = Strategy()
@@ -275,6 +319,24 @@ def finetune_recipe(
 def shipped_recipes() -> dict[str, Path]:
     """The recipes that come with striate, by name."""
     return {path.stem: path for path in sorted(SHIPPED.glob("*.yaml"))}
+
+
+def recipe_head(path: Path) -> dict[str, str]:
+    """What a shipped recipe says at its head: purpose, command, result and maybe source.
+
+    Each begins with its name (`# Purpose: ...`) and goes on in lines that are indented.
+    """
+    head: dict[str, str] = {}
+    name = ""
+    for line in path.read_text("utf-8").splitlines():
+        text = line.removeprefix("#")
+        if text == line or not text.strip():
+            break
+        first, colon, rest = text.strip().partition(":")
+        if not text.startswith("   ") and colon:
+            name, text = first.lower(), rest
+        head[name] = f"{head.get(name, '')} {text.strip()}".strip()
+    return head
 
 
 def _read(base: Any) -> dict[str, Any]:

@@ -31,6 +31,73 @@ static void normalise(const float *restrict values, int pixels, int channels,
         for (int c = 0; c < channels; c++) out[c] = values[c] * gain[c] + shift[c];
 }
 
+/* === Products of floats === */
+
+/* Floats in a register, and pixels whose sums the registers hold together. */
+#ifndef LANES
+#define LANES 4
+#define FLOAT_PIXELS 3
+#endif
+
+#if defined(__GNUC__)
+typedef float lanes __attribute__((vector_size(4 * LANES)));
+#else
+#undef LANES
+#define LANES 1
+typedef float lanes;
+#endif
+
+/* Every product is rounded before it is added, so that all kernels give the same sums. */
+STRIATE_INLINE void multiply_tile(const striate_products *row, const float *panel, int x, int first,
+                                  const int pixels) {
+    enum { PARTS = STRIATE_PANEL / LANES };
+    const float *taps = row->pixels + (size_t)x * row->pixel_step;
+    lanes sum[FLOAT_PIXELS][PARTS], weights[PARTS];
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; p++)
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; part++) sum[p][part] = (lanes){0};
+    for (int y = 0; y < row->rows; y++, taps += row->row_step)
+        for (int i = 0; i < row->run; i++, panel += STRIATE_PANEL) {
+#pragma GCC unroll 4
+            for (int part = 0; part < PARTS; part++)
+                memcpy(&weights[part], panel + part * LANES, sizeof(lanes));
+#pragma GCC unroll 16
+            for (int p = 0; p < pixels; p++)
+#pragma GCC unroll 4
+                for (int part = 0; part < PARTS; part++)
+                    sum[p][part] += taps[(size_t)p * row->pixel_step + i] * weights[part];
+        }
+    int left = row->filters - first;
+    float *out = row->out + (size_t)x * row->out_step + first;
+#pragma GCC unroll 16
+    for (int p = 0; p < pixels; p++, out += row->out_step) {
+        float kept[STRIATE_PANEL];
+#pragma GCC unroll 4
+        for (int part = 0; part < PARTS; part++)
+            memcpy(kept + part * LANES, &sum[p][part], sizeof(lanes));
+        memcpy(out, kept, (size_t)(left < STRIATE_PANEL ? left : STRIATE_PANEL) * sizeof *out);
+    }
+}
+
+static void multiply(const striate_products *row) {
+    enum { HALF = FLOAT_PIXELS / 2, QUARTER = FLOAT_PIXELS / 4 };
+    const float *panel = row->panels;
+    for (int first = 0; first < row->filters; first += STRIATE_PANEL) {
+        int x = 0;
+        for (; x + FLOAT_PIXELS <= row->width; x += FLOAT_PIXELS)
+            multiply_tile(row, panel, x, first, FLOAT_PIXELS);
+        for (; HALF > 1 && x + HALF <= row->width; x += HALF)
+            multiply_tile(row, panel, x, first, HALF);
+        for (; QUARTER > 1 && x + QUARTER <= row->width; x += QUARTER)
+            multiply_tile(row, panel, x, first, QUARTER);
+        for (; x < row->width; x++) multiply_tile(row, panel, x, first, 1);
+        panel += (size_t)row->rows * row->run * STRIATE_PANEL;
+    }
+}
+
+/* === From counts to what is wanted === */
+
 STRIATE_INLINE void finish_dots(int filters, const int32_t *restrict base,
                                 const int32_t *restrict count, int32_t *restrict out) {
     for (int f = 0; f < filters; f++) out[f] = base[f] - 2 * count[f];

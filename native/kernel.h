@@ -29,6 +29,20 @@ typedef struct {
     const int32_t *threshold, *flip;
 } striate_row;
 
+/* One row of output pixels of floats: sums of products for all panels of filters. */
+typedef struct {
+    const float *pixels; /* the first pixel's first tap */
+    const float *panels; /* weights [panel][rows][run][STRIATE_PANEL] */
+    size_t pixel_step;   /* floats from one output pixel's taps to the next's */
+    size_t row_step;     /* floats from one row of the input to the next */
+    int rows;            /* of the kernel */
+    int run;             /* floats in one row of the kernel */
+    int width;           /* output pixels */
+    int filters;
+    float *out;      /* at the first filter */
+    size_t out_step; /* floats from one output pixel to the next */
+} striate_products;
+
 typedef struct {
     const char *name;
     int block;         /* filters computed together; a multiple of 8, at most STRIATE_BLOCK */
@@ -46,14 +60,19 @@ typedef struct {
     /* weights [block][words] of one block -> the kernel's own order */
     void (*order)(const uint32_t *bits, size_t words, uint8_t *own);
     void (*row)(const striate_row *row);
+    void (*products)(const striate_products *row);
 } striate_kernel;
 
-enum { STRIATE_BLOCK = 64 };
+enum { STRIATE_BLOCK = 64, STRIATE_PANEL = 16 };
 
 extern const striate_kernel striate_avx512, striate_avx2, striate_popcnt, striate_portable;
 extern const striate_kernel striate_neon, striate_wasm;
 
 static inline int striate_words(int channels) { return (channels + 31) / 32; }
+
+/* The kernel of that name (or of the variable STRIATE_KERNEL, or the fastest) whose sums hold so many
+ * bits; NULL where this machine has none. */
+const striate_kernel *striate_choose(const char *name, int64_t taps);
 
 /* Runs task(context, i) for every i below `tasks` on up to `threads` threads, this one included. */
 void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *context);

@@ -9,6 +9,8 @@
 #pragma GCC target("avx2,bmi2,popcnt")
 #include <immintrin.h>
 
+#define LANES 8
+#define FLOAT_PIXELS 6
 #include "common.h"
 
 enum { BLOCK = 64, PIXELS = 6, MOST_STEPS = 60 /* of at most 4 each: a byte holds the sum */ };
@@ -131,5 +133,6 @@ const striate_kernel striate_avx2 = {
     .expand = expand,
     .order = order,
     .row = convolve,
+    .products = multiply,
 };
 #endif

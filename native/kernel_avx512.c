@@ -12,6 +12,8 @@
                    "prefer-vector-width=512")
 #include <immintrin.h>
 
+#define LANES 16
+#define FLOAT_PIXELS 12
 #include "common.h"
 
 enum { BLOCK = 32, PIXELS = 7 };
@@ -158,5 +160,6 @@ const striate_kernel striate_avx512 = {
     .normalise = normalise,
     .order = order,
     .row = convolve,
+    .products = multiply,
 };
 #endif

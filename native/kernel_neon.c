@@ -25,5 +25,6 @@ const striate_kernel striate_neon = {
     .normalise = normalise,
     .order = order,
     .row = convolve,
+    .products = multiply,
 };
 #endif

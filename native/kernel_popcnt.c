@@ -17,5 +17,6 @@ const striate_kernel striate_popcnt = {
     .normalise = normalise,
     .order = order,
     .row = convolve,
+    .products = multiply,
 };
 #endif

@@ -24,4 +24,5 @@ const striate_kernel striate_portable = {
     .normalise = normalise,
     .order = order,
     .row = convolve,
+    .products = multiply,
 };

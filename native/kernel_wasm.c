@@ -25,5 +25,6 @@ const striate_kernel striate_wasm = {
     .normalise = normalise,
     .order = order,
     .row = convolve,
+    .products = multiply,
 };
 #endif

@@ -52,7 +52,7 @@ const char *striate_kernel_name(int32_t i) {
     return NULL;
 }
 
-static const striate_kernel *choose(const char *name, int64_t taps) {
+const striate_kernel *striate_choose(const char *name, int64_t taps) {
     if (!name) name = getenv("STRIATE_KERNEL");
     int any = !name || !*name;
     for (int k = 0; k < KERNELS; k++)
@@ -63,7 +63,7 @@ static const striate_kernel *choose(const char *name, int64_t taps) {
 }
 
 void striate_pack(const float *values, int64_t pixels, int32_t channels, uint32_t *bits) {
-    choose("", 0)->pack(values, pixels, channels, bits, striate_words(channels));
+    striate_choose("", 0)->pack(values, pixels, channels, bits, striate_words(channels));
 }
 
 /* === Making a layer === */
@@ -182,7 +182,7 @@ striate_layer *striate_layer_new(const striate_shape *shape, const uint32_t *wei
                                  const char *kernel) {
     if (!shape || !weights || !makes_sense(shape)) return NULL;
     int taps = shape->kernel * shape->kernel;
-    const striate_kernel *chosen = choose(kernel, (int64_t)taps * shape->channels);
+    const striate_kernel *chosen = striate_choose(kernel, (int64_t)taps * shape->channels);
     striate_layer *layer = chosen ? calloc(1, sizeof *layer) : NULL;
     if (!layer) return NULL;
     int multiple = chosen->word_multiple, block = chosen->block;

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define STRIATE_ABI 2
+#define STRIATE_ABI 3
 
 #if defined(__GNUC__)
 #define STRIATE_PUBLIC __attribute__((visibility("default")))
@@ -50,7 +50,7 @@ typedef struct {
     void *scratch;              /* striate_scratch_bytes(layer), aligned to 64 bytes */
 } striate_run;
 
-/* 2 for this header; another number means another layout of the structures above. */
+/* 3 for this header; another number means another layout of the structures above. */
 STRIATE_PUBLIC int32_t striate_abi(void);
 
 /* Name of the i-th kernel that this machine can run, fastest first; NULL after the last. */

@@ -213,6 +213,7 @@ def test_doctor_says_what_is_installed():
         "onnx",
         "litert",
         "packed",
+        "runner",
         "tensorflow",
         "keras",
     }

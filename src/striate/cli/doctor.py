@@ -100,6 +100,6 @@ def _kernel(engine: str) -> str | None:
         with quiet_libraries():
             providers = onnxruntime.get_available_providers()
         return ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
-    if engine == "packed":
+    if engine in ("packed", "runner"):
         return _binary()["kernel"]
     return {"litert": "XNNPACK", "tensorflow": "oneDNN", "keras": "the backend's"}.get(engine)

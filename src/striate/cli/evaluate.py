@@ -17,7 +17,7 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="train, val, test or all [default: the held-out part].")
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, onnx, litert, tensorflow or keras.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, onnx, litert, packed, runner, tensorflow or keras.")] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained HTML report here.")

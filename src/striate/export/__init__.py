@@ -18,17 +18,18 @@ from striate.artifact import Artifact, add_form
 from striate.errors import EngineError, UsageError, did_you_mean
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
+from striate.runtime import ENGINES
 
 sys.modules[__name__].__class__ = Verb  # striate.export(...) is striate.export.export(...)
 
-# form -> (the module that writes it, the engine that reads it)
-FORMS: dict[str, tuple[str, str]] = {
-    "saved_model": ("striate.export.saved_model", "tensorflow"),
-    "onnx": ("striate.export.onnx", "onnx"),
-    "litert": ("striate.export.litert", "litert"),
+# form -> (the module that writes it, the engines that read it, each a file of its own)
+FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "saved_model": ("striate.export.saved_model", ("tensorflow",)),
+    "onnx": ("striate.export.onnx", ("onnx",)),
+    "litert": ("striate.export.litert", ("litert",)),
 }
 # Forms that only some nets have, written when they are asked for.
-SPECIAL_FORMS = {"packed": ("striate.export.packed", "packed")}
+SPECIAL_FORMS = {"packed": ("striate.export.packed", ("packed", "runner"))}
 ALL_FORMS = {**FORMS, **SPECIAL_FORMS}
 
 
@@ -43,7 +44,8 @@ def export(
     to: forms out of `ALL_FORMS`; images: uint8 [N, H, W, C] to compare on besides the goldens
     (default: pictures made from the goldens, and noise).
 
-    Returns the artifact with its new forms, and one `Agreement` a form. Raises `UsageError` for an
+    Returns the artifact with its new forms, and one `Agreement` a form, or one for each engine that
+    reads it. Raises `UsageError` for an
     unknown form, `DisagreementError` when a form answers differently, `EngineError` when its
     runtime is missing or refuses it; the forms before that one are kept.
     """
@@ -53,25 +55,27 @@ def export(
     expected = reference_scores(artifact, probes)
     rows = []
     for form in forms:
-        artifact, agreement = _export_form(artifact, form, probes, expected)
-        rows.append(agreement)
+        artifact, agreements = _export_form(artifact, form, probes, expected)
+        rows += agreements
     return artifact, rows
 
 
 def _export_form(
     artifact: Artifact, form: str, probes: np.ndarray, expected: np.ndarray
-) -> tuple[Artifact, Agreement]:
-    writer, engine = ALL_FORMS[form]
+) -> tuple[Artifact, list[Agreement]]:
+    writer, engines = ALL_FORMS[form]
     found = []
 
     def write(staged: Path) -> None:
         import_module(writer).write(artifact, staged)
 
     def check(staged: Path) -> dict[str, Any]:
-        found.append(check_form(artifact, form, engine, probes, expected, root=staged))
-        return found[0].record()
+        for engine in engines:
+            found.append(check_form(artifact, form, engine, probes, expected, root=staged))
+        others = {row.engine: row.record() for row in found[1:]}
+        return {**found[0].record(), **others}
 
-    return add_form(artifact, form, write, check), found[0]
+    return add_form(artifact, form, write, check), found
 
 
 def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agreement]:
@@ -83,9 +87,11 @@ def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agre
     probes = probe_images(artifact, images)
     expected = reference_scores(artifact, probes)
     return [
-        check_form(artifact, form, ALL_FORMS[form][1], probes, expected)
+        check_form(artifact, form, engine, probes, expected)
         for form in artifact.manifest.forms
         if form in ALL_FORMS
+        for engine in ALL_FORMS[form][1]
+        if ENGINES[engine].file in artifact.manifest.files
     ]
 
 

@@ -1,9 +1,10 @@
-"""Packed: `model.packed.onnx`, the same tensor contract with one bit for each binary weight.
+"""Packed: one bit for each binary weight. `model.packed.onnx`, the same tensor contract, is written
+here; `model.packed`, for the runner in C, by `striate.export.compact`.
 
-It is plain ONNX that any runtime reads: a binary layer is a node `striate.BinaryConv` whose meaning
-the file itself defines, in standard operators, as a function (bits -> signs -> Conv). Read so, it
-runs at the speed of floats. Where striate's compiled kernels are, the packed engine drops that
-definition and lets them compute the nodes instead, on bits.
+`model.packed.onnx` is plain ONNX that any runtime reads: a binary layer is a node
+`striate.BinaryConv` whose meaning the file itself defines, in standard operators, as a function
+(bits -> signs -> Conv). Read so, it runs at the speed of floats. Where striate's compiled kernels
+are, the packed engine drops that definition and lets them compute the nodes instead, on bits.
 
 The graph is written from the Keras layers directly, channels last around binary layers, as the
 kernels want it, and channels first around the real ones, as ONNX has it.
@@ -20,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from striate.artifact import Artifact
 from striate.errors import UsageError
+from striate.export import compact
 from striate.runtime.binary import pack_bits
 from striate.runtime.packed import DOMAIN, FILE
 
@@ -371,6 +373,7 @@ def write(artifact: Artifact, directory: Path) -> None:
         logits = graph.add("Mul", logits, graph.constant(1 / artifact.manifest.temperature))
     graph.nodes.append(helper.make_node("Softmax", [logits], ["scores"], axis=-1))
     onnx.save(_model(graph, artifact), directory / FILE)
+    compact.write(artifact, directory)
 
 
 def _normalised(graph: Graph, artifact: Artifact) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from striate.artifact import Artifact, inventory
 from striate.errors import DisagreementError
-from striate.runtime import FLOAT_TOLERANCE, open_engine
+from striate.runtime import ENGINES, FLOAT_TOLERANCE, open_engine
 
 PROBES = 16
 
@@ -96,7 +96,7 @@ def check_form(
         form=form,
         engine=engine.name,
         kernel=engine.kernel,
-        bytes=_size(artifact, form, root),
+        bytes=_size(artifact, form, engine.name, root),
         n=len(images),
         max_abs_diff=difference,
         top1_agreement=_top1_agreement(scores, expected),
@@ -118,11 +118,12 @@ def _top1_agreement(scores: np.ndarray, expected: np.ndarray) -> float:
     return float((theirs >= expected.max(-1) - FLOAT_TOLERANCE).mean())
 
 
-def _size(artifact: Artifact, form: str, root: Path | None) -> int:
-    if root is not None:
-        return sum(entry["bytes"] for entry in inventory(root).values())
-    names = artifact.manifest.forms[form]["files"]
-    return sum(artifact.manifest.files[name]["bytes"] for name in names)
+def _size(artifact: Artifact, form: str, engine: str, root: Path | None) -> int:
+    """Bytes of a form's files, without those that only another engine reads."""
+    files = artifact.manifest.files if root is None else inventory(root)
+    names = artifact.manifest.forms[form]["files"] if root is None else list(files)
+    others = {kind.file for name, kind in ENGINES.items() if name != engine}
+    return sum(files[name]["bytes"] for name in names if name not in others)
 
 
 def _median_ms(engine, image: np.ndarray, repeats: int = 7) -> float:

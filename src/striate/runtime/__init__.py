@@ -52,6 +52,9 @@ ENGINES: dict[str, EngineKind] = {
     "packed": EngineKind(
         "packed", "model.packed.onnx", "striate.runtime.packed", "onnxruntime", "onnxruntime", True
     ),
+    "runner": EngineKind(
+        "packed", "model.packed", "striate.runtime.runner", "numpy", "striate", True
+    ),
     "tensorflow": EngineKind(
         "saved_model",
         "saved_model.pb",
@@ -86,9 +89,9 @@ def open_engine(
 ) -> Engine:
     """An engine that answers for an artifact.
 
-    name: `auto`, `onnx`, `litert`, `packed`, `tensorflow` or `keras`. threads: for one call; None
-    leaves it to the engine. root: read the form's files there instead of in the artifact
-    (verification).
+    name: `auto`, `onnx`, `litert`, `packed`, `runner`, `tensorflow` or `keras`. threads: for one
+    call; None leaves it to the engine. root: read the form's files there instead of in the
+    artifact (verification).
 
     Raises `UsageError` for an unknown name, `EngineError` when the engine is not installed or
     refuses its file, `ArtifactError` when the artifact has no such form.
@@ -114,7 +117,7 @@ def open_engine(
 
 def usable(artifact: Artifact) -> list[str]:
     """The engines that are installed here and whose form the artifact holds."""
-    return [name for name in installed() if ENGINES[name].form in artifact.manifest.forms]
+    return [name for name in installed() if ENGINES[name].file in artifact.manifest.files]
 
 
 def needs_tensorflow(artifact: Artifact, name: str = "auto") -> bool:

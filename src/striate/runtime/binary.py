@@ -19,7 +19,7 @@ import numpy as np
 
 from striate.errors import EngineError, UsageError, did_you_mean
 
-ABI = 2
+ABI = 3
 LIBRARY = "libstriate.so"
 
 

@@ -1,0 +1,77 @@
+"""Every method of explaining runs on every registered net, or the net's spec says why it cannot."""
+
+import numpy as np
+import pytest
+
+from making import colourful_noise
+from striate.errors import UsageError
+from striate.explain import METHODS, draw, explain, subject_of
+from striate.registry import create_model, list_models
+
+# Short walks: what is asked here is whether a method knows its way through a net.
+FEW = {
+    "occlusion": {"window": 0.5, "stride": 0.5},
+    "smoothgrad": {"samples": 2},
+    "integrated_gradients": {"steps": 2},
+}
+NEED_MAPS = ("grad_cam", "grad_cam_plus_plus", "cam", "guided_grad_cam")
+QUICK = ("lenet5_1998", "vgg11_lrn", "squeezenet1_1", "resnet20_cifar", "mobilenet_v3_small")
+NETS = [
+    pytest.param(spec, id=spec.name, marks=[] if spec.name in QUICK else [pytest.mark.slow])
+    for spec in list_models()
+    if spec.kind == "picture" and "output" not in spec.exceptions
+]
+
+
+@pytest.fixture(scope="module")
+def small():
+    """name -> (subject, two pictures) of the reduced net at its least size; one at a time."""
+    made = {}
+
+    def make(spec):
+        if spec.name not in made:
+            made.clear()
+            shape = (*spec.min_shape, spec.input_shape[-1])
+            net = create_model(spec.name, num_classes=3, input_shape=shape, **spec.reduced)
+            made[spec.name] = subject_of(net), colourful_noise(2, shape, 0)
+        return made[spec.name]
+
+    return make
+
+
+@pytest.mark.parametrize("spec", NETS)
+def test_every_map_has_the_pictures_size_and_is_a_number_everywhere(small, spec):
+    subject, pictures = small(spec)
+    for method in METHODS:
+        if method in NEED_MAPS and not spec.cam_layer:
+            with pytest.raises(UsageError, match="has no maps"):
+                explain(subject, pictures, method=method)
+            continue
+        try:
+            found = explain(subject, pictures, method=method, target=1, **FEW.get(method, {}))
+        except UsageError as error:
+            assert method == "cam" and "does not classify the averages" in str(error)
+            continue
+        assert found.maps.shape == pictures.shape[:3], method
+        assert np.isfinite(found.maps).all(), method
+
+
+@pytest.mark.parametrize("spec", NETS)
+def test_every_view_draws_it(small, spec):
+    subject, pictures = small(spec)
+    one = pictures[:1]
+    for method, images, target, options in (
+        ("filters", [], None, {}),
+        ("activations", one, None, {}),
+        ("maximise", [], [0], {"steps": 2}),
+        ("invert", one, None, {"steps": 2}),
+        ("fgsm", one, None, {}),
+        ("pgd", one, None, {"steps": 2}),
+        ("minimal", one, [1], {"tries": 1, "iterations": 2}),
+    ):
+        if method in ("activations", "invert") and not spec.cam_layer:
+            with pytest.raises(UsageError, match="has no maps"):
+                list(draw(subject, images, method, target, **options))
+            continue
+        ((_, drawing),) = draw(subject, images, method, target, **options)
+        assert drawing.pixels.dtype == np.uint8 and drawing.pixels.ndim == 3, method

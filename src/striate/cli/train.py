@@ -1,12 +1,15 @@
 """`striate train`: a recipe, or a net, and pictures become an artifact."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from striate.cli.console import Json, emit, load_tensorflow
 from striate.errors import UsageError
+
+if TYPE_CHECKING:
+    from striate.train import Recipe
 
 Data = Annotated[
     str | None,
@@ -45,6 +48,11 @@ def train(
 
     The same command again continues a run that was interrupted.
     """
+    run(chosen(recipe, changes(data, epochs, batch_size, seed, sets)), output, as_json)
+
+
+def chosen(recipe: str, sets: list[str]) -> "Recipe":
+    """The recipe that a file, a shipped recipe or a net stands for, with changes."""
     from striate.registry import list_models
     from striate.train import make_recipe, shipped_recipes
 
@@ -53,8 +61,7 @@ def train(
         if not list_models(recipe):
             raise UsageError(_no_such(recipe))
         base = {"model": {"name": recipe}}
-    chosen = make_recipe(base, changes(data, epochs, batch_size, seed, sets))
-    run(chosen, output, as_json)
+    return make_recipe(base, sets)
 
 
 def changes(
@@ -73,10 +80,7 @@ def run(recipe: Any, output: Path | None, as_json: bool) -> None:
     """Train a recipe that is known to be valid, and say what came of it."""
     from striate.train import train as train_recipe
 
-    if recipe.data.source is None:
-        raise UsageError("expected pictures to train on: --data FOLDER")
-    if not Path(recipe.data.source).exists() and ":" not in recipe.data.source:
-        raise UsageError(f"--data: expected pictures, but {recipe.data.source} does not exist")
+    check_source(recipe)
     load_tensorflow()
     artifact = train_recipe(recipe, output or Path("saved_models") / recipe.model.name)
     judged = artifact.manifest.metrics.get("val", {})
@@ -90,6 +94,14 @@ def run(recipe: Any, output: Path | None, as_json: bool) -> None:
         emit(document)
         return
     print(artifact.path)
+
+
+def check_source(recipe: Any) -> None:
+    """`UsageError` where there are no pictures to train on."""
+    if recipe.data.source is None:
+        raise UsageError("expected pictures to train on: --data FOLDER")
+    if not Path(recipe.data.source).exists() and ":" not in recipe.data.source:
+        raise UsageError(f"--data: expected pictures, but {recipe.data.source} does not exist")
 
 
 def _no_such(name: str) -> str:

@@ -7,7 +7,6 @@ here from top to bottom. A stretch begins at (epoch, step), and the pictures of 
 """
 
 import itertools
-import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from striate.data.pipeline import Examples, epoch_order, steps_per_epoch
-from striate.errors import StriateError, UsageError
+from striate.errors import UsageError
 from striate.lazy import keras
 from striate.registry import ModelSpec
 from striate.train import judge, probe
 from striate.train.augment import augmentation
 from striate.train.checkpoint import NoStore, State, Store, assign
+from striate.train.failures import check_loss, memory_explained
 from striate.train.graphs import (
     augmented,
     compile_graph,
@@ -36,10 +36,6 @@ from striate.train.strategies import Phase, freeze, linear_head
 from striate.train.tensorboard import Logs
 
 STRETCH = 250  # steps between looks at the loss, and between checkpoints within an epoch
-
-
-class Diverged(StriateError):
-    """The loss is no longer a number: the run is lost, and the same call would lose it again."""
 
 
 class Run:
@@ -72,8 +68,12 @@ class Run:
     def through(self, phases: list[Phase]) -> list[dict[str, Any]]:
         """Go through all the phases from where the store says; returns the history, a row an epoch.
 
-        Raises `Diverged` when the loss is no longer a number.
+        Raises `Diverged` when the loss explodes, `OutOfMemory` when a batch does not fit.
         """
+        with memory_explained(self.recipe):
+            return self._through(phases)
+
+    def _through(self, phases: list[Phase]) -> list[dict[str, Any]]:
         self.state, arrays = self.store.load()
         if arrays:
             self.watch.say(f"resuming {_where(self.state, phases)}")
@@ -159,6 +159,8 @@ class Run:
             self._checkpoint(trainer, due=state.epoch == phase.epochs or state.stopped)
         if recipe.early_stopping.restore_best and state.best:
             assign(self.net.weights, self.store.load_best(state.best["epoch"]))
+        elif trainer.average:
+            trainer.average.take_place()
 
     def _stretches(self, phase: Phase, steps: int) -> Iterator[tuple[int, int, Iterator]]:
         """(step, stop, batches) of what is left of the epoch."""
@@ -175,45 +177,41 @@ class Run:
         next(stream, None)  # let the stream see its end
 
     def _add_stretch(self, losses: dict[str, list[float]], steps: int) -> None:
-        """Fold a stretch into the means of its epoch."""
-        partial = self.state.partial
+        """Fold a stretch into the means of its epoch; `Diverged` where its loss explodes."""
+        state, partial = self.state, self.state.partial
+        loss, classes = float(losses["loss"][0]), self.net.output_shape[-1]
+        check_loss(self.recipe, loss, least=state.least, classes=classes, epoch=state.epoch + 1)
+        state.least = loss if state.least is None else min(loss, state.least)
         before = partial.get("steps", 0)
         for name in ("loss", "accuracy"):
-            value = float(losses[name][0])
-            if not math.isfinite(value):
-                self._diverged(name, value)
-            total = partial.get(name, 0.0) * before + value * steps
+            total = partial.get(name, 0.0) * before + float(losses[name][0]) * steps
             partial[name] = total / (before + steps)
         partial["steps"] = before + steps
 
-    def _diverged(self, name: str, value: float) -> None:
-        recipe = self.recipe
-        raise Diverged(
-            f"training diverged: the {name} became {value} in epoch {self.state.epoch + 1}; "
-            f"lower optimizer.learning_rate (now {recipe.optimizer.learning_rate:g}), "
-            "lengthen schedule.warmup or set optimizer.clip_norm=1"
-        )
-
     def _end_epoch(self, phase: Phase, trainer: Any, started: float) -> None:
         """Validate, note the row, and decide whether this was the best epoch or the last."""
-        state, stopping = self.state, self.recipe.early_stopping
-        row = {
-            "phase": phase.name,
-            "epoch": state.epoch + 1,
-            "loss": state.partial["loss"],
-            "accuracy": state.partial["accuracy"],
-            "learning_rate": float(trainer.optimizer.learning_rate),
-            **self._validate(trainer),
-            "seconds": round(time.monotonic() - started, 3),
-        }
-        self._record(row, phase)
-        state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
-        if self.val is None:
-            return
+        state = self.state
+        with trainer.judged():
+            row = {
+                "phase": phase.name,
+                "epoch": state.epoch + 1,
+                "loss": state.partial["loss"],
+                "accuracy": state.partial["accuracy"],
+                "learning_rate": float(trainer.optimizer.learning_rate),
+                **self._validate(trainer),
+                "seconds": round(time.monotonic() - started, 3),
+            }
+            self._record(row, phase)
+            state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
+            if self.val is not None:
+                self._compare(row)
         if self.recipe.schedule.name == "plateau":
             self._lower_on_plateau(row, trainer)
-        best = state.best and state.best["value"]
-        if _is_better(row, stopping.monitor, best):
+
+    def _compare(self, row: dict[str, Any]) -> None:
+        """Keep the weights if this was the best epoch; stop if the best is too long ago."""
+        state, stopping = self.state, self.recipe.early_stopping
+        if _is_better(row, stopping.monitor, state.best and state.best["value"]):
             state.best, state.stale = {"epoch": state.epoch, "value": row[stopping.monitor]}, 0
             if stopping.restore_best:
                 self.store.save_best(state.epoch, self.net.weights)

@@ -19,8 +19,9 @@ from striate.preprocess import Spec
 from striate.registry import get_spec
 from striate.train import build, judge
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
+from striate.train.failures import Diverged
 from striate.train.graphs import logits_of, prediction_graph
-from striate.train.loop import Diverged, Run
+from striate.train.loop import Run
 from striate.train.progress import Watcher, watcher
 from striate.train.recipe import Recipe, finetune_recipe, make_recipe
 from striate.train.strategies import phases_of
@@ -58,6 +59,11 @@ class Fitted:
     def val_accuracy(self) -> float:
         """The share of the validation pictures that the net names rightly."""
         return judge.accuracy(self._logits(), self.val.labels)
+
+    @property
+    def val_loss(self) -> float:
+        """The mean cross-entropy of the validation pictures, in nats."""
+        return judge.cross_entropy(self._logits(), self.val.labels)
 
     def _logits(self) -> np.ndarray:
         if self.val_logits is None:
@@ -110,12 +116,12 @@ def train(
     if (base / artifact.MANIFEST).exists():
         raise UsageError(f"{base} is a version; expected the model's directory, {base.parent}")
     watch = watcher(progress)
-    dataset = _dataset(recipe, data, watch)
+    dataset = open_dataset(recipe, data, watch)
     train_indices = dataset.split("train")
     val_indices = dataset.splits.get("val")
     if val_indices is None:
         watch.say("no validation pictures: nothing will tell how good the classifier is")
-    prepared = _prepare(recipe, dataset, train_indices, val_indices, watch)
+    prepared = prepare(recipe, dataset, train_indices, val_indices, watch)
     fingerprint = _fingerprint(prepared, dataset)
     for path in other_runs(base, fingerprint):
         watch.say(f"{path} is an unfinished run of another recipe or other data; remove it freely")
@@ -147,7 +153,7 @@ def fit(
     >>> fits = [fit(recipe, dataset, *fold) for fold in dataset.folds(5)]
     """
     watch = watcher(progress)
-    prepared = _prepare(make_recipe(recipe, sets), dataset, np.asarray(train), val, watch)
+    prepared = prepare(make_recipe(recipe, sets), dataset, np.asarray(train), val, watch)
     return _run(prepared, NoStore(), watch, Logs(None))
 
 
@@ -171,7 +177,7 @@ def cross_validate(
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class _Prepared:
+class Prepared:
     """Everything that a run starts from."""
 
     recipe: Recipe
@@ -182,7 +188,8 @@ class _Prepared:
     val: Examples | None
 
 
-def _dataset(recipe: Recipe, data: Any, watch: Watcher) -> Dataset:
+def open_dataset(recipe: Recipe, data: Any, watch: Watcher) -> Dataset:
+    """The data set that is given, or what is at a source or the recipe's own, with its report."""
     if not isinstance(data, Dataset):
         source = data or recipe.data.source
         if source is None:
@@ -199,13 +206,13 @@ def _dataset(recipe: Recipe, data: Any, watch: Watcher) -> Dataset:
     return data
 
 
-def _prepare(
+def prepare(
     recipe: Recipe,
     dataset: Dataset,
     train: np.ndarray,
     val: np.ndarray | None,
     watch: Watcher,
-) -> _Prepared:
+) -> Prepared:
     """Open the weights, decode the pictures, build the net."""
     recipe, left_out = build.suited(recipe)
     if left_out:
@@ -222,7 +229,7 @@ def _prepare(
             watch.say(str(problem))
     _check_classes(dataset, train_examples)
     net = build.build(start, recipe, len(dataset.classes))
-    return _Prepared(recipe, start, net, dataset.classes, train_examples, val_examples)
+    return Prepared(recipe, start, net, dataset.classes, train_examples, val_examples)
 
 
 def _check_classes(dataset: Dataset, train: Examples) -> None:
@@ -235,7 +242,7 @@ def _check_classes(dataset: Dataset, train: Examples) -> None:
             )
 
 
-def _guarded_run(prepared: _Prepared, store: Store, watch: Watcher) -> Fitted:
+def _guarded_run(prepared: Prepared, store: Store, watch: Watcher) -> Fitted:
     """A run with its logs; one that diverged leaves nothing, one that is interrupted a way back."""
     try:
         return _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
@@ -247,7 +254,7 @@ def _guarded_run(prepared: _Prepared, store: Store, watch: Watcher) -> Fitted:
         raise
 
 
-def _run(prepared: _Prepared, store: Store | NoStore, watch: Watcher, logs: Logs) -> Fitted:
+def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs) -> Fitted:
     recipe, start = prepared.recipe, prepared.start
     phases = phases_of(recipe, prepared.net, start.spec)
     run = Run(
@@ -275,7 +282,7 @@ def _run(prepared: _Prepared, store: Store | NoStore, watch: Watcher, logs: Logs
 _NOT_IN_THE_RESULT = {"data": {"source", "cache_gb"}, "checkpoint_seconds": True}
 
 
-def _fingerprint(prepared: _Prepared, dataset: Dataset) -> str:
+def _fingerprint(prepared: Prepared, dataset: Dataset) -> str:
     """SHA-256 over all that decides the result: recipe, pictures, first weights, backend."""
     recipe = prepared.recipe.model_dump(mode="json", exclude=_NOT_IN_THE_RESULT)
     splits = {name: indices.tolist() for name, indices in dataset.splits.items()}
@@ -299,7 +306,7 @@ def _published(base: Path, store: Store) -> Artifact | None:
 
 
 def _publish(
-    base: Path, fitted: Fitted, prepared: _Prepared, dataset: Dataset, store: Store
+    base: Path, fitted: Fitted, prepared: Prepared, dataset: Dataset, store: Store
 ) -> Artifact:
     judged = prepared.val or prepared.train
     graph = prediction_graph(fitted.model, fitted.preprocess)
@@ -348,7 +355,7 @@ def _temperature(fitted: Fitted) -> float:
     return round(judge.temperature(fitted.val_logits, fitted.val.labels), 4)
 
 
-def _left_out(dataset: Dataset, prepared: _Prepared) -> list[Any]:
+def _left_out(dataset: Dataset, prepared: Prepared) -> list[Any]:
     problems = list(dataset.problems)
     for examples in (prepared.train, prepared.val):
         problems += examples.problems if examples else ()

@@ -1,0 +1,156 @@
+"""`striate search`: a learning rate by a range test, several hyper-parameters by random search."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from striate.cli.console import Json, emit, load_tensorflow, note, table
+from striate.cli.train import BatchSize, Data, Epochs, Seed, Sets, changes, check_source, chosen
+
+if TYPE_CHECKING:
+    from striate.search import Trial
+    from striate.train import Recipe
+
+search = typer.Typer(
+    help="Look for a learning rate, or for several hyper-parameters.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+RecipeOrNet = Annotated[str, typer.Argument(help="A YAML file, a shipped recipe, or a net.")]
+Output = Annotated[
+    Path | None,
+    typer.Option("--output", "-o", help="A directory for what is found [default: search/NET]."),
+]
+
+
+@search.command()
+def lr(
+    recipe: RecipeOrNet,
+    data: Data = None,
+    output: Output = None,
+    low: Annotated[float, typer.Option(help="The first rate.")] = 1e-6,
+    high: Annotated[float, typer.Option(help="The last rate.")] = 10.0,
+    steps: Annotated[int, typer.Option(help="Steps between them.")] = 200,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Suggest a learning rate: a short run at rates that rise until the loss explodes.
+
+    Writes the curve as lr.png and lr.json. The suggestion is where the loss falls fastest.
+    """
+    from striate.search import range_test
+
+    wanted = _wanted(recipe, changes(data, None, batch_size, seed, sets))
+    found = range_test(wanted, low=low, high=high, steps=steps, progress=True)
+    folder = _folder(output, wanted)
+    picture = found.draw(folder / "lr.png", wanted.model.name)
+    document = {**found.to_dict(), "plot": str(picture)}
+    _write(folder / "lr.json", document)
+    if as_json:
+        emit(document)
+        return
+    if found.suggestion is None:
+        print(f"the loss never fell: no rate to suggest; look at {picture}")
+        return
+    print(f"--set optimizer.learning_rate={found.suggestion:g}")
+    print(
+        f"the loss falls fastest at {found.steepest:.1e}; "
+        f"a tenth of the rate of its lowest is {found.tenth:.1e}; {picture}"
+    )
+
+
+@search.command()
+def random(
+    recipe: RecipeOrNet,
+    data: Data = None,
+    output: Output = None,
+    trials: Annotated[int, typer.Option(min=1, help="Draws to train.")] = 20,
+    ranges: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--range",
+            metavar="KEY=RANGE",
+            help="log:LOW:HIGH, uniform:LOW:HIGH or choice:A:B:...; may be repeated "
+            "[default: optimizer.learning_rate=log:1e-5:1e-1, optimizer.weight_decay=log:1e-5:1].",
+        ),
+    ] = None,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Train with random draws from ranges, and list the draws, the best first.
+
+    The same command again goes on where it was interrupted; more --trials add to them.
+    """
+    from striate.search import Range, random_search
+    from striate.search.random import at_the_edge
+
+    wanted = _wanted(recipe, changes(data, epochs, batch_size, seed, sets))
+    drawn_from = [Range.parse(text) for text in ranges or DEFAULT_RANGES]
+    folder = _folder(output, wanted)
+    found = random_search(
+        wanted, None, drawn_from, trials=trials, output=folder, seed=wanted.seed, progress=True
+    )
+    _write(folder / "trials.json", [trial.to_dict() for trial in found])
+    if as_json:
+        emit([trial.to_dict() for trial in found])
+        return
+    _print_trials(found)
+    if found[0].error is None:
+        for line in at_the_edge(found[0], drawn_from):
+            note(f"striate: {line}")
+        print(found[0].sets)
+
+
+DEFAULT_RANGES = (
+    "optimizer.learning_rate=log:1e-5:1e-1",
+    "optimizer.weight_decay=log:1e-5:1",
+)
+
+
+def _wanted(recipe: str, sets: list[str]) -> "Recipe":
+    wanted = chosen(recipe, sets)
+    check_source(wanted)
+    load_tensorflow()
+    return wanted
+
+
+def _folder(output: Path | None, wanted: "Recipe") -> Path:
+    from striate.errors import UsageError
+
+    folder = output or Path("search") / wanted.model.name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written to ({error.strerror})") from None
+    return folder
+
+
+def _write(path: Path, document: object) -> None:
+    import json
+
+    path.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+
+
+def _print_trials(found: "list[Trial]") -> None:
+    keys = list(found[0].values)
+    table(
+        ["trial", *keys, "val_accuracy", "val_loss", "seconds", ""],
+        [
+            [
+                trial.number,
+                *(f"{v:.3g}" if isinstance(v, float) else v for v in trial.values.values()),
+                "" if trial.val_accuracy is None else f"{trial.val_accuracy:.4f}",
+                "" if trial.val_loss is None else f"{trial.val_loss:.4f}",
+                f"{trial.seconds:.1f}",
+                (trial.error or "").split(";")[0],
+            ]
+            for trial in found
+        ],
+    )

@@ -49,6 +49,7 @@ def _add_verbs() -> None:
         models,
         predict,
         quickstart,
+        search,
         serve,
         train,
     )
@@ -68,6 +69,7 @@ def _add_verbs() -> None:
     ]
     for name, module in verbs:
         app.command(name)(getattr(module, name))
+    app.add_typer(search.search, name="search")
 
 
 _add_verbs()

@@ -14,7 +14,7 @@ from striate.serve.status import Code, ServingError
 
 def signature(**inputs) -> Signature:
     specs = {name: TensorSpec(np.dtype(dtype), ()) for name, dtype in inputs.items()}
-    return Signature("s", PREDICT, specs, {}, lambda tensors: None, lambda scores: {})
+    return Signature("s", PREDICT, specs, {})
 
 
 PIXELS = signature(image="uint8")

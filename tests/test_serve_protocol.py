@@ -21,12 +21,9 @@ from striate.serve.protos import (
     example_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
-    inference_pb2,
-    model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
-    regression_pb2,
     types_pb2,
 )
 from striate.serve.status import Code, ServingError
@@ -573,21 +570,6 @@ def test_metadata_and_status_refuse(stubs):
     )
 
 
-def test_what_is_not_served_says_so(stubs):
-    for call, request, word in [
-        (stubs.prediction.Regress, regression_pb2.RegressionRequest(), "Regress"),
-        (stubs.prediction.MultiInference, inference_pb2.MultiInferenceRequest(), "MultiInference"),
-        (
-            stubs.model.HandleReloadConfigRequest,
-            model_management_pb2.ReloadConfigRequest(),
-            "HandleReloadConfigRequest",
-        ),
-    ]:
-        code, text = refused(call, request)
-        assert code == STATUS.UNIMPLEMENTED
-        assert text.startswith(f"{word} is not served")
-
-
 def test_a_long_text_is_cut(stubs):
     code, text = refused(stubs.predict, signature="x" * 3000, image=IMAGE)
     assert code == STATUS.FAILED_PRECONDITION
@@ -651,7 +633,7 @@ ROW = IMAGE.tolist()
             NO_PICTURE,
         ),
         ("/v1/models/tiny:classify", {"examples": [{}]}, 400, None),
-        ("/v1/models/tiny:regress", {"examples": [{}]}, 501, None),
+        ("/v1/models/tiny:regress", {"examples": [{}]}, 400, None),
         ("/v1/models/tiny:explain", {}, 400, "Malformed request: POST /v1/models/tiny:explain"),
         ("/v1/models/tiny", {}, 400, "Malformed request: POST /v1/models/tiny"),
     ],

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from striate.errors import ArtifactError, UsageError
+from striate.serve.model_config import find_models
 from striate.serve.options import ServerOptions, VersionPolicy
-from striate.serve.repository import Model, Repository, State, find_models
+from striate.serve.repository import Model, Repository, State
 from striate.serve.status import Code, ServingError
 
 
@@ -26,6 +27,10 @@ class Servable:
 
     def __init__(self, path: Path):
         self.name = f"servable {path.name}"
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
 
 
 def opened(path: Path) -> Servable:

@@ -9,7 +9,14 @@ import pytest
 from striate.serve.scheduler import Scheduler
 from striate.serve.status import Code, ServingError
 
-IMAGES = np.zeros((1, 2, 2, 3), np.uint8)
+IMAGES = {"image": np.zeros((1, 2, 2, 3), np.uint8)}
+
+
+class Asks:
+    """Stands for a servable that answers by a function of its feeds."""
+
+    def __init__(self, call):
+        self.run = lambda ask, feeds: call(feeds)
 
 
 def in_threads(n: int, call) -> list[threading.Thread]:
@@ -33,7 +40,7 @@ def test_no_more_calls_compute_at_a_time_than_there_are_workers():
             running -= 1
         return images
 
-    for thread in in_threads(8, lambda: scheduler.run(predict, IMAGES)):
+    for thread in in_threads(8, lambda: scheduler.run(Asks(predict), "predict", IMAGES)):
         thread.join()
     assert most == 2
 
@@ -59,22 +66,33 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_not_computed():
         release.wait(10)
         return images
 
-    (thread,) = in_threads(1, lambda: scheduler.run(slow, IMAGES))
+    (thread,) = in_threads(1, lambda: scheduler.run(Asks(slow), "predict", IMAGES))
     busy.wait(10)
     for deadline in (time.monotonic() + 0.05, time.monotonic() - 1):
         with pytest.raises(ServingError) as error:
-            scheduler.run(computed.append, IMAGES, deadline)
+            scheduler.run(Asks(computed.append), "predict", IMAGES, deadline)
         assert error.value.code == Code.DEADLINE_EXCEEDED
     release.set()
     thread.join()
     assert computed == []
-    assert scheduler.run(lambda images: images, IMAGES, time.monotonic() + 1) is IMAGES
+    same = scheduler.run(Asks(lambda images: images), "predict", IMAGES, time.monotonic() + 1)
+    assert same is IMAGES
 
 
 def test_a_call_that_raises_gives_its_slot_back():
     scheduler = Scheduler(workers=1, max_queue=0)
     for _ in range(3):
         with pytest.raises(ZeroDivisionError), scheduler.admit():
-            scheduler.run(lambda images: 1 / 0, IMAGES)
+            scheduler.run(Asks(lambda images: 1 / 0), "predict", IMAGES)
     with scheduler.admit():
-        assert scheduler.run(lambda images: images, IMAGES, time.monotonic() + 1) is IMAGES
+        same = scheduler.run(Asks(lambda images: images), "predict", IMAGES, time.monotonic() + 1)
+        assert same is IMAGES
+
+
+def test_a_request_whose_client_went_away_is_not_computed():
+    computed = []
+    with pytest.raises(ServingError) as error:
+        Scheduler(workers=1, max_queue=0).run(
+            Asks(computed.append), "predict", IMAGES, gone=lambda: True
+        )
+    assert (error.value.code, computed) == (Code.CANCELLED, [])

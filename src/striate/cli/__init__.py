@@ -49,6 +49,7 @@ def _add_verbs() -> None:
         models,
         predict,
         quickstart,
+        recipes,
         search,
         serve,
         train,
@@ -58,6 +59,7 @@ def _add_verbs() -> None:
         ("quickstart", quickstart),
         ("models", models),
         ("info", info),
+        ("recipes", recipes),
         ("train", train),
         ("finetune", finetune),
         ("evaluate", evaluate),
@@ -68,7 +70,8 @@ def _add_verbs() -> None:
         ("doctor", doctor),
     ]
     for name, module in verbs:
-        app.command(name)(getattr(module, name))
+        settings = getattr(module, "SETTINGS", {})
+        app.command(name, **settings)(getattr(module, name))
     app.add_typer(search.search, name="search")
 
 

@@ -4,22 +4,32 @@ Every request of every protocol goes through `Core.predict`. A face (gRPC, REST)
 into the arguments, the answer back into a message, and a `ServingError` into its own status.
 """
 
-import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from striate.serve.counters import Asked, Counters
+from striate.serve.options import ModelConfig
 from striate.serve.repository import Lease, Repository, Version
 from striate.serve.scheduler import Scheduler
+from striate.serve.servable import Servable
 from striate.serve.signatures import (
+    CLASSIFY,
     DEFAULT,
+    PREDICT,
+    REGRESS,
     Signature,
     Tensors,
     check_classifier,
     check_filter,
     check_names,
+    check_regressor,
     check_tensors,
 )
 from striate.serve.status import Code, ServingError, UnknownSignature, invalid
+
+_WORDS = {CLASSIFY: "classification", REGRESS: "regression"}
+_CHECKS = {CLASSIFY: check_classifier, REGRESS: check_regressor}
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,8 @@ class Request:
 
     read: signature -> its named tensors; called once the signature is known, because JSON has no
     dtypes. names: of the tensors, where they are known before reading. outputs: those wanted, none
-    for all. deadline: in `time.monotonic()`.
+    for all. deadline: in `time.monotonic()`. method: `PREDICT`, or another that the signature must
+    be fit for. gone: whether the client went away, so that nobody waits for the answer.
     """
 
     target: Target
@@ -46,50 +57,87 @@ class Request:
     names: Iterable[str] | None = None
     outputs: tuple[str, ...] = ()
     deadline: float | None = None
-    classify: bool = False
+    method: str = PREDICT
+    gone: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Named tensors, and who gave them: the model, its version, the signature."""
+    """Named tensors, and who gave them: the model, its version, the signature.
+
+    servable: what that version is (its labels, its engine). items: how many things (pictures,
+    examples) the request asked about. queue, compute: seconds it waited, and was computed.
+    """
 
     model: str
     version: int
     signature: str
     outputs: Tensors
+    servable: Servable
+    items: int = 1
+    queue: float = 0.0
+    compute: float = 0.0
 
 
 class Core:
-    """The models that are served, and the scheduler that computes for them."""
+    """The models that are served, and the scheduler that computes for them.
 
-    def __init__(self, repository: Repository, scheduler: Scheduler, max_bytes: int):
+    max_bytes: of one request, encoded or decoded. tensor_content: how Predict writes its answers.
+    check_methods: whether Classify and Regress hold signatures to their method names.
+    labels_first: whether a new label may name a version that is not loaded yet.
+    """
+
+    def __init__(
+        self,
+        repository: Repository,
+        scheduler: Scheduler,
+        max_bytes: int,
+        *,
+        tensor_content: bool = False,
+        check_methods: bool = False,
+        labels_first: bool = False,
+    ):
         self.repository = repository
         self.scheduler = scheduler
         self.max_bytes = max_bytes
+        self.tensor_content = tensor_content
+        self.check_methods = check_methods
+        self.labels_first = labels_first
+        self.counters = Counters()
 
     def predict(self, request: Request) -> Answer:
         """Answer a request, or raise the `ServingError` that says why not."""
-        with self._lease(request.target) as lease:
-            signature = _signature(lease, request)
-            if request.names is not None:
-                check_names(signature, set(request.names))
+        with (
+            self.lease(request.target) as lease,
+            self.counters.request(lease.model, lease.version) as asked,
+        ):
+            signature = signature_for(
+                lease.servable.signatures, request, check_method=self.check_methods
+            )
+            asked.signature = signature.name
             with self.scheduler.admit():
-                tensors = request.read(signature)
-                check_filter(signature, list(request.outputs))
-                check_tensors(signature, tensors)
-                self._check_size(lease, tensors)
-                images = signature.images(tensors)
-                ask = getattr(lease.servable, signature.ask)
-                found = self.scheduler.run(ask, images, request.deadline)
-        outputs = signature.answer(found)
+                feeds, asked.items = feeds_for(lease.servable, signature, request, self.max_bytes)
+                asked.ready()
+                found = self.scheduler.run(
+                    lease.servable, signature.ask, feeds, request.deadline, _watched(request, asked)
+                )
+                asked.computed()
+            outputs = signature.answer(found)
         wanted = request.outputs or tuple(signature.outputs)
         return Answer(
-            lease.model, lease.version, signature.name, {name: outputs[name] for name in wanted}
+            lease.model,
+            lease.version,
+            signature.name,
+            {name: outputs[name] for name in wanted},
+            lease.servable,
+            asked.items,
+            asked.queue,
+            asked.compute,
         )
 
-    def signatures(self, target: Target) -> tuple[int, dict[str, Signature]]:
+    def signatures(self, target: Target) -> tuple[int, Mapping[str, Signature]]:
         """The version that would answer, and its signatures by name."""
-        with self._lease(target) as lease:
+        with self.lease(target) as lease:
             return lease.version, lease.servable.signatures
 
     def statuses(self, target: Target) -> list[Version]:
@@ -98,32 +146,82 @@ class Core:
             raise invalid("ModelSpec has no name specified.")
         return self.repository.statuses(target.model, target.version)
 
-    def _lease(self, target: Target):
+    def reload(self, configs: list[ModelConfig]) -> None:
+        """Serve these models and no others, by these labels.
+
+        Raises `ServingError` when one of them does not become available, or a label names a
+        version that is not; the others are served as they are meant to be.
+        """
+        events = self.repository.configure(configs)
+        for event in events:
+            event.log()
+        missing = [m.name for m in self.repository.configured() if not m.available()]
+        if missing:
+            reasons = "; ".join(event.text for event in events if event.failed)
+            raise ServingError(
+                Code.UNKNOWN,
+                f"{len(missing)} model(s) did not become available: {{{', '.join(missing)}}}. "
+                f"{reasons or 'The policy wants none of the versions that are there'}",
+            )
+        self.repository.label(configs, allow_unavailable=self.labels_first)
+
+    def lease(self, target: Target) -> AbstractContextManager[Lease]:
+        """The version that would answer, kept while somebody looks at it."""
         if not target.model:
             raise invalid("ModelSpec has no name specified.")
-        if target.label is not None:
-            raise invalid(f"Unrecognized servable version label: {target.label}")
-        return self.repository.lease(target.model, target.version)
-
-    def _check_size(self, lease: Lease, tensors: Tensors) -> None:
-        """Small requests can name many pictures; what they unfold to is bounded as well."""
-        shape = lease.servable.artifact.preprocess.shape
-        count = max(len(tensor) for tensor in tensors.values())
-        most = max(1, self.max_bytes // math.prod(shape))
-        if count > most:
-            raise ServingError(
-                Code.RESOURCE_EXHAUSTED,
-                f"Expected at most {most} images of {list(shape)} in a request, got {count}",
-            )
+        return self.repository.lease(target.model, target.version, target.label)
 
 
-def _signature(lease: Lease, request: Request) -> Signature:
-    signatures = lease.servable.signatures
+def _watched(request: Request, asked: Asked) -> Callable[[], bool]:
+    """The request's `gone`; schedulers call it when the turn of a request has come."""
+
+    def gone() -> bool:
+        asked.turn()
+        return request.gone is not None and request.gone()
+
+    return gone
+
+
+def signature_for(
+    signatures: Mapping[str, Signature], request: Request, *, check_method: bool = False
+) -> Signature:
+    """The signature that a request asks, fit for its method; names are checked already."""
     name = request.signature or DEFAULT
-    if request.classify and not request.signature and "classify" in signatures:
+    if not request.signature and request.method == CLASSIFY and _takes_pixels(signatures):
         name = "classify"  # the default signature takes pixels, which Classify cannot carry
     if name not in signatures:
         raise UnknownSignature(name)
-    if request.classify:
-        check_classifier(signatures[name])
-    return signatures[name]
+    signature = signatures[name]
+    if request.method in _CHECKS:
+        if check_method and signature.method != request.method:
+            raise invalid(
+                f"Expected {_WORDS[request.method]} signature method_name to be {request.method}. "
+                f"Was: {signature.method}"
+            )
+        _CHECKS[request.method](signature)
+    if request.names is not None:
+        check_names(signature, set(request.names))
+    return signature
+
+
+def _takes_pixels(signatures: Mapping[str, Signature]) -> bool:
+    default = signatures.get(DEFAULT)
+    return "classify" in signatures and default is not None and "inputs" not in default.inputs
+
+
+def feeds_for(
+    servable: Servable, signature: Signature, request: Request, max_bytes: int
+) -> tuple[Tensors, int]:
+    """What the engine is given for a request, checked, and how many items there are in it."""
+    tensors = {**signature.defaults, **request.read(signature)}
+    check_filter(signature, list(request.outputs))
+    check_tensors(signature, tensors)
+    items = max((len(tensor) for tensor in tensors.values() if tensor.ndim), default=1)
+    most = max(1, max_bytes // servable.item_bytes) if servable.item_bytes else items
+    if items > most:  # small requests can name many pictures; what they unfold to is bounded too
+        raise ServingError(
+            Code.RESOURCE_EXHAUSTED,
+            f"Expected at most {most} images of {servable.item_bytes:,} bytes in a request, "
+            f"got {items}",
+        )
+    return signature.feeds(tensors), items

@@ -1,9 +1,9 @@
 """TensorFlow Serving's REST API over the core, as an ASGI application.
 
-    POST /v1/models/NAME[/versions/N]:predict | :classify
-    GET  /v1/models/NAME[/versions/N]              status
-    GET  /v1/models/NAME[/versions/N]/metadata     signatures
-    GET  /healthz                                  200 once every model answers, else 503
+    POST /v1/models/NAME[/versions/N|/labels/L]:predict | :classify | :regress
+    GET  /v1/models/NAME[/versions/N|/labels/L]              status
+    GET  /v1/models/NAME[/versions/N|/labels/L]/metadata     signatures
+    GET  /healthz                                            200 once every model answers, else 503
 
 A body is JSON whatever its content type says. Errors are {"error": "..."} with the HTTP code that
 TensorFlow Serving gives for the gRPC code.
@@ -13,21 +13,25 @@ import functools
 import re
 from collections.abc import Callable
 from concurrent.futures import Executor
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
+import numpy as np
 from google.protobuf import json_format
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from striate.serve import json_tensors, protos, tensors
+from striate.serve import json_tensors, protos, tensors, tfs_inference
 from striate.serve.core import Core, Request, Target
 from striate.serve.signatures import Signature, Tensors
-from striate.serve.status import Code, ServingError, UnknownSignature, invalid
+from striate.serve.status import UnknownSignature, invalid
 from striate.serve.tfs_messages import METADATA_FIELD, metadata_of, status_of
-from striate.serve.web import METHODS, json_response, raw_path, threaded
+from striate.serve.web import METHODS, json_response, left, raw_path, threaded
 
 _WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _ASK = re.compile(_WHOM + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
@@ -35,12 +39,17 @@ _LOOK = re.compile(_WHOM + r"(?:/(?P<part>metadata))?", re.IGNORECASE)
 
 
 def application(
-    core: Core, executor: Executor, *, timeout_seconds: float, draining: Callable[[], bool]
+    core: Core,
+    executor: Executor,
+    *,
+    timeout_seconds: float,
+    draining: Callable[[], bool],
+    cors: bool = False,
 ) -> Starlette:
     """The REST API. Requests are answered on `executor`'s threads, so that none holds up the rest.
 
     timeout_seconds: how long a request may wait for its turn; draining() says that the server is
-    on its way down.
+    on its way down. cors: whether pages of other sites may ask.
     """
 
     async def healthz(request: HttpRequest) -> Response:
@@ -51,11 +60,15 @@ def application(
         threaded, executor=executor, max_bytes=core.max_bytes, timeout_seconds=timeout_seconds
     )
     rest = threads(functools.partial(answer, core))
+    anybody = Middleware(
+        CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
+    )
     return Starlette(
+        middleware=[anybody] if cors else [],
         routes=[
             Route("/healthz", healthz),
             Route("/v1/{rest:path}", rest, methods=METHODS),
-        ]
+        ],
     )
 
 
@@ -64,8 +77,8 @@ def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Re
     method, path = request.method, raw_path(request)
     if method == "POST" and (match := _ASK.fullmatch(path)):
         ask = {"predict": predict, "classify": classify, "regress": regress}
-        target = _target(match)
-        return json_response(ask[match["method"].lower()](core, target, body, deadline))
+        asked = Request(_target(match), "", _nothing, deadline=deadline, gone=left(request))
+        return json_response(ask[match["method"].lower()](core, asked, body))
     if method == "GET" and re.fullmatch("/v1/models/?", path, re.IGNORECASE):
         raise invalid("Missing model name in request.")
     if method == "GET" and (match := _LOOK.fullmatch(path)):
@@ -73,7 +86,7 @@ def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Re
     raise invalid(f"Malformed request: {method} {path}")
 
 
-def predict(core: Core, target: Target, body: bytes, deadline: float) -> dict[str, Any]:
+def predict(core: Core, asked: Request, body: bytes) -> dict[str, Any]:
     """Tensors in row or column format -> predictions or outputs."""
     document = json_tensors.parse(body)
     rows = json_tensors.is_rows(document)
@@ -85,7 +98,7 @@ def predict(core: Core, target: Target, body: bytes, deadline: float) -> dict[st
 
     try:
         found = core.predict(
-            Request(target, json_tensors.signature_name(document), read, deadline=deadline)
+            replace(asked, signature=json_tensors.signature_name(document), read=read)
         )
     except UnknownSignature as error:
         raise invalid(
@@ -94,35 +107,36 @@ def predict(core: Core, target: Target, body: bytes, deadline: float) -> dict[st
     return json_tensors.write(found.outputs, rows=rows)
 
 
-def classify(core: Core, target: Target, body: bytes, deadline: float) -> dict[str, Any]:
+def classify(core: Core, asked: Request, body: bytes) -> dict[str, Any]:
     """Examples as JSON objects -> a list of [label, score] for each."""
+    _, found = tfs_inference.classify(core, _about(asked, body, "classify"))
+    return {"results": [[[label, _short(score)] for label, score in row] for row in found]}
+
+
+def regress(core: Core, asked: Request, body: bytes) -> dict[str, Any]:
+    """Examples as JSON objects -> a number for each."""
+    _, found = tfs_inference.regress(core, _about(asked, body, "regress"))
+    return {"results": [_short(value) for value in found]}
+
+
+def _about(asked: Request, body: bytes, method: str) -> Request:
+    """A request about examples; they are read before the model is looked for, as any body is."""
     document = json_tensors.parse(body)
-
-    def read(signature: Signature) -> Tensors:
-        return {"inputs": tensors.strings(json_tensors.to_examples(document))}
-
-    request = Request(
-        target, json_tensors.signature_name(document), read, deadline=deadline, classify=True
+    examples = tensors.strings(json_tensors.to_examples(document, method))
+    return replace(
+        asked,
+        signature=json_tensors.signature_name(document),
+        read=lambda _: {"inputs": examples},
     )
-    try:
-        found = core.predict(request).outputs
-    except UnknownSignature as error:
-        raise invalid(f"No signature was found with the name: {error.signature}") from None
-    labels = json_tensors.to_json(found["classes"], "classes")
-    scores = json_tensors.to_json(found["scores"], "scores")
-    return {
-        "results": [
-            [list(pair) for pair in zip(*row, strict=True)]
-            for row in zip(labels, scores, strict=True)
-        ]
-    }
 
 
-def regress(core: Core, target: Target, body: bytes, deadline: float) -> dict[str, Any]:
-    """Nothing here gives one number a picture."""
-    raise ServingError(
-        Code.UNIMPLEMENTED, "regress is not served: this model classifies, ask predict or classify"
-    )
+def _nothing(signature: Signature) -> Tensors:
+    return {}
+
+
+def _short(value: float) -> float:
+    """A float32 in as few digits as it needs."""
+    return float(str(np.float32(value)))
 
 
 def _look(core: Core, match: re.Match) -> dict[str, Any]:

@@ -158,12 +158,12 @@ def to_json(array: np.ndarray, name: str) -> Any:
     return array.tolist()
 
 
-def to_examples(document: dict[str, Any]) -> list[bytes]:
-    """The serialized tf.Examples of a classify request, its context merged into each."""
+def to_examples(document: dict[str, Any], method: str = "classify") -> list[bytes]:
+    """The serialized tf.Examples of a classify or regress request, its context merged into each."""
     examples = document.get("examples")
     if examples is None:
         raise invalid(
-            f"JSON Value: {shown(document)} When method is classify, "
+            f"JSON Value: {shown(document)} When method is {method}, "
             "key 'examples' is expected and was not found"
         )
     if not isinstance(examples, list):

@@ -15,18 +15,19 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from striate.errors import StriateError
+from striate.errors import StriateError, UsageError
 from striate.serve import tfs_grpc
 from striate.serve.core import Core
 from striate.serve.options import ServerOptions
+from striate.serve.secure import Tls
 
 SPARE_THREADS = 8  # for refusals, status, metadata and health while all places are taken
 
 
-def thread_pool(core: Core, name: str) -> ThreadPoolExecutor:
-    """Threads for every place in the scheduler, and some to refuse the rest with."""
+def thread_pool(core: Core, name: str, threads: int | None) -> ThreadPoolExecutor:
+    """`threads`, or one for every place in the scheduler and some to refuse the rest with."""
     places = core.scheduler.workers + core.scheduler.max_queue
-    return ThreadPoolExecutor(places + SPARE_THREADS, thread_name_prefix=name)
+    return ThreadPoolExecutor(threads or places + SPARE_THREADS, thread_name_prefix=name)
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -46,19 +47,29 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def channel_arguments(text: str) -> list[tuple[str, int | str]]:
+    """`name=value,name=value` as gRPC takes it: whole numbers as such, the rest as text."""
+    pairs = [argument.partition("=") for argument in text.split(",") if argument]
+    if any(not (name and sign) for name, sign, _ in pairs):
+        raise UsageError(f"expected grpc_channel_arguments name=value,..., got {text!r}")
+    return [(n, int(v) if v.lstrip("-").isdecimal() else v) for n, _, v in pairs]
+
+
 class GrpcListener:
     """TensorFlow Serving's services, health and reflection on one port."""
 
     def __init__(self, core: Core, options: ServerOptions):
-        bind(options.host, options.port).close()  # gRPC's own refusal takes several lines
+        if options.port:
+            bind(options.host, options.port).close()  # gRPC's own refusal takes several lines
         self._streams = _OpenStreams()
         self._server = grpc.server(
-            thread_pool(core, "grpc"),
+            thread_pool(core, "grpc", options.grpc_max_threads),
             interceptors=[self._streams],
             options=[
                 ("grpc.max_receive_message_length", options.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
                 ("grpc.so_reuseport", 0),  # or a second server would take half of the requests
+                *channel_arguments(options.grpc_channel_arguments),
             ],
         )
         services = tfs_grpc.register(core, self._server)
@@ -68,14 +79,24 @@ class GrpcListener:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         named = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(named, self._server)
-        self._address = f"{options.host}:{options.port}"
+        self._addresses = [f"{options.host}:{options.port}"] if options.port else []
+        if options.grpc_socket_path:
+            self._addresses.append(f"unix:{options.grpc_socket_path}")
+        self._tls = Tls.read(options.ssl_config_file) if options.ssl_config_file else None
 
     def start(self) -> None:
-        try:
-            self._server.add_insecure_port(self._address)
-        except RuntimeError as error:
-            raise StriateError(f"cannot listen on {self._address} ({error})") from None
+        for address in self._addresses:
+            try:
+                self._listen(address)
+            except RuntimeError as error:
+                raise StriateError(f"cannot listen on {address} ({error})") from None
         self._server.start()
+
+    def _listen(self, address: str) -> None:
+        if self._tls is None:
+            self._server.add_insecure_port(address)
+        else:
+            self._server.add_secure_port(address, self._tls.credentials())
 
     def drain(self, seconds: float) -> threading.Event:
         """Say NOT_SERVING, take no new calls, let the others end; then the event is set."""
@@ -124,19 +145,22 @@ class HttpListener:
         self._draining = threading.Event()
         app = application(
             core,
-            thread_pool(core, "http"),
+            thread_pool(core, "http", options.rest_api_num_threads),
             timeout_seconds=options.rest_api_timeout_in_ms / 1000,
             draining=self._draining.is_set,
+            cors=options.rest_api_enable_cors_support,
         )
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app,
-                lifespan="off",
-                log_level="warning",
-                access_log=False,
-                timeout_graceful_shutdown=round(options.drain_seconds),
-            )
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_level="warning",
+            access_log=False,
+            timeout_graceful_shutdown=round(options.drain_seconds),
         )
+        config.load()
+        if options.ssl_config_file and options.rest_api_ssl:
+            config.ssl = Tls.read(options.ssl_config_file).context()
+        self._server = uvicorn.Server(config)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 

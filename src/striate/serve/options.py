@@ -4,8 +4,9 @@ Plain data: importing this file costs nothing, so `striate serve --help` may.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from striate.errors import UsageError
 
@@ -52,54 +53,157 @@ class VersionPolicy:
 
 
 @dataclass(frozen=True)
+class ModelConfig:
+    """A model to serve: what requests call it, where its versions are, which of them, by what
+    labels (label -> version) they can be asked as well."""
+
+    name: str
+    base_path: Path
+    policy: VersionPolicy = VersionPolicy()
+    labels: dict[str, int] = field(default_factory=dict)
+
+
+def flag(default: Any, group: str, help: str, *, kind: type | None = None) -> Any:
+    """A field of `ServerOptions` and the flag of `striate serve` with its name.
+
+    kind: of its value, where the default is None.
+    """
+    kind = type(default) if kind is None else kind
+    return field(default=default, metadata={"group": group, "help": help, "kind": kind})
+
+
+MODELS, PORTS, COMPUTE, BATCHING, LIMITS = "Models", "Ports", "Compute", "Batching", "Limits"
+
+
+@dataclass(frozen=True)
 class ServerOptions:
-    """Everything that `striate serve` can be told.
+    """Everything that `striate serve` can be told: each field is a flag, its help beside it.
 
     model_base_path: a model directory (versions 1, 2, ... in it), one version directory (only that
-        version is served), or a directory of model directories (all of them are served).
-    model_name: what requests call the model; None takes the directory's name.
-    port, rest_api_port: gRPC and REST; 0 turns one off.
-    host: the address to listen on; 0.0.0.0 is every interface, as in tensorflow_model_server.
-    version_policy: which versions are served at the same time.
-    file_system_poll_wait_seconds: how often the directory is looked at; 0 looks only once.
-    rest_api_timeout_in_ms: how long a REST request may wait for its turn.
-    engine: `onnx`, `litert`, `tensorflow`, `keras`, or `auto`, which races the quick ones at every
-        start; None takes the first of those four that the version holds and that is installed.
-    threads: of one call of the engine.
-    workers: calls that compute at the same time; None is one for each processor.
-    max_queue: requests that may wait beyond those; the next is refused at once (UNAVAILABLE).
-    max_message_bytes: of one request, encoded or decoded, gRPC or REST.
-    drain_seconds: how long requests in flight may take to end after SIGTERM.
+    version is served), or a directory of model directories (all of them are served).
     """
 
-    model_base_path: str | os.PathLike = ""
-    model_name: str | None = None
-    port: int = 8500
-    rest_api_port: int = 0
-    host: str = "0.0.0.0"
-    version_policy: VersionPolicy = VersionPolicy()
-    file_system_poll_wait_seconds: float = 1.0
-    rest_api_timeout_in_ms: int = 30_000
-    engine: str | None = None
-    threads: int = 1
-    workers: int | None = None
-    max_queue: int = 64
-    max_message_bytes: int = 64 * MEBIBYTE
-    drain_seconds: float = 30.0
+    model_base_path: str | os.PathLike = flag(
+        "", MODELS, "a model directory, a version in one, or a directory of models", kind=str
+    )
+    model_name: str | None = flag(
+        None, MODELS, "what requests call the model [its directory's name]", kind=str
+    )
+    model_config_file: str = flag(
+        "", MODELS, "several models, by a ModelServerConfig in protobuf's text format"
+    )
+    model_config_file_poll_wait_seconds: float = flag(
+        0.0, MODELS, "how often that file is read again; 0: only once"
+    )
+    version_policy: VersionPolicy = flag(
+        VersionPolicy(), MODELS, "versions to serve: latest, latest:N, all, or numbers: 3,5"
+    )
+    file_system_poll_wait_seconds: float = flag(
+        1.0, MODELS, "how often to look for versions; 0: only once"
+    )
+    allow_version_labels_for_unavailable_models: bool = flag(
+        False, MODELS, "let a new label name a version that is not loaded yet"
+    )
+    max_num_load_retries: int = flag(
+        5, MODELS, "how often a version that failed to load is tried again"
+    )
+    load_retry_interval_micros: int = flag(60_000_000, MODELS, "and after how long")
+    num_load_threads: int = flag(0, MODELS, "versions that are loaded at the same time; 0: one")
+    enable_model_warmup: bool = flag(
+        True, MODELS, "replay assets.extra/tf_serving_warmup_requests before a version is served"
+    )
+    num_request_iterations_for_warmup: int = flag(1, MODELS, "how often each of them")
+    saved_model_tags: str = flag(
+        "serve", MODELS, "of the graph in a SavedModel that striate did not write, with commas"
+    )
+    prefer_tflite_model: bool = flag(
+        False, MODELS, "of such a model, take model.tflite where there is one"
+    )
+    enable_signature_method_name_check: bool = flag(
+        False, MODELS, "Classify and Regress only signatures whose method name says so"
+    )
+    port: int = flag(8500, PORTS, "gRPC; 0 for none")
+    rest_api_port: int = flag(0, PORTS, "REST; 0 for none")
+    host: str = flag("0.0.0.0", PORTS, "the address to listen on; 0.0.0.0 is every interface")
+    grpc_socket_path: str = flag("", PORTS, "a UNIX socket for gRPC, beside the port")
+    ssl_config_file: str = flag(
+        "", PORTS, "TLS on all ports, by an SSLConfig in protobuf's text format"
+    )
+    rest_api_ssl: bool = flag(
+        True, PORTS, "whether that holds for REST too; tensorflow_model_server's has no TLS"
+    )
+    rest_api_timeout_in_ms: int = flag(30_000, PORTS, "how long a REST request may wait")
+    rest_api_num_threads: int | None = flag(
+        None, PORTS, "that answer REST [enough to fill the queue]", kind=int
+    )
+    rest_api_enable_cors_support: bool = flag(False, PORTS, "let pages of other sites ask")
+    grpc_max_threads: int | None = flag(
+        None, PORTS, "that answer gRPC [enough to fill the queue]", kind=int
+    )
+    grpc_channel_arguments: str = flag(
+        "", PORTS, "of the gRPC server: grpc.max_connection_age_ms=2000,..."
+    )
+    enable_serialization_as_tensor_content: bool = flag(
+        False, PORTS, "answer Predict with tensor_content instead of typed values"
+    )
+    monitoring_config_file: str = flag(
+        "", PORTS, "metrics, by a MonitoringConfig in protobuf's text format"
+    )
+    engine: str | None = flag(
+        None,
+        COMPUTE,
+        "onnx, litert, packed, openvino, tensorflow or keras; auto races the quick ones "
+        "[the first that the version holds and that is installed]",
+        kind=str,
+    )
+    workers: int | None = flag(None, COMPUTE, "calls that compute at once [one a core]", kind=int)
+    threads: int = flag(1, COMPUTE, "of one call")
+    tensorflow_session_parallelism: int = flag(0, COMPUTE, "the same, by TensorFlow's name")
+    tensorflow_intra_op_parallelism: int = flag(0, COMPUTE, "the same")
+    tensorflow_inter_op_parallelism: int = flag(
+        0, COMPUTE, "operators of one call at a time, of SavedModels that striate did not write"
+    )
+    tensorflow_session_config_file: str = flag(
+        "", COMPUTE, "of the same, a ConfigProto in protobuf's text format"
+    )
+    enable_batching: bool = flag(
+        False, BATCHING, "compute requests together; on a CPU, one call a core is faster"
+    )
+    batching_parameters_file: str = flag(
+        "", BATCHING, "how, by BatchingParameters in protobuf's text format"
+    )
+    max_queue: int = flag(64, LIMITS, "requests that may wait; more are refused at once")
+    max_message_bytes: int = flag(
+        64 * MEBIBYTE, LIMITS, "of one request, encoded or decoded, gRPC or REST"
+    )
+    drain_seconds: float = flag(30.0, LIMITS, "for requests in flight after SIGTERM")
 
     def __post_init__(self) -> None:
         for name in ("port", "rest_api_port"):
             _expect(0 <= getattr(self, name) <= 65535, name, "from 0 to 65535", self)
-        _expect(self.port or self.rest_api_port, "port", "or rest_api_port other than 0", self)
-        _expect(self.port != self.rest_api_port, "port", "other than rest_api_port", self)
-        _expect(str(self.model_base_path), "model_base_path", "that is a directory", self)
+        ports = self.port or self.rest_api_port or self.grpc_socket_path
+        _expect(ports, "port", "or rest_api_port other than 0", self)
+        apart = not self.port or self.port != self.rest_api_port
+        _expect(apart, "port", "other than rest_api_port", self)
+        models = str(self.model_base_path) or self.model_config_file
+        _expect(models, "model_base_path", "that is a directory", self)
         _expect(self.model_name != "", "model_name", "that is not empty", self)
-        _expect(self.threads >= 1, "threads", "of at least 1", self)
-        _expect(self.workers is None or self.workers >= 1, "workers", "of at least 1", self)
-        _expect(self.max_queue >= 0, "max_queue", "of at least 0", self)
-        _expect(self.max_message_bytes >= 1, "max_message_bytes", "of at least 1", self)
-        for name in ("file_system_poll_wait_seconds", "rest_api_timeout_in_ms", "drain_seconds"):
+        for name in ("threads", "workers", "max_message_bytes"):
+            _expect(
+                getattr(self, name) is None or getattr(self, name) >= 1, name, "of at least 1", self
+            )
+        at_least_0 = (
+            "max_queue",
+            "file_system_poll_wait_seconds",
+            "model_config_file_poll_wait_seconds",
+            "rest_api_timeout_in_ms",
+            "drain_seconds",
+            "max_num_load_retries",
+        )
+        for name in at_least_0:
             _expect(getattr(self, name) >= 0, name, "of at least 0", self)
+        if self.batching_parameters_file and not self.enable_batching:
+            raise UsageError("You supplied --batching_parameters_file without --enable_batching")
 
     @property
     def base_path(self) -> Path:
@@ -108,6 +212,12 @@ class ServerOptions:
     @property
     def worker_count(self) -> int:
         return self.workers or processors()
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of one call, by whichever name they were given."""
+        named = (self.tensorflow_intra_op_parallelism, self.tensorflow_session_parallelism)
+        return next((count for count in named if count), self.threads)
 
 
 def processors() -> int:

@@ -57,10 +57,12 @@ with _bare_tensorflow():
         model_service_pb2,
         model_service_pb2_grpc,
         predict_pb2,
+        prediction_log_pb2,
         prediction_service_pb2,
         prediction_service_pb2_grpc,
         regression_pb2,
     )
+    from tensorflow_serving.config import model_server_config_pb2
 
 __all__ = [
     "classification_pb2",
@@ -72,9 +74,11 @@ __all__ = [
     "meta_graph_pb2",
     "model_management_pb2",
     "model_pb2",
+    "model_server_config_pb2",
     "model_service_pb2",
     "model_service_pb2_grpc",
     "predict_pb2",
+    "prediction_log_pb2",
     "prediction_service_pb2",
     "prediction_service_pb2_grpc",
     "regression_pb2",

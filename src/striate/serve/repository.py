@@ -1,29 +1,35 @@
 """Models and their versions on disk, and which of them are being served.
 
-    <model_base_path>/<version>/striate.json ...        the layout of TensorFlow Serving
+    <base_path>/<version>/striate.json ...              an artifact, in TensorFlow Serving's layout
+    <base_path>/<version>/saved_model.pb variables/     a SavedModel that striate did not write
 
 The directory is looked at again and again. A version that the policy wants is loaded before one
-that it no longer wants is let go, so requests never meet a gap. A version is looked at only when
-its `striate.json` is there, which is written last; and it becomes AVAILABLE only when it is proven.
-One that fails stays listed with the reason, the policy chooses among the others, and it is tried
-again when its files change. When all versions vanish from disk, what is loaded goes on serving.
+that it no longer wants is let go, so requests never meet a gap. An artifact is looked at only when
+its `striate.json` is there, which is written last, another model when its files stopped changing;
+and it becomes AVAILABLE only when it is proven. One that fails stays listed with the reason, the
+policy chooses among the others, and it is tried again a few times and whenever its files change.
+When all versions vanish from disk, what is loaded goes on serving.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Container, Iterator
+import time
+from collections.abc import Callable, Container, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from pathlib import Path
 
-from striate.artifact import MANIFEST
+from striate.artifact import GOLDENS, MANIFEST
 from striate.errors import ArtifactError, DisagreementError, StriateError
-from striate.serve.options import VersionPolicy
+from striate.serve.options import ModelConfig, VersionPolicy
 from striate.serve.servable import Servable
-from striate.serve.status import Code, ServingError, cut
+from striate.serve.status import Code, ServingError, cut, invalid
 
 log = logging.getLogger("striate.serve")
+
+FOREIGN = ("saved_model.pb", "model.tflite")  # what a model of somebody else is known by
 
 
 class State(IntEnum):
@@ -48,6 +54,13 @@ class Version:
     servable: Servable | None = None
     in_flight: int = 0
     files: tuple = ()  # what they looked like when it was tried
+    tries: int = 0
+    retry_at: float = float("inf")  # in time.monotonic()
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether its files changed since it failed, or the time has come to try it once more."""
+        return time.monotonic() >= self.retry_at or self.files != fingerprint(self.path)
 
 
 @dataclass(frozen=True)
@@ -70,14 +83,21 @@ class Event:
         log.log(logging.WARNING if self.failed else logging.INFO, "%s", self.text)
 
 
+@dataclass
 class Model:
-    """A name, the directory of its versions, and the policy that chooses among them."""
+    """A name, the directory of its versions, the policy that chooses among them, and labels.
 
-    def __init__(self, name: str, base_path: Path, policy: VersionPolicy):
-        self.name = name
-        self.base_path = base_path
-        self.policy = policy
-        self.versions: dict[int, Version] = {}
+    seen: what the files of versions without a manifest looked like at the last look; None before
+    the first one. removed: no longer configured; its versions stay listed.
+    """
+
+    name: str
+    base_path: Path
+    policy: VersionPolicy
+    labels: dict[str, int] = field(default_factory=dict)
+    versions: dict[int, Version] = field(default_factory=dict)
+    seen: dict[int, tuple] | None = None
+    removed: bool = False
 
     def available(self) -> list[int]:
         """The numbers of the versions that answer, ascending."""
@@ -85,26 +105,50 @@ class Model:
         return sorted(number for number, version in known if version.state == State.AVAILABLE)
 
 
+@dataclass(frozen=True)
+class Retries:
+    """How often a version that failed to load is tried again, and after how many seconds."""
+
+    most: int = 5
+    seconds: float = 60.0
+
+
 class Repository:
     """The models that a server answers for.
 
-    open_version: directory -> Servable, or an error that says why not.
+    open_version: directory -> Servable, or an error that says why not. load_threads: versions that
+    are loaded at the same time.
     """
 
-    def __init__(self, models: list[Model], open_version: Callable[[Path], Servable]):
+    def __init__(
+        self,
+        models: list[Model],
+        open_version: Callable[[Path], Servable],
+        *,
+        retries: Retries = Retries(),
+        load_threads: int = 1,
+    ):
         self.models = {model.name: model for model in models}
         self._open_version = open_version
-        self._lock = threading.Lock()
+        self._retries = retries
+        self._load_threads = max(1, load_threads)
+        self._lock = threading.Lock()  # of everything that a request looks at
+        self._refreshing = threading.RLock()  # one change at a time
         self._closed = threading.Event()
-        self._poller: threading.Thread | None = None
+        self._pollers: list[threading.Thread] = []
 
     @contextmanager
-    def lease(self, name: str, number: int | None = None) -> Iterator[Lease]:
-        """The version that answers: number `number`, or the newest that is loaded.
+    def lease(
+        self, name: str, number: int | None = None, label: str | None = None
+    ) -> Iterator[Lease]:
+        """The version that answers: number `number`, the one with a label, or the newest.
 
-        Raises `ServingError` (NOT_FOUND) when no such version is AVAILABLE.
+        Raises `ServingError`: NOT_FOUND when no such version is AVAILABLE, INVALID_ARGUMENT for a
+        label that the model does not have.
         """
         with self._lock:
+            if label is not None:
+                number = self._labelled(name, label)
             version, servable = self._find(name, number)
             version.in_flight += 1
         try:
@@ -112,7 +156,14 @@ class Repository:
         finally:
             with self._lock:
                 version.in_flight -= 1
-                _end_if_idle(version)
+                ended = _end_if_idle(version)
+            _close(ended)
+
+    def _labelled(self, name: str, label: str) -> int:
+        model = self.models.get(name)
+        if model is None or label not in model.labels:
+            raise invalid(f"Unrecognized servable version label: {label}")
+        return model.labels[label]
 
     def _find(self, name: str, number: int | None) -> tuple[Version, Servable]:
         model = self.models.get(name)
@@ -145,116 +196,204 @@ class Repository:
     def ready(self) -> bool:
         """Whether every model has a version that answers."""
         with self._lock:
-            return all(model.available() for model in self.models.values())
+            return all(model.available() for model in self.models.values() if not model.removed)
+
+    def configured(self) -> list[Model]:
+        """The models that are meant to be served."""
+        return [model for model in list(self.models.values()) if not model.removed]
+
+    def configure(self, configs: Iterable[ModelConfig]) -> list[Event]:
+        """Serve these models and no others: load what is new, then let go of the rest.
+
+        Labels are for `label`, which needs the versions loaded. Returns what happened, in order.
+        """
+        with self._refreshing:
+            wanted = {config.name: config for config in configs}
+            with self._lock:
+                for model in self.models.values():
+                    model.removed = model.name not in wanted
+                for name, config in wanted.items():
+                    base_path = Path(config.base_path)
+                    model = self.models.setdefault(name, Model(name, base_path, config.policy))
+                    model.base_path, model.policy = base_path, config.policy
+            return self.refresh()
+
+    def label(self, configs: Iterable[ModelConfig], *, allow_unavailable: bool = False) -> None:
+        """Give each model the labels of its configuration, and take away those it had.
+
+        Raises `ServingError` (FAILED_PRECONDITION), and changes nothing, for a label on a version
+        that is not AVAILABLE. allow_unavailable: of a label that the model did not have yet.
+        """
+        configs = list(configs)
+        with self._lock:
+            for config in configs:
+                model = self.models[config.name]
+                for label, number in config.labels.items():
+                    is_new = label not in model.labels
+                    if number not in model.available() and not (allow_unavailable and is_new):
+                        raise ServingError(
+                            Code.FAILED_PRECONDITION,
+                            f"Request to assign label to version {number} of model {config.name}, "
+                            "which is not currently available for inference",
+                        )
+            for config in configs:
+                self.models[config.name].labels = dict(config.labels)
 
     def refresh(self) -> list[Event]:
         """Look at the directories once: load what is wanted and new, then let go of the rest.
 
         Returns what happened, in order.
         """
-        events = []
-        for model in self.models.values():
-            on_disk = complete_versions(model.base_path)
-            wanted = self._wanted(model, on_disk)
-            while missing := wanted - set(model.available()):
-                events += [self._load(model, number, on_disk[number]) for number in sorted(missing)]
-                wanted = self._wanted(model, on_disk)
-            if wanted:
-                unwanted = sorted(set(model.available()) - wanted)
-                events += [self._unload(model, number) for number in unwanted]
-        return events
+        with self._refreshing:
+            events = []
+            on_disk = {name: self._look(model) for name, model in self.models.items()}
+            while missing := self._missing(on_disk):
+                events += self._load_all(missing)
+            for name, model in self.models.items():
+                wanted = self._wanted(model, on_disk[name])
+                if wanted or model.removed:
+                    unwanted = sorted(set(model.available()) - wanted)
+                    events += [self._unload(model, number) for number in unwanted]
+            return events
+
+    def _look(self, model: Model) -> dict[int, Path]:
+        """The versions on disk that are whole.
+
+        What has no manifest may still be being copied, so it must look the same twice; not when its
+        model is looked at for the first time, since the server is waited for then.
+        """
+        if model.removed:
+            return {}
+        found = complete_versions(model.base_path)
+        new = [n for n in found if n not in model.versions and not _has_manifest(found[n])]
+        looks = {number: fingerprint(found[number]) for number in new}
+        before, model.seen = model.seen, looks
+        changing = [n for n in new if before is not None and before.get(n) != looks[n]]
+        return {number: path for number, path in found.items() if number not in changing}
+
+    def _missing(self, on_disk: dict[str, dict[int, Path]]) -> list[tuple[Model, int, Path]]:
+        found = []
+        for name, model in self.models.items():
+            paths = on_disk[name]
+            served = {n for n in model.available() if model.versions[n].path == paths.get(n)}
+            wanted = sorted(self._wanted(model, paths) - served)
+            found += [(model, number, paths[number]) for number in wanted]
+        return found
 
     def _wanted(self, model: Model, on_disk: dict[int, Path]) -> set[int]:
         """What the policy chooses among the complete versions that did not fail as they are."""
         failed = {
             number
             for number, version in model.versions.items()
-            if number in on_disk and version.code and version.files == fingerprint(version.path)
+            if version.code and version.path == on_disk.get(number) and not version.may_retry
         }
         return model.policy.choose([number for number in on_disk if number not in failed])
 
+    def _load_all(self, missing: list[tuple[Model, int, Path]]) -> list[Event]:
+        if self._load_threads == 1 or len(missing) == 1:
+            return [self._load(*version) for version in missing]
+        with ThreadPoolExecutor(self._load_threads) as pool:
+            return list(pool.map(lambda version: self._load(*version), missing))
+
     def _load(self, model: Model, number: int, path: Path) -> Event:
-        version = Version(number, path, files=fingerprint(path))
+        before = model.versions.get(number)
+        version = Version(number, path, State.LOADING, files=fingerprint(path))
+        if before is not None and before.code and before.files == version.files:
+            version.tries = before.tries
         with self._lock:
-            model.versions[number] = version
-            version.state = State.LOADING
+            if before is None or before.state != State.AVAILABLE:
+                model.versions[number] = version
         try:
             servable = self._open_version(path)
         except Exception as error:  # whatever it is, this version fails and the others go on
-            if not isinstance(error, StriateError):
-                log.exception("%s version %d", model.name, number)
-            with self._lock:
-                version.state, version.code = State.END, _code_of(error)
-                version.message = cut(str(error) or repr(error))
-            return Event(True, f"{model.name} version {number} is not served: {version.message}")
+            return self._failed(model, version, error)
         with self._lock:
             version.servable = servable
             version.state = State.AVAILABLE
+            model.versions[number] = version
+            ended = _let_go(before)
+        _close(ended)
         return Event(
             False, f"{model.name} version {number} is served: {servable.engine} ({servable.kernel})"
         )
 
-    def _unload(self, model: Model, number: int) -> Event:
-        version = model.versions[number]
+    def _failed(self, model: Model, version: Version, error: Exception) -> Event:
+        if not isinstance(error, StriateError):
+            log.exception("%s version %d", model.name, version.number)
         with self._lock:
-            version.state = State.UNLOADING
-            _end_if_idle(version)
+            version.tries += 1
+            if version.tries <= self._retries.most:
+                version.retry_at = time.monotonic() + self._retries.seconds
+            version.state, version.code = State.END, _code_of(error)
+            version.message = cut(str(error) or repr(error))
+            before = model.versions.get(version.number)
+            model.versions[version.number] = version
+            ended = _let_go(before)
+        _close(ended)
+        return Event(
+            True, f"{model.name} version {version.number} is not served: {version.message}"
+        )
+
+    def _unload(self, model: Model, number: int) -> Event:
+        with self._lock:
+            ended = _let_go(model.versions[number])
+        _close(ended)
         return Event(False, f"{model.name} version {number} is no longer served")
 
     def watch(self, seconds: float) -> None:
         """Refresh every so many seconds, in a thread of its own, until `close`."""
-        self._poller = threading.Thread(target=self._poll, args=(seconds,), name="repository")
-        self._poller.daemon = True
-        self._poller.start()
+        self.every(seconds, self._refresh_and_log)
 
-    def _poll(self, seconds: float) -> None:
-        while not self._closed.wait(seconds):
-            try:
-                for event in self.refresh():
-                    event.log()
-            except OSError as error:  # a file system that is away comes back
-                log.error("the model directories cannot be read: %s", error)
+    def every(self, seconds: float, call: Callable[[], None]) -> None:
+        """Call every so many seconds, in a thread of its own, until `close`."""
+
+        def poll() -> None:
+            while not self._closed.wait(seconds):
+                call()
+
+        thread = threading.Thread(target=poll, name="repository", daemon=True)
+        thread.start()
+        self._pollers.append(thread)
+
+    def _refresh_and_log(self) -> None:
+        try:
+            for event in self.refresh():
+                event.log()
+        except OSError as error:  # a file system that is away comes back
+            log.error("the model directories cannot be read: %s", error)
 
     def close(self) -> None:
-        """Look no more; what is loaded keeps answering."""
+        """Look no more, and let go of every version."""
         self._closed.set()
-        if self._poller is not None:
-            self._poller.join()
-
-
-def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> list[Model]:
-    """The models in a directory: a model's (with versions in it), a version's, or one of models.
-
-    Raises `ArtifactError` when it is none of these, or when one name is given to several models.
-    """
-    base_path = base_path.resolve()
-    if not base_path.is_dir():
-        raise ArtifactError(f"{base_path}: expected a model directory, got nothing there")
-    if (base_path / MANIFEST).is_file() and base_path.name.isdecimal():
-        only = VersionPolicy("specific", versions=(int(base_path.name),))
-        return [Model(name or base_path.parent.name, base_path.parent, only)]
-    if complete_versions(base_path):
-        return [Model(name or base_path.name, base_path, policy)]
-    inside = sorted(p for p in base_path.iterdir() if p.is_dir() and complete_versions(p))
-    if name is not None and len(inside) != 1:
-        inside = []
-    if not inside:
-        raise ArtifactError(
-            f"{base_path}: expected version directories (1, 2, ...) with {MANIFEST} in them; "
-            "name the directory of one model, one of its versions, or a directory of models"
-        )
-    return [Model(name or path.name, path, policy) for path in inside]
+        for thread in self._pollers:
+            thread.join()
+        for model in self.models.values():
+            for number in model.available():
+                self._unload(model, number)
 
 
 def complete_versions(base_path: Path) -> dict[int, Path]:
-    """Version number -> directory, of the versions whose `striate.json` is there."""
+    """Version number -> directory, of the versions that are there with all they need."""
     if not base_path.is_dir():
         return {}
     return {
         int(path.name): path
         for path in base_path.iterdir()
-        if path.name.isdecimal() and (path / MANIFEST).is_file()
+        if path.name.isdecimal() and int(path.name) < 1 << 63 and _is_complete(path)
     }
+
+
+def _is_complete(path: Path) -> bool:
+    """An artifact with its manifest, or a model of somebody else; not half of an artifact."""
+    if _has_manifest(path):
+        return True
+    ours = [GOLDENS, "model.keras"]
+    foreign = any((path / name).is_file() for name in FOREIGN)
+    return foreign and not any((path / name).exists() for name in ours)
+
+
+def _has_manifest(path: Path) -> bool:
+    return (path / MANIFEST).is_file()
 
 
 def fingerprint(path: Path) -> tuple:
@@ -274,10 +413,25 @@ def _means_newest(number: int, known: Container[int]) -> bool:
     return number == 0 and 0 not in known
 
 
-def _end_if_idle(version: Version) -> None:
-    if version.state == State.UNLOADING and version.in_flight == 0:
-        version.servable = None
-        version.state = State.END
+def _let_go(version: Version | None) -> Servable | None:
+    """Take a version out of service; returns what is to be closed, once it is out of the lock."""
+    if version is None or version.state != State.AVAILABLE:
+        return None
+    version.state = State.UNLOADING
+    return _end_if_idle(version)
+
+
+def _end_if_idle(version: Version) -> Servable | None:
+    if version.state != State.UNLOADING or version.in_flight:
+        return None
+    ended, version.servable = version.servable, None
+    version.state = State.END
+    return ended
+
+
+def _close(servable: Servable | None) -> None:
+    if servable is not None:
+        servable.close()
 
 
 def _code_of(error: Exception) -> Code:

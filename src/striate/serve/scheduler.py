@@ -2,22 +2,18 @@
 
 On a CPU, single-threaded calls, one for each core, answer more pictures per second than batches on
 all cores together, at a fraction of the latency; so a request is a call, and it waits for a slot.
-Decoding happens outside the slots, beside the computation of others.
-
-A batching scheduler would replace `run`: it is given the images and what answers them.
+Decoding happens outside the slots, beside the computation of others. `striate.serve.batching` has
+the scheduler that computes requests together, for accelerators.
 """
 
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-import numpy as np
-
+from striate.serve.servable import Servable
+from striate.serve.signatures import Tensors
 from striate.serve.status import Code, ServingError
-
-T = TypeVar("T")
 
 
 class Scheduler:
@@ -48,21 +44,36 @@ class Scheduler:
 
     def run(
         self,
-        ask: Callable[[np.ndarray], T],
-        images: np.ndarray,
+        servable: Servable,
+        ask: str,
+        feeds: Tensors,
         deadline: float | None = None,
-    ) -> T:
-        """ask(images), once a slot is free.
+        gone: Callable[[], bool] | None = None,
+    ) -> Tensors:
+        """servable.run(ask, feeds), once a slot is free.
 
         deadline: in `time.monotonic()`; a request that reaches it while it waits is not computed
-        any more and gets DEADLINE_EXCEEDED.
+        any more and gets DEADLINE_EXCEEDED. gone: nor is one whose client went away.
         """
         left = None if deadline is None else deadline - time.monotonic()
         if (left is not None and left <= 0) or not self._slots.acquire(timeout=left):
-            raise ServingError(
-                Code.DEADLINE_EXCEEDED, "The deadline passed before the request could be computed"
-            )
+            raise too_late()
         try:
-            return ask(images)
+            if gone is not None and gone():
+                raise nobody_waits()
+            return servable.run(ask, feeds)
         finally:
             self._slots.release()
+
+    def close(self) -> None:
+        """Nothing is left running: requests compute on their own threads."""
+
+
+def too_late() -> ServingError:
+    return ServingError(
+        Code.DEADLINE_EXCEEDED, "The deadline passed before the request could be computed"
+    )
+
+
+def nobody_waits() -> ServingError:
+    return ServingError(Code.CANCELLED, "The client went away before the request was computed")

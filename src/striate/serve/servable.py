@@ -1,58 +1,93 @@
 """A version that is loaded, proven, and ready to be asked."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from striate.artifact import Artifact, load
 from striate.errors import DisagreementError, EngineError
 from striate.runtime import FLOAT_TOLERANCE, Engine, open_engine, usable
-from striate.serve.signatures import signatures_of
+from striate.serve.signatures import Signature, Tensors, signatures_of
 from striate.serve.status import Code, ServingError
 
 # Engines whose one instance answers several threads at a time. Of the others, each worker gets one.
-_SHARED = ("onnx", "tensorflow", "keras")
+_SHARED = ("onnx", "tensorflow", "keras", "packed", "openvino")
 
 
-class Servable:
+class Servable(Protocol):
+    """What the server asks of a loaded version, from any thread.
+
+    run(ask, feeds): a question of one of its signatures, answered. labels: the class names, empty
+    where it has none. engine, kernel: who answers; seconds: how long it took to load. item_bytes:
+    what one picture weighs as the engine takes it, 0 where requests carry their tensors as they
+    are. artifact: None for a model that striate did not write.
+    """
+
+    labels: list[str]
+    engine: str
+    kernel: str
+    seconds: float
+    item_bytes: int
+
+    @property
+    def signatures(self) -> Mapping[str, Signature]: ...
+
+    @property
+    def artifact(self) -> Artifact | None: ...
+
+    def run(self, ask: str, feeds: Tensors) -> Tensors: ...
+
+    def close(self) -> None:
+        """Let go of everything; called once, when the last request has ended."""
+        ...
+
+
+class ArtifactServable:
     """The signatures of an artifact and the engines that answer for it.
 
-    `predict(images)`: uint8 [N, H, W, C] -> scores float32 [N, classes], from any thread;
-    `explain(images)` -> (scores, heat maps), where the engine can.
-    `engine` and `kernel` say who answers; `seconds` is how long it took to load.
+    `predict`: image -> scores; `explain`: image -> scores, heat_map, where the engine can.
     """
 
     def __init__(self, artifact: Artifact, engines: list[Engine], seconds: float):
         self.artifact = artifact
         self.signatures = signatures_of(artifact)
+        self.labels = artifact.labels
         self.engine = engines[0].name
         self.kernel = engines[0].kernel
         self.seconds = seconds
+        self.item_bytes = math.prod(artifact.preprocess.shape)
         self._idle: SimpleQueue[Engine] = SimpleQueue()
         for engine in engines:
             self._idle.put(engine)
 
-    def predict(self, images: np.ndarray) -> np.ndarray:
+    def run(self, ask: str, feeds: Tensors) -> Tensors:
         with self._engine() as engine:
-            return engine.predict(images)
+            if ask == "explain":
+                return self._explain(engine, feeds["image"])
+            return {"scores": engine.predict(feeds["image"])}
 
-    def explain(self, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        with self._engine() as engine:
-            if not hasattr(engine, "explain"):
-                raise ServingError(
-                    Code.UNIMPLEMENTED,
-                    f"The {engine.name} engine cannot explain its answers; "
-                    "serve the model with --engine tensorflow or keras",
-                )
-            try:
-                return engine.explain(images)
-            except EngineError as error:
-                raise ServingError(Code.UNIMPLEMENTED, str(error)) from None
+    def close(self) -> None:
+        while not self._idle.empty():
+            self._idle.get()
+
+    def _explain(self, engine: Any, images: np.ndarray) -> Tensors:
+        if not hasattr(engine, "explain"):
+            raise ServingError(
+                Code.UNIMPLEMENTED,
+                f"The {engine.name} engine cannot explain its answers; "
+                "serve the model with --engine tensorflow or keras",
+            )
+        try:
+            scores, heat = engine.explain(images)
+        except EngineError as error:
+            raise ServingError(Code.UNIMPLEMENTED, str(error)) from None
+        return {"scores": scores, "heat_map": heat}
 
     @contextmanager
     def _engine(self) -> Iterator[Any]:
@@ -63,8 +98,10 @@ class Servable:
             self._idle.put(engine)
 
 
-def open_servable(path: Path, *, engine: str | None, workers: int, threads: int) -> Servable:
-    """Load the version in a directory and prove it: every file by its hash, every engine by the
+def open_artifact(
+    path: Path, *, engine: str | None, workers: int, threads: int
+) -> ArtifactServable:
+    """Load the artifact in a directory and prove it: every file by its hash, every engine by the
     golden answers.
 
     Raises `ArtifactError` for a version that is incomplete or changed, `EngineError` for one that
@@ -78,7 +115,7 @@ def open_servable(path: Path, *, engine: str | None, workers: int, threads: int)
     engines = _open_engines(artifact, engine, workers, threads)
     for each in {id(engine): engine for engine in engines}.values():
         _prove(each, artifact)
-    return Servable(artifact, engines, time.monotonic() - start)
+    return ArtifactServable(artifact, engines, time.monotonic() - start)
 
 
 def _open_engines(artifact: Artifact, name: str | None, workers: int, threads: int) -> list[Engine]:

@@ -8,14 +8,15 @@ from contextlib import contextmanager
 from queue import SimpleQueue
 from types import TracebackType
 
-from striate.errors import ArtifactError, UsageError, did_you_mean
+from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
 from striate.serve.core import Core
 from striate.serve.listeners import GrpcListener, HttpListener
-from striate.serve.options import ServerOptions
-from striate.serve.repository import Repository, find_models
+from striate.serve.loading import Loader
+from striate.serve.model_config import find_models, read_config_file
+from striate.serve.options import ModelConfig, ServerOptions
+from striate.serve.repository import Repository, Retries
 from striate.serve.scheduler import Scheduler
-from striate.serve.servable import open_servable
 
 log = logging.getLogger("striate.serve")
 
@@ -33,39 +34,66 @@ class Server:
     def __init__(self, options: ServerOptions):
         self.options = options
         _check_engine(options.engine)
-        models = find_models(options.base_path, options.model_name, options.version_policy)
-        workers = options.worker_count
         self.repository = Repository(
-            models,
-            lambda path: open_servable(
-                path, engine=options.engine, workers=workers, threads=options.threads
-            ),
+            [],
+            Loader(options).open,
+            retries=Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6),
+            load_threads=options.num_load_threads,
         )
         self.core = Core(
-            self.repository, Scheduler(workers, options.max_queue), options.max_message_bytes
+            self.repository,
+            _scheduler(options),
+            options.max_message_bytes,
+            tensor_content=options.enable_serialization_as_tensor_content,
+            check_methods=options.enable_signature_method_name_check,
+            labels_first=options.allow_version_labels_for_unavailable_models,
         )
+        self._configs = self._configured()
         self._listeners: list[GrpcListener | HttpListener] = []
+
+    def _configured(self) -> list[ModelConfig]:
+        options = self.options
+        if options.model_config_file:
+            return read_config_file(options.model_config_file)
+        return find_models(options.base_path, options.model_name, options.version_policy)
 
     def start(self) -> None:
         listeners: list[GrpcListener | HttpListener] = []
-        if self.options.port:
+        if self.options.port or self.options.grpc_socket_path:
             listeners.append(GrpcListener(self.core, self.options))
         if self.options.rest_api_port:
             listeners.append(HttpListener(self.core, self.options))
-        failures = [event for event in self.repository.refresh() if event.failed]
-        if not any(model.available() for model in self.repository.models.values()):
-            reasons = "; ".join(event.text for event in failures)
-            raise ArtifactError(
-                f"{self.options.base_path}: "
-                f"{reasons or 'none of the versions there is one that the policy wants'}"
-            )
-        for event in failures:
-            event.log()
+        self._load()
         for listener in listeners:
             listener.start()
             self._listeners.append(listener)
         if self.options.file_system_poll_wait_seconds:
             self.repository.watch(self.options.file_system_poll_wait_seconds)
+        poll = self.options.model_config_file_poll_wait_seconds
+        if self.options.model_config_file and poll:
+            self.repository.every(poll, self._reconfigure)
+
+    def _load(self) -> None:
+        failures = [e for e in self.repository.configure(self._configs) if e.failed]
+        if not any(model.available() for model in self.repository.configured()):
+            reasons = "; ".join(event.text for event in failures)
+            raise ArtifactError(
+                f"{self.options.model_config_file or self.options.base_path}: "
+                f"{reasons or 'none of the versions there is one that the policy wants'}"
+            )
+        for event in failures:
+            event.log()
+        self.repository.label(self._configs, allow_unavailable=self.core.labels_first)
+
+    def _reconfigure(self) -> None:
+        """Read the configuration file again; one that is broken changes nothing."""
+        try:
+            configs = self._configured()
+            if configs != self._configs:
+                self._configs = configs
+                self.core.reload(configs)
+        except StriateError as error:
+            log.error("%s", error)
 
     def stop(self) -> None:
         """Take no new requests, let those in flight end, at most `drain_seconds` of them."""
@@ -74,6 +102,7 @@ class Server:
         for stopped in draining:
             stopped.wait(max(0.0, deadline - time.monotonic()) + 1)
         self._listeners.clear()
+        self.core.scheduler.close()
         self.repository.close()
 
     def __enter__(self) -> "Server":
@@ -91,22 +120,38 @@ class Server:
     def describe(self) -> list[str]:
         """One line for each version that answers, one for each port."""
         lines = []
-        for model in self.repository.models.values():
+        for model in self.repository.configured():
             for number in model.available():
                 with self.repository.lease(model.name, number) as lease:
                     servable = lease.servable
+                    classes = f"{len(servable.labels)} classes, " if servable.labels else ""
                     lines.append(
                         f"{model.name} version {number}: {servable.engine} ({servable.kernel}), "
-                        f"{len(servable.artifact.labels)} classes, {self.core.scheduler.workers} "
-                        f"workers, loaded in {servable.seconds:.2f} s"
+                        f"{classes}{self.core.scheduler.workers} workers, "
+                        f"loaded in {servable.seconds:.2f} s"
                     )
-        host, names = self.options.host, ", ".join(self.repository.models)
-        if self.options.port:
-            lines.append(f"gRPC at {host}:{self.options.port} (PredictionService; models: {names})")
-        if self.options.rest_api_port:
-            base = f"http://{host}:{self.options.rest_api_port}/v1/models"
-            lines += [f"REST at {base}/{name}" for name in self.repository.models]
+        options, host = self.options, self.options.host
+        names = [model.name for model in self.repository.configured()]
+        grpc_ports = [f"{host}:{options.port}"] if options.port else []
+        grpc_ports += [f"unix:{options.grpc_socket_path}"] if options.grpc_socket_path else []
+        lines += [
+            f"gRPC at {port} (PredictionService; models: {', '.join(names)})" for port in grpc_ports
+        ]
+        if options.rest_api_port:
+            scheme = "https" if options.ssl_config_file and options.rest_api_ssl else "http"
+            base = f"{scheme}://{host}:{options.rest_api_port}/v1/models"
+            lines += [f"REST at {base}/{name}" for name in names]
         return lines
+
+
+def _scheduler(options: ServerOptions) -> Scheduler:
+    if not options.enable_batching:
+        return Scheduler(options.worker_count, options.max_queue)
+    from striate.serve.batching import BatchingParameters, BatchingScheduler
+
+    file = options.batching_parameters_file
+    parameters = BatchingParameters.read(file) if file else BatchingParameters()
+    return BatchingScheduler(options.worker_count, options.max_queue, parameters)
 
 
 def _check_engine(name: str | None) -> None:

@@ -1,7 +1,8 @@
 """What a served classifier can be asked, whatever the protocol.
 
-Every signature is the same act seen through other tensors: inputs -> uint8 images -> scores ->
-outputs. The first and the last step are here; the scores are the engine's.
+Every signature of an artifact is the same act seen through other tensors: inputs -> uint8 images ->
+scores -> outputs. The first and the last step are here; the scores are the engine's. A model that
+striate did not write has signatures of its own (`striate.serve.foreign`), without such steps.
 
     serving_default   image uint8 [N, H, W, C]      -> scores float [N, K]
     bytes             image_bytes string [N]        -> scores, classes (the labels, in their order)
@@ -15,8 +16,8 @@ Tensors are numpy arrays, strings arrays of `bytes`. The SavedModel of an artifa
 signatures, so a plain TensorFlow Serving answers the same requests.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from striate.serve.status import invalid
 DEFAULT = "serving_default"
 PREDICT = "tensorflow/serving/predict"
 CLASSIFY = "tensorflow/serving/classify"
+REGRESS = "tensorflow/serving/regress"
 EXAMPLE_FEATURE = "image/encoded"
 
 Tensors = dict[str, np.ndarray]
@@ -36,26 +38,41 @@ Tensors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """dtype (object for strings) and shape (-1: any size) of one named tensor."""
+    """dtype (object for strings) and shape (-1: any size; None: any rank) of one named tensor.
+
+    tensor: what the graph of a SavedModel calls it; empty where there is none.
+    """
 
     dtype: np.dtype
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] | None
+    tensor: str = ""
+
+
+def unchanged(tensors: Tensors) -> Tensors:
+    return tensors
 
 
 @dataclass(frozen=True)
 class Signature:
     """One way to ask: named tensors in, named tensors out, and the two steps around the engine.
 
-    ask: which question the engine gets, `predict` or `explain`; `answer` takes what it returns.
+    feeds: the tensors of a request -> those that the engine takes; answer: what the engine gives ->
+    those of the signature. ask: which question the engine gets. defaults: inputs that a request may
+    leave out. exact: whether every rank and fixed size is held to; else only where a declared rank
+    is 3 or more, because signatures often declare small shapes that nobody obeys. definition: the
+    SignatureDef of a SavedModel that striate did not write.
     """
 
     name: str
     method: str
     inputs: Mapping[str, TensorSpec]
     outputs: Mapping[str, TensorSpec]
-    images: Callable[[Tensors], np.ndarray]
-    answer: Callable[[Any], Tensors]
+    feeds: Callable[[Tensors], Tensors] = unchanged
+    answer: Callable[[Tensors], Tensors] = unchanged
     ask: str = "predict"
+    defaults: Mapping[str, np.ndarray] = field(default_factory=dict)
+    exact: bool = True
+    definition: Any = None
 
 
 def signatures_of(artifact: Artifact) -> dict[str, Signature]:
@@ -67,34 +84,20 @@ def signatures_of(artifact: Artifact) -> dict[str, Signature]:
     scores = TensorSpec(np.dtype("float32"), (-1, len(labels)))
     classes = TensorSpec(np.dtype("object"), (-1, len(labels)))
 
-    def with_labels(found: np.ndarray) -> Tensors:
-        return {"scores": found, "classes": np.broadcast_to(labels, found.shape)}
+    def with_labels(found: Tensors) -> Tensors:
+        return {**found, "classes": np.broadcast_to(labels, found["scores"].shape)}
 
+    def from_bytes(tensors: Tensors) -> Tensors:
+        return {"image": decode_all(tensors["image_bytes"], "image_bytes", spec)}
+
+    def from_examples(tensors: Tensors) -> Tensors:
+        return {"image": decode_all(encoded_of(tensors["inputs"]), "inputs", spec)}
+
+    labelled = {"classes": classes, "scores": scores}
     found = [
-        Signature(
-            DEFAULT,
-            PREDICT,
-            {"image": image},
-            {"scores": scores},
-            images=lambda tensors: tensors["image"],
-            answer=lambda found: {"scores": found},
-        ),
-        Signature(
-            "bytes",
-            PREDICT,
-            {"image_bytes": text},
-            {"scores": scores, "classes": classes},
-            images=lambda tensors: decode_all(tensors["image_bytes"], "image_bytes", spec),
-            answer=with_labels,
-        ),
-        Signature(
-            "classify",
-            CLASSIFY,
-            {"inputs": text},
-            {"classes": classes, "scores": scores},
-            images=lambda tensors: decode_all(encoded_of(tensors["inputs"]), "inputs", spec),
-            answer=with_labels,
-        ),
+        Signature(DEFAULT, PREDICT, {"image": image}, {"scores": scores}),
+        Signature("bytes", PREDICT, {"image_bytes": text}, labelled, from_bytes, with_labels),
+        Signature("classify", CLASSIFY, {"inputs": text}, labelled, from_examples, with_labels),
     ]
     if artifact.spec is not None and artifact.spec.explains:
         found.append(_explaining(image, scores, spec))
@@ -106,15 +109,8 @@ def signatures_of(artifact: Artifact) -> dict[str, Signature]:
 def _explaining(image: TensorSpec, scores: TensorSpec, spec: Spec) -> Signature:
     """Where in the picture the best score comes from, for engines that can tell."""
     heat = TensorSpec(np.dtype("float32"), (-1, *spec.shape[:2]))
-    return Signature(
-        "explain",
-        PREDICT,
-        {"image": image},
-        {"scores": scores, "heat_map": heat},
-        images=lambda tensors: tensors["image"],
-        answer=lambda found: {"scores": found[0], "heat_map": found[1]},
-        ask="explain",
-    )
+    outputs = {"scores": scores, "heat_map": heat}
+    return Signature("explain", PREDICT, {"image": image}, outputs, ask="explain")
 
 
 def decode_all(encoded: np.ndarray, name: str, spec: Spec) -> np.ndarray:
@@ -153,18 +149,25 @@ def encoded_of(examples: np.ndarray) -> np.ndarray:
 def check_names(signature: Signature, names: set[str]) -> None:
     """Compare the inputs that a request names with those of the signature."""
     wanted = set(signature.inputs)
-    if len(names) != len(wanted):
+    if len(names) != len(wanted) and not signature.defaults:
         raise invalid(
             f"input size does not match signature: {len(names)}!={len(wanted)} "
             f"len({_braced(names)}) != len({_braced(wanted)}). "
             f"Sent extra: {_braced(names - wanted)}. "
             f"Missing but required: {_braced(wanted - names)}."
         )
-    for name in sorted(wanted - names):
+    for name in sorted(wanted - names - set(signature.defaults)):
+        tensor = signature.inputs[name].tensor or tensor_name(signature.name, name)
         raise invalid(
-            f"Signature input alias: {name}(feed name: {tensor_name(signature.name, name)}) "
+            f"Signature input alias: {name}(feed name: {tensor}) "
             "not found in request and no default value provided. Inputs expected to be in the "
             f"request {_braced(names)}, or default input alias set: "
+            f"{','.join(sorted(signature.defaults))}"
+        )
+    if names - wanted:
+        raise invalid(
+            f"Inputs contains invalid name. Used request inputs: {','.join(sorted(names & wanted))}"
+            f", request input: {','.join(sorted(names))}"
         )
 
 
@@ -181,12 +184,14 @@ def check_tensors(signature: Signature, tensors: Tensors) -> None:
                 f"Expects arg[{i}] to be {type_name(spec.dtype)} "
                 f"but {type_name(tensor.dtype)} is provided"
             )
+        if spec.shape is None or not (signature.exact or len(spec.shape) >= 3):
+            continue
         if not _fits(tensor.shape, spec.shape):
             raise invalid(
                 f"Input {name} expects shape {_listed(spec.shape)}, got {_listed(tensor.shape)}"
                 f"{_hint(tensor.shape, spec.shape)}"
             )
-        if tensor.shape[0] == 0:
+        if signature.exact and tensor.shape[0] == 0:
             raise invalid(f"Input {name} expects at least one image, got {_listed(tensor.shape)}")
 
 
@@ -219,6 +224,18 @@ def check_classifier(signature: Signature) -> None:
         )
 
 
+def check_regressor(signature: Signature) -> None:
+    """Check that a signature can be asked by Regress; its method name does not count."""
+    if len(signature.inputs) != 1:
+        raise invalid("Expected one input Tensor.")
+    if len(signature.outputs) != 1:
+        raise invalid("Expected one output Tensor.")
+    if "inputs" not in signature.inputs:
+        raise invalid(f"No regression inputs found in SignatureDef: {_shown(signature)}")
+    if "outputs" not in signature.outputs:
+        raise invalid(f"No regression outputs found in SignatureDef: {_shown(signature)}")
+
+
 def tensor_name(signature: str, name: str) -> str:
     """The graph's name for an input, as Keras' own export would give it."""
     return f"{signature}_{name}:0"
@@ -246,7 +263,7 @@ def _listed(shape: tuple[int, ...]) -> str:
     return f"[{','.join(str(size) for size in shape)}]"
 
 
-def _braced(names: set[str]) -> str:
+def _braced(names: Iterable[str]) -> str:
     return f"{{{','.join(sorted(names))}}}"
 
 

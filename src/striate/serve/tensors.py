@@ -38,6 +38,16 @@ def data_type(dtype: np.dtype) -> int:
     return _DATA_TYPES[np.dtype(dtype)]
 
 
+def type_of(dtype: np.dtype) -> str:
+    """TensorFlow's name of a numpy dtype: DT_FLOAT for float32."""
+    return types_pb2.DataType.Name(data_type(dtype))
+
+
+def dtype_of(number: int) -> np.dtype:
+    """The numpy dtype of a DataType number; `KeyError` for one that is not supported."""
+    return _TYPES[number][0]
+
+
 def from_proto(proto, max_bytes: int) -> np.ndarray:
     """The array in a TensorProto.
 

@@ -7,17 +7,24 @@ or answer nonsense (a tensor of the wrong rank or size), this one refuses: see d
 import functools
 import logging
 import time
+from dataclasses import replace
 
 import grpc
 
 from striate.serve import protos, tensors
-from striate.serve.core import Core, Request
-from striate.serve.signatures import Signature, Tensors
-from striate.serve.status import Code, ServingError, UnknownSignature, cut, invalid
+from striate.serve.core import Core, Request, Target
+from striate.serve.model_config import configs_of
+from striate.serve.signatures import CLASSIFY
+from striate.serve.status import Code, ServingError, cut, invalid
+from striate.serve.tfs_inference import classify, multi_inference, regress
 from striate.serve.tfs_messages import (
-    examples_of,
+    about_examples,
+    examples_request,
+    fill_classes,
     fill_spec,
+    fill_values,
     metadata_of,
+    predict_request,
     status_of,
     target_of,
 )
@@ -56,74 +63,59 @@ def answered(method):
 
 
 class PredictionService(protos.prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict, Classify and GetModelMetadata; a classifier has nothing for the others."""
+    """Predict, Classify, Regress, MultiInference and GetModelMetadata."""
 
     def __init__(self, core: Core):
         self._core = core
 
     @answered
     def Predict(self, request, context):
-        answer = self._core.predict(
-            Request(
-                target_of(request),
-                request.model_spec.signature_name,
-                read=functools.partial(self._read, request.inputs),
-                names=request.inputs.keys(),
-                outputs=tuple(request.output_filter),
-                deadline=_deadline(context),
-            )
-        )
+        asked = predict_request(request, self._core.max_bytes)
+        answer = self._core.predict(_in_call(asked, context))
         response = protos.predict_pb2.PredictResponse()
         fill_spec(response.model_spec, answer.model, answer.version, answer.signature)
+        write = tensors.to_content if self._core.tensor_content else tensors.to_proto
         for name, array in answer.outputs.items():
-            response.outputs[name].CopyFrom(tensors.to_proto(array))
+            response.outputs[name].CopyFrom(write(array))
         return response
-
-    def _read(self, inputs, signature: Signature) -> Tensors:
-        found = {}
-        for name in signature.inputs:
-            try:
-                found[name] = tensors.from_proto(inputs[name], self._core.max_bytes)
-            except ValueError as error:
-                raise invalid(f"tensor parsing error: {name} ({error})") from None
-        return found
 
     @answered
     def Classify(self, request, context):
-        try:
-            answer = self._core.predict(
-                Request(
-                    target_of(request),
-                    request.model_spec.signature_name,
-                    read=lambda _: {"inputs": examples_of(request.input)},
-                    deadline=_deadline(context),
-                    classify=True,
-                )
-            )
-        except UnknownSignature as error:
-            raise invalid(f"No signature was found with the name: {error.signature}") from None
+        asked = _in_call(examples_request(request), context)
+        answer, classifications = classify(self._core, asked)
         response = protos.classification_pb2.ClassificationResponse()
         fill_spec(response.model_spec, answer.model, answer.version, answer.signature)
-        scores, classes = answer.outputs["scores"].tolist(), answer.outputs["classes"].tolist()
-        for row_of_scores, row_of_labels in zip(scores, classes, strict=True):
-            found = response.result.classifications.add()
-            for score, label in zip(row_of_scores, row_of_labels, strict=True):
-                found.classes.add(label=label.decode(), score=score)
+        fill_classes(response.result, classifications)
         return response
 
     @answered
     def Regress(self, request, context):
-        raise ServingError(
-            Code.UNIMPLEMENTED,
-            "Regress is not served: this model classifies, ask Predict or Classify",
-        )
+        asked = _in_call(examples_request(request), context)
+        answer, values = regress(self._core, asked)
+        response = protos.regression_pb2.RegressionResponse()
+        fill_spec(response.model_spec, answer.model, answer.version, answer.signature)
+        fill_values(response.result, values)
+        return response
 
     @answered
     def MultiInference(self, request, context):
-        raise ServingError(
-            Code.UNIMPLEMENTED,
-            "MultiInference is not served: ask Predict or Classify once a signature",
-        )
+        tasks = [
+            (target_of(task), task.model_spec.signature_name, task.method_name)
+            for task in request.tasks
+        ]
+
+        def ask(target: Target, signature: str) -> Request:
+            return _in_call(about_examples(request.input, target, signature), context)
+
+        response = protos.inference_pb2.MultiInferenceResponse()
+        for method, answer, found in multi_inference(self._core, tasks, ask):
+            result = response.results.add()
+            fill_spec(result.model_spec, answer.model, answer.version, answer.signature)
+            if method == CLASSIFY:
+                fill_classes(result.classification_result, found)
+            else:
+                fill_values(result.regression_result, found)
+        return response
 
     @answered
     def GetModelMetadata(self, request, context):
@@ -131,7 +123,7 @@ class PredictionService(protos.prediction_service_pb2_grpc.PredictionServiceServ
 
 
 class ModelService(protos.model_service_pb2_grpc.ModelServiceServicer):
-    """GetModelStatus; models are configured at the start, so there is no reload."""
+    """GetModelStatus, and HandleReloadConfigRequest, which changes the models that are served."""
 
     def __init__(self, core: Core):
         self._core = core
@@ -142,12 +134,17 @@ class ModelService(protos.model_service_pb2_grpc.ModelServiceServicer):
 
     @answered
     def HandleReloadConfigRequest(self, request, context):
-        raise ServingError(
-            Code.UNIMPLEMENTED,
-            "HandleReloadConfigRequest is not served: restart with other options",
-        )
+        if request.config.WhichOneof("config") != "model_config_list":
+            raise invalid(
+                "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
+                "ModelConfigList is currently supported"
+            )
+        self._core.reload(configs_of(request.config))
+        return protos.model_management_pb2.ReloadConfigResponse()
 
 
-def _deadline(context) -> float | None:
+def _in_call(asked: Request, context) -> Request:
+    """The same request, with the deadline of a call and a way to see that its client left."""
     left = context.time_remaining()
-    return None if left is None else time.monotonic() + left
+    deadline = None if left is None else time.monotonic() + left
+    return replace(asked, deadline=deadline, gone=lambda: not context.is_active())

@@ -1,8 +1,8 @@
-"""TensorFlow Serving's messages and the core: what its gRPC and its REST face have in common."""
+"""TensorFlow Serving's messages and the core: what its faces and its logs have in common."""
 
 from striate.serve import protos, tensors
-from striate.serve.core import Core, Target
-from striate.serve.signatures import Signature, TensorSpec, tensor_name
+from striate.serve.core import Core, Request, Target
+from striate.serve.signatures import Signature, Tensors, TensorSpec, tensor_name
 from striate.serve.status import invalid
 
 METADATA_FIELD = "signature_def"
@@ -49,6 +49,37 @@ def target_of(request) -> Target:
     )
 
 
+def predict_request(request, max_bytes: int) -> Request:
+    """A PredictRequest as the core takes it."""
+
+    def read(signature: Signature) -> Tensors:
+        found = {}
+        for name in signature.inputs.keys() & request.inputs.keys():
+            try:
+                found[name] = tensors.from_proto(request.inputs[name], max_bytes)
+            except ValueError as error:
+                raise invalid(f"tensor parsing error: {name} ({error})") from None
+        return found
+
+    return Request(
+        target_of(request),
+        request.model_spec.signature_name,
+        read,
+        names=request.inputs.keys(),
+        outputs=tuple(request.output_filter),
+    )
+
+
+def examples_request(request) -> Request:
+    """A ClassificationRequest or a RegressionRequest as the core takes it."""
+    return about_examples(request.input, target_of(request), request.model_spec.signature_name)
+
+
+def about_examples(given, target: Target, signature: str) -> Request:
+    """A request about the examples of an Input."""
+    return Request(target, signature, read=lambda _: {"inputs": examples_of(given)})
+
+
 def examples_of(given):
     """The serialized tf.Examples of an Input; a context is merged into each, by concatenation."""
     context = b""
@@ -68,7 +99,25 @@ def fill_spec(spec, model: str, version: int, signature: str) -> None:
     spec.signature_name = signature
 
 
+def fill_classes(result, classifications: list[list[tuple[str, float]]]) -> None:
+    """Write labels and scores of every example into a ClassificationResult."""
+    for pairs in classifications:
+        found = result.classifications.add()
+        for label, score in pairs:
+            found.classes.add(label=label, score=score)
+
+
+def fill_values(result, values: list[float]) -> None:
+    """Write the value of every example into a RegressionResult."""
+    for value in values:
+        result.regressions.add(value=value)
+
+
 def _fill_signature(definition, signature: Signature) -> None:
+    if signature.definition is not None:
+        definition.CopyFrom(signature.definition)
+        definition.ClearField("defaults")  # TensorFlow Serving keeps them to itself
+        return
     definition.method_name = signature.method
     for name, spec in signature.inputs.items():
         _fill_info(definition.inputs[name], tensor_name(signature.name, name), spec)
@@ -79,5 +128,5 @@ def _fill_signature(definition, signature: Signature) -> None:
 def _fill_info(info, name: str, spec: TensorSpec) -> None:
     info.name = name
     info.dtype = tensors.data_type(spec.dtype)
-    for size in spec.shape:
+    for size in spec.shape or ():
         info.tensor_shape.dim.add(size=size)

@@ -66,9 +66,26 @@ def threaded(
         except ClientDisconnect:
             return Response(status_code=499)
         work = functools.partial(_answered, answer, request, body, deadline)
-        return await asyncio.get_running_loop().run_in_executor(executor, work)
+        watch = asyncio.create_task(_watch(request))
+        try:
+            return await asyncio.get_running_loop().run_in_executor(executor, work)
+        finally:
+            watch.cancel()
 
     return endpoint
+
+
+async def _watch(request: Request) -> None:
+    """Remember that the client went away, for `left`."""
+    request.state.left = False
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    request.state.left = True
+
+
+def left(request: Request) -> Callable[[], bool]:
+    """Whether the client of a request went away meanwhile."""
+    return lambda: getattr(request.state, "left", False)
 
 
 def _answered(

@@ -1,0 +1,269 @@
+"""Requests computed together, by TensorFlow Serving's parameters.
+
+Requests that ask the same question of the same version, with tensors alike but for their first
+dimension, wait in one queue, as batches that fill up. A batch is computed when it is full or when
+its first request has waited `batch_timeout_micros`. What fails is computed again one by one, so a
+bad request fails alone. On an accelerator this multiplies throughput; on a CPU it does not.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Hashable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from striate.errors import UsageError
+from striate.serve import text_configs
+from striate.serve.options import processors
+from striate.serve.scheduler import Scheduler, nobody_waits, too_late
+from striate.serve.servable import Servable
+from striate.serve.signatures import Tensors
+from striate.serve.status import Code, ServingError, invalid
+
+
+@dataclass(frozen=True)
+class BatchingParameters:
+    """TensorFlow Serving's parameters of batching, with its defaults.
+
+    max_batch_size: items (pictures) in a batch. batch_timeout: how long the first may wait for
+    others, in seconds. max_enqueued_batches: of one queue; the next request is refused.
+    threads: batches that compute at the same time. allowed_sizes: a batch is padded to the next of
+    them; empty for any. split: whether a request of more than max_batch_size is computed in parts.
+    """
+
+    max_batch_size: int = 1000
+    batch_timeout: float = 0.0
+    max_enqueued_batches: int = 10
+    threads: int = 0
+    allowed_sizes: tuple[int, ...] = ()
+    split: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = self.allowed_sizes
+        if min(self.max_batch_size, self.max_enqueued_batches) < 1:
+            raise UsageError("expected max_batch_size and max_enqueued_batches of at least 1")
+        if list(sizes) != sorted(set(sizes)) or (sizes and sizes[-1] != self.max_batch_size):
+            raise UsageError(
+                "expected allowed_batch_sizes that increase up to max_batch_size "
+                f"({self.max_batch_size}), got {list(sizes)}"
+            )
+
+    @classmethod
+    def read(cls, path: str | Path) -> "BatchingParameters":
+        """The parameters in a file of protobuf text; `UsageError` for what is not served."""
+        message = text_configs.read(path, "BatchingParameters")
+        if message.pad_variable_length_inputs:
+            raise UsageError(
+                f"{path}: pad_variable_length_inputs is not served: pictures of a net have one "
+                "size, and requests of other sizes never share a batch; leave it out"
+            )
+        default = cls()
+        split = message.enable_large_batch_splitting.value
+        size = message.max_batch_size.value or default.max_batch_size
+        if split:
+            size = min(size, message.max_execution_batch_size.value or size)
+        return cls(
+            max_batch_size=size,
+            batch_timeout=message.batch_timeout_micros.value / 1e6,
+            max_enqueued_batches=message.max_enqueued_batches.value or default.max_enqueued_batches,
+            threads=message.num_batch_threads.value,
+            allowed_sizes=tuple(message.allowed_batch_sizes),
+            split=split,
+        )
+
+
+@dataclass
+class Task:
+    """A request in a queue, `size` items of it."""
+
+    feeds: Tensors
+    size: int
+    deadline: float | None
+    gone: Callable[[], bool] | None
+    answer: Future = field(default_factory=Future)
+
+    def refused(self) -> ServingError | None:
+        """Why it is not worth computing any more."""
+        if self.deadline is not None and time.monotonic() >= self.deadline:
+            return too_late()
+        if self.gone is not None and self.gone():
+            return nobody_waits()
+        return None
+
+
+@dataclass
+class Batch:
+    """Tasks that are computed together, from `born` plus the timeout on."""
+
+    servable: Servable
+    ask: str
+    born: float
+    tasks: list[Task] = field(default_factory=list)
+    size: int = 0
+
+
+class BatchingScheduler(Scheduler):
+    """A `Scheduler` whose requests are computed in batches, by threads of its own."""
+
+    def __init__(self, workers: int, max_queue: int, parameters: BatchingParameters):
+        super().__init__(workers, max_queue)
+        self._parameters = parameters
+        self._queues: dict[Hashable, deque[Batch]] = {}
+        self._changed = threading.Condition()
+        self._closed = False
+        for number in range(parameters.threads or processors()):
+            threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
+
+    def run(
+        self,
+        servable: Servable,
+        ask: str,
+        feeds: Tensors,
+        deadline: float | None = None,
+        gone: Callable[[], bool] | None = None,
+    ) -> Tensors:
+        sizes = {tensor.shape[:1] for tensor in feeds.values()}
+        if len(sizes) != 1 or sizes == {()}:  # nothing to join it by
+            return super().run(servable, ask, feeds, deadline, gone)
+        most = self._parameters.max_batch_size
+        size = sizes.pop()[0]
+        if size > most and not self._parameters.split:
+            raise invalid(f"Task size {size} is larger than maximum input batch size {most}")
+        parts = [
+            Task(
+                {n: t[i : i + most] for n, t in feeds.items()}, min(most, size - i), deadline, gone
+            )
+            for i in range(0, max(size, 1), most)
+        ]
+        for part in parts:
+            self._put(servable, ask, part)
+        return _joined([_waited(part) for part in parts])
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def _put(self, servable: Servable, ask: str, task: Task) -> None:
+        alike = tuple((n, t.dtype.str, t.shape[1:]) for n, t in sorted(task.feeds.items()))
+        limit = self._parameters
+        with self._changed:
+            queue = self._queues.setdefault((id(servable), ask, alike), deque())
+            if not queue or queue[-1].size + task.size > limit.max_batch_size:
+                if len(queue) >= limit.max_enqueued_batches:
+                    raise _full(queue, task, limit)
+                queue.append(Batch(servable, ask, time.monotonic()))
+            queue[-1].tasks.append(task)
+            queue[-1].size += task.size
+            self._changed.notify()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                batch = self._next()
+                while batch is None and not self._closed:
+                    self._changed.wait(self._patience())
+                    batch = self._next()
+            if batch is None:
+                return
+            self._compute(batch)
+
+    def _next(self) -> Batch | None:
+        """The first batch that is due, of the queue that has waited longest; taken out of it."""
+        due = time.monotonic() - self._parameters.batch_timeout
+        for key, queue in self._queues.items():
+            if queue[0].born <= due or len(queue) > 1 or self._is_full(queue[0]):
+                del self._queues[key]  # and behind the other queues again, if anything is left
+                batch = queue.popleft()
+                if queue:
+                    self._queues[key] = queue
+                return batch
+        return None
+
+    def _is_full(self, batch: Batch) -> bool:
+        return batch.size >= self._parameters.max_batch_size
+
+    def _patience(self) -> float | None:
+        """Seconds until the first batch is due."""
+        if not self._queues:
+            return None
+        first = min(queue[0].born for queue in self._queues.values())
+        return max(0.0, first + self._parameters.batch_timeout - time.monotonic())
+
+    def _compute(self, batch: Batch) -> None:
+        tasks = []
+        for task in batch.tasks:
+            error = task.refused()
+            if error is None:
+                tasks.append(task)
+            else:
+                task.answer.set_exception(error)
+        try:
+            answers = self._together(batch, tasks) if len(tasks) > 1 else None
+        except Exception:  # one of them: each is told what is wrong with itself
+            answers = None
+        if answers is None:
+            for task in tasks:
+                _answer_alone(batch, task)
+            return
+        for task, found in zip(tasks, answers, strict=True):
+            task.answer.set_result(found)
+
+    def _together(self, batch: Batch, tasks: list[Task]) -> list[Tensors] | None:
+        """The answers of tasks computed as one; None for answers that cannot be told apart."""
+        size = sum(task.size for task in tasks)
+        feeds = _padded(_joined([task.feeds for task in tasks]), self._padded_size(size) - size)
+        found = batch.servable.run(batch.ask, feeds)
+        if any(len(t) != self._padded_size(size) if t.ndim else True for t in found.values()):
+            return None
+        ends = np.cumsum([task.size for task in tasks])
+        return [
+            {name: tensor[end - task.size : end] for name, tensor in found.items()}
+            for task, end in zip(tasks, ends, strict=True)
+        ]
+
+    def _padded_size(self, size: int) -> int:
+        return next((n for n in self._parameters.allowed_sizes if n >= size), size)
+
+
+def _waited(task: Task) -> Tensors:
+    """The answer of a task; its deadline ends the wait."""
+    left = None if task.deadline is None else max(0.0, task.deadline - time.monotonic())
+    try:
+        return task.answer.result(left)
+    except TimeoutError:
+        raise too_late() from None
+
+
+def _answer_alone(batch: Batch, task: Task) -> None:
+    try:
+        task.answer.set_result(batch.servable.run(batch.ask, task.feeds))
+    except Exception as error:
+        task.answer.set_exception(error)
+
+
+def _joined(parts: list[Tensors]) -> Tensors:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _padded(feeds: Tensors, more: int) -> Tensors:
+    """The same with `more` copies of the last item."""
+    if more == 0:
+        return feeds
+    return {name: np.concatenate([t, np.repeat(t[-1:], more, axis=0)]) for name, t in feeds.items()}
+
+
+def _full(queue: deque[Batch], task: Task, limit: BatchingParameters) -> ServingError:
+    return ServingError(
+        Code.UNAVAILABLE,
+        "The batch scheduling queue to which this task was submitted is full; task size is "
+        f"{task.size} but scheduling capacity is only {limit.max_batch_size - queue[-1].size} "
+        f"(num_enqueued_batches={len(queue)}, max_enqueued_batches={limit.max_enqueued_batches}, "
+        f"open_batch_size={queue[-1].size}, max_execution_batch_size={limit.max_batch_size})",
+    )

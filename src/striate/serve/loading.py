@@ -1,0 +1,146 @@
+"""From a version's directory to a servable: whose it is, which engine answers, and its warm-up."""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from striate.artifact import MANIFEST
+from striate.errors import ArtifactError
+from striate.serve import protos
+from striate.serve.core import Request, feeds_for, signature_for
+from striate.serve.options import ServerOptions
+from striate.serve.servable import Servable, open_artifact
+from striate.serve.signatures import CLASSIFY, REGRESS
+from striate.serve.status import Code, ServingError
+from striate.serve.tfs_messages import (
+    about_examples,
+    examples_request,
+    predict_request,
+    target_of,
+)
+
+if TYPE_CHECKING:
+    from striate.serve.foreign import TensorFlowProcess
+
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+MOST_RECORDS = 1000
+
+
+class Loader:
+    """Opens versions as a server's options say."""
+
+    def __init__(self, options: ServerOptions):
+        self._options = options
+
+    def open(self, path: Path) -> Servable:
+        """Load the version in a directory, prove it, and warm it up.
+
+        Raises `ArtifactError` and its kin for one that is not fit to be served.
+        """
+        options = self._options
+        servable = self._open(path)
+        try:
+            if options.enable_model_warmup:
+                warm_up(path, servable, max(1, options.num_request_iterations_for_warmup))
+        except Exception:
+            servable.close()
+            raise
+        return servable
+
+    def _open(self, path: Path) -> Servable:
+        options, workers = self._options, self._options.worker_count
+        if (path / MANIFEST).is_file():
+            return open_artifact(
+                path, engine=options.engine, workers=workers, threads=options.thread_count
+            )
+        lite = path / "model.tflite"
+        if lite.is_file() and (options.prefer_tflite_model or not _has_graph(path)):
+            from striate.serve.foreign_lite import LiteRtServable
+
+            return LiteRtServable(lite, workers=workers, threads=options.thread_count)
+        from striate.serve.foreign import SavedModelServable
+
+        session = {
+            "threads": options.thread_count,
+            "inter_threads": options.tensorflow_inter_op_parallelism or 1,
+            "tags": options.saved_model_tags.split(","),
+            "config": _text(options.tensorflow_session_config_file),
+        }
+        return SavedModelServable(self._tensorflow, path, session)
+
+    @cached_property
+    def _tensorflow(self) -> "TensorFlowProcess":
+        from striate.serve.foreign import TensorFlowProcess
+
+        return TensorFlowProcess(self._options.worker_count)
+
+
+def _has_graph(path: Path) -> bool:
+    return (path / "saved_model.pb").is_file()
+
+
+def _text(path: str) -> str:
+    return Path(path).read_text("utf-8") if path else ""
+
+
+def warm_up(path: Path, servable: Servable, times: int) -> None:
+    """Answer the requests that a version brings for this, each so many times.
+
+    Raises `ArtifactError` for a record that cannot be read or is not answered.
+    """
+    file = path / WARMUP
+    if not file.is_file():
+        return
+    for number, record in enumerate(records(file)):
+        if number == MOST_RECORDS:
+            raise ArtifactError(
+                f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}"
+            )
+        entry = protos.prediction_log_pb2.PredictionLog.FromString(record)
+        try:
+            for _ in range(times):
+                replay(servable, entry)
+        except Exception as error:
+            raise ArtifactError(f"{file}: warm-up record {number} is refused ({error})") from error
+
+
+def replay(servable: Servable, entry: Any) -> None:
+    """Answer the request of a PredictionLog, as if it had come over the network."""
+    kind = entry.WhichOneof("log_type")
+    if kind not in ("predict_log", "classify_log", "regress_log", "multi_inference_log"):
+        raise ServingError(Code.UNIMPLEMENTED, f"Unsupported log_type for warmup: {kind}")
+    for asked in _requests(getattr(entry, kind).request, kind):
+        signature = signature_for(servable.signatures, asked)
+        feeds, _ = feeds_for(servable, signature, asked, max_bytes=1 << 40)
+        servable.run(signature.ask, feeds)
+
+
+def _requests(request: Any, kind: str) -> list[Request]:
+    if kind == "predict_log":
+        return [predict_request(request, max_bytes=1 << 40)]
+    if kind == "multi_inference_log":
+        return [
+            about_examples(request.input, target_of(task), task.model_spec.signature_name)
+            for task in request.tasks
+        ]
+    method = CLASSIFY if kind == "classify_log" else REGRESS
+    return [replace(examples_request(request), method=method)]
+
+
+def records(file: Path) -> Iterator[bytes]:
+    """The records of a TFRecord file: length, its checksum, the bytes, their checksum.
+
+    The checksums are not verified: what is damaged is no PredictionLog.
+    """
+    with file.open("rb") as stream:
+        while header := stream.read(12):
+            if len(header) < 12:
+                raise ArtifactError(f"{file}: is cut off")
+            (length,) = struct.unpack("<Q", header[:8])
+            body = stream.read(length)
+            if len(body) < length or len(stream.read(4)) < 4:
+                raise ArtifactError(f"{file}: is cut off")
+            yield body

@@ -1,0 +1,117 @@
+"""Which models a server is told to serve: by a directory, or by a configuration file.
+
+The file is TensorFlow Serving's, a ModelServerConfig in protobuf's text format:
+
+    model_config_list {
+      config {
+        name: "flowers"  base_path: "/models/flowers"  model_platform: "tensorflow"
+        model_version_policy { specific { versions: 3  versions: 4 } }
+        version_labels { key: "stable" value: 3 }
+      }
+    }
+"""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+from google.protobuf import text_format
+
+from striate.artifact import MANIFEST
+from striate.errors import ArtifactError, UsageError
+from striate.serve import protos
+from striate.serve.options import ModelConfig, VersionPolicy
+from striate.serve.repository import FOREIGN, complete_versions
+from striate.serve.status import ServingError, invalid
+
+log = logging.getLogger("striate.serve")
+
+PLATFORMS = ("tensorflow", "striate")
+
+
+def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> list[ModelConfig]:
+    """The models in a directory: a model's (with versions in it), a version's, or one of models.
+
+    Raises `ArtifactError` when it is none of these, or when one name is given to several models.
+    """
+    base_path = base_path.resolve()
+    if not base_path.is_dir():
+        raise ArtifactError(f"{base_path}: expected a model directory, got nothing there")
+    if base_path.name.isdecimal() and any((base_path / n).is_file() for n in (MANIFEST, *FOREIGN)):
+        only = VersionPolicy("specific", versions=(int(base_path.name),))
+        return [ModelConfig(name or base_path.parent.name, base_path.parent, only)]
+    if complete_versions(base_path):
+        return [ModelConfig(name or base_path.name, base_path, policy)]
+    inside = sorted(p for p in base_path.iterdir() if p.is_dir() and complete_versions(p))
+    if name is not None and len(inside) != 1:
+        inside = []
+    if not inside:
+        raise ArtifactError(
+            f"{base_path}: expected version directories (1, 2, ...) with {MANIFEST} or a "
+            "SavedModel in them; name the directory of one model, one of its versions, or a "
+            "directory of models"
+        )
+    return [ModelConfig(name or path.name, path, policy) for path in inside]
+
+
+def read_config_file(path: str | Path) -> list[ModelConfig]:
+    """The models of a configuration file; `UsageError` for one that cannot be understood."""
+    try:
+        text = Path(path).read_text("utf-8")
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    message = protos.model_server_config_pb2.ModelServerConfig()
+    try:
+        text_format.Parse(text, message)
+        return configs_of(message)
+    except text_format.ParseError as error:
+        raise UsageError(
+            f"Error parsing text-format tensorflow.serving.ModelServerConfig: {path}:{error}"
+        ) from None
+    except ServingError as error:
+        raise UsageError(f"{path}: {error}") from None
+
+
+def configs_of(message: Any) -> list[ModelConfig]:
+    """The models of a ModelServerConfig.
+
+    Raises `ServingError` (INVALID_ARGUMENT) for one that TensorFlow Serving refuses as well.
+    """
+    if message.WhichOneof("config") != "model_config_list":
+        raise invalid("Expected a ModelServerConfig with a model_config_list, got none")
+    configs = [_config_of(config) for config in message.model_config_list.config]
+    names = [config.name for config in configs]
+    for name in names:
+        if names.count(name) > 1:
+            raise invalid(f"Illegal to list model {name} multiple times in config list")
+    return configs
+
+
+def _config_of(config: Any) -> ModelConfig:
+    if not config.name:
+        raise invalid("Expected every model to have a name, got one without")
+    platform = config.model_platform or "tensorflow"
+    if platform not in PLATFORMS:
+        raise invalid(f"Model {config.name} requests unsupported platform {platform}")
+    if not Path(config.base_path).is_absolute():
+        raise invalid(
+            f"Expected model {config.name} to have an absolute path or URI; "
+            f"got base_path()={config.base_path}"
+        )
+    if config.HasField("logging_config"):
+        log.warning("%s: logging_config is ignored, requests are not logged", config.name)
+    return ModelConfig(
+        config.name, Path(config.base_path), _policy_of(config), dict(config.version_labels)
+    )
+
+
+def _policy_of(config: Any) -> VersionPolicy:
+    policy = config.model_version_policy
+    kind = policy.WhichOneof("policy_choice")
+    if kind == "all":
+        return VersionPolicy("all")
+    if kind == "specific":
+        if not policy.specific.versions:
+            raise invalid(f"Model {config.name}: expected versions in its policy, got none")
+        return VersionPolicy("specific", versions=tuple(policy.specific.versions))
+    return VersionPolicy("latest", count=policy.latest.num_versions or 1)

@@ -1,0 +1,59 @@
+"""TLS for both ports, by TensorFlow Serving's SSLConfig: keys and certificates as PEM text."""
+
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from striate.errors import UsageError
+from striate.serve import text_configs
+
+
+@dataclass(frozen=True)
+class Tls:
+    """A key and a certificate chain; `custom_ca` signs the clients, who must show a certificate
+    when `client_verify` is set."""
+
+    server_key: str
+    server_cert: str
+    custom_ca: str = ""
+    client_verify: bool = False
+
+    @classmethod
+    def read(cls, path: str | Path) -> "Tls":
+        """The SSLConfig in a file; `UsageError` for one that nobody could connect with."""
+        message = text_configs.read(path, "SSLConfig")
+        found = cls(
+            message.server_key, message.server_cert, message.custom_ca, message.client_verify
+        )
+        if not (found.server_key and found.server_cert):
+            raise UsageError(f"{path}: expected server_key and server_cert, as PEM text")
+        if found.client_verify and not found.custom_ca:
+            raise UsageError(f"{path}: client_verify needs custom_ca, the clients' authority")
+        found.context()
+        return found
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """For gRPC."""
+        return grpc.ssl_server_credentials(
+            [(self.server_key.encode(), self.server_cert.encode())],
+            root_certificates=self.custom_ca.encode() or None,
+            require_client_auth=self.client_verify,
+        )
+
+    def context(self) -> ssl.SSLContext:
+        """For HTTP. Python reads keys from files alone, so they are in one for a moment."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile("w") as pem:  # readable by this user alone
+            pem.write(f"{self.server_key}\n{self.server_cert}\n")
+            pem.flush()
+            try:
+                context.load_cert_chain(pem.name)
+                if self.custom_ca:
+                    context.load_verify_locations(cadata=self.custom_ca)
+            except ssl.SSLError as error:
+                raise UsageError(f"the SSLConfig holds no key and certificate ({error})") from None
+        context.verify_mode = ssl.CERT_REQUIRED if self.client_verify else ssl.CERT_NONE
+        return context

@@ -22,7 +22,7 @@ from striate.serve.options import processors
 from striate.serve.scheduler import Scheduler, nobody_waits, too_late
 from striate.serve.servable import Servable
 from striate.serve.signatures import Tensors
-from striate.serve.status import Code, ServingError, invalid
+from striate.serve.status import QueueFull, ServingError, invalid
 
 
 @dataclass(frozen=True)
@@ -260,8 +260,7 @@ def _padded(feeds: Tensors, more: int) -> Tensors:
 
 
 def _full(queue: deque[Batch], task: Task, limit: BatchingParameters) -> ServingError:
-    return ServingError(
-        Code.UNAVAILABLE,
+    return QueueFull(
         "The batch scheduling queue to which this task was submitted is full; task size is "
         f"{task.size} but scheduling capacity is only {limit.max_batch_size - queue[-1].size} "
         f"(num_enqueued_batches={len(queue)}, max_enqueued_batches={limit.max_enqueued_batches}, "

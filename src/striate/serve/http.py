@@ -1,12 +1,14 @@
-"""TensorFlow Serving's REST API over the core, as an ASGI application.
+"""TensorFlow Serving's REST API over the core, and the ASGI application of all that speaks HTTP.
 
     POST /v1/models/NAME[/versions/N|/labels/L]:predict | :classify | :regress
     GET  /v1/models/NAME[/versions/N|/labels/L]              status
     GET  /v1/models/NAME[/versions/N|/labels/L]/metadata     signatures
     GET  /healthz                                            200 once every model answers, else 503
 
-A body is JSON whatever its content type says. Errors are {"error": "..."} with the HTTP code that
-TensorFlow Serving gives for the gRPC code.
+A body is JSON whatever its content type says, unless that is image/...: then the body is a picture
+(`pictures`). /v2 is the Open Inference Protocol (`oip_http`), / the page to try it (`page`).
+
+Errors are {"error": "..."} with the HTTP code that TensorFlow Serving gives for the gRPC code.
 """
 
 import functools
@@ -26,7 +28,15 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from striate.serve import json_tensors, protos, tensors, tfs_inference
+from striate.serve import (
+    json_tensors,
+    oip_http,
+    page,
+    pictures,
+    protos,
+    tensors,
+    tfs_inference,
+)
 from striate.serve.core import Core, Request, Target
 from striate.serve.signatures import Signature, Tensors
 from striate.serve.status import UnknownSignature, invalid
@@ -34,6 +44,7 @@ from striate.serve.tfs_messages import METADATA_FIELD, metadata_of, status_of
 from striate.serve.web import METHODS, json_response, left, raw_path, threaded
 
 _WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
+_SHOW = re.compile(_WHOM + r":(?P<method>classify|predict|explain)", re.IGNORECASE)
 _ASK = re.compile(_WHOM + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
 _LOOK = re.compile(_WHOM + r"(?:/(?P<part>metadata))?", re.IGNORECASE)
 
@@ -60,6 +71,8 @@ def application(
         threaded, executor=executor, max_bytes=core.max_bytes, timeout_seconds=timeout_seconds
     )
     rest = threads(functools.partial(answer, core))
+    oip = threads(functools.partial(oip_http.answer, core, draining))
+    look = threads(functools.partial(page.answer, core))
     anybody = Middleware(
         CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
     )
@@ -68,6 +81,10 @@ def application(
         routes=[
             Route("/healthz", healthz),
             Route("/v1/{rest:path}", rest, methods=METHODS),
+            Route("/v2", oip, methods=METHODS),
+            Route("/v2/{rest:path}", oip, methods=METHODS),
+            Route("/", look),
+            Route("/page/{rest:path}", look),
         ],
     )
 
@@ -75,6 +92,10 @@ def application(
 def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Response:
     """The response to one request under /v1."""
     method, path = request.method, raw_path(request)
+    if method == "POST" and pictures.is_picture(request) and (match := _SHOW.fullmatch(path)):
+        show = pictures.explain if match["method"].lower() == "explain" else pictures.classify
+        asked = Request(_target(match), "", _nothing, deadline=deadline, gone=left(request))
+        return json_response(show(core, asked, body, request.query_params))
     if method == "POST" and (match := _ASK.fullmatch(path)):
         ask = {"predict": predict, "classify": classify, "regress": regress}
         asked = Request(_target(match), "", _nothing, deadline=deadline, gone=left(request))

@@ -16,8 +16,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from striate.errors import StriateError, UsageError
-from striate.serve import tfs_grpc
+from striate.serve import oip_grpc, tfs_grpc
 from striate.serve.core import Core
+from striate.serve.oip_protos import BothPools
 from striate.serve.options import ServerOptions
 from striate.serve.secure import Tls
 
@@ -56,7 +57,7 @@ def channel_arguments(text: str) -> list[tuple[str, int | str]]:
 
 
 class GrpcListener:
-    """TensorFlow Serving's services, health and reflection on one port."""
+    """All services, health and reflection on one port."""
 
     def __init__(self, core: Core, options: ServerOptions):
         if options.port:
@@ -72,13 +73,13 @@ class GrpcListener:
                 *channel_arguments(options.grpc_channel_arguments),
             ],
         )
-        services = tfs_grpc.register(core, self._server)
+        services = tfs_grpc.register(core, self._server) + oip_grpc.register(core, self._server)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         named = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(named, self._server)
+        reflection.enable_server_reflection(named, self._server, pool=BothPools())
         self._addresses = [f"{options.host}:{options.port}"] if options.port else []
         if options.grpc_socket_path:
             self._addresses.append(f"unix:{options.grpc_socket_path}")

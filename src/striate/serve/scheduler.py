@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from striate.serve.servable import Servable
 from striate.serve.signatures import Tensors
-from striate.serve.status import Code, ServingError
+from striate.serve.status import Code, QueueFull, ServingError
 
 
 class Scheduler:
@@ -32,8 +32,7 @@ class Scheduler:
         Raises `ServingError` (UNAVAILABLE) at once when all places are taken.
         """
         if not self._places.acquire(blocking=False):
-            raise ServingError(
-                Code.UNAVAILABLE,
+            raise QueueFull(
                 f"The queue is full: {self.workers} requests are computed and {self.max_queue} "
                 "wait; try again later",
             )

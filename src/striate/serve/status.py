@@ -44,6 +44,13 @@ class UnknownSignature(ServingError):
         self.signature = signature
 
 
+class QueueFull(ServingError):
+    """A request that comes when all places are taken; each API words it in its own way."""
+
+    def __init__(self, message: str):
+        super().__init__(Code.UNAVAILABLE, message)
+
+
 def invalid(message: str) -> ServingError:
     """The error for a request that can never be answered as it is."""
     return ServingError(Code.INVALID_ARGUMENT, message)

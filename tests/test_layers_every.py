@@ -42,6 +42,12 @@ np.savez(sys.argv[3], slope=slope, finite=finite, **{f"y{i}": y for i, y in enum
 """
 
 
+def centred(numbers: int) -> dict:
+    """What `Whiten` takes out of pictures [8, 8, 6]."""
+    matrix = np.eye(numbers) + noise(numbers, numbers) / numbers
+    return {"centre": noise(8, 8, 6), "matrix": matrix}
+
+
 def branches(x) -> dict:
     """Name of a layer -> what it makes of x, float [N, 8, 8, 6], or of what x is shaped into."""
     reshape = keras.layers.Reshape
@@ -74,6 +80,7 @@ def branches(x) -> dict:
         layers.SumPooling2D(2),
         layers.TableConv2D(((0, 2), (1, 5)), 3),
         layers.TrainableSubsampling(2),
+        layers.Whiten(order="rgb", mean=range(6), scale=[0.5] * 6, **centred(8 * 8 * 6)),
     ]
     made = {type(layer).__name__: layer(x) for layer in alone}
     return {

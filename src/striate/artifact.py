@@ -6,6 +6,7 @@
       saved_model.pb variables/ model.onnx model.tflite      the exported forms
       assets/labels.txt             one class a line, in the order of the scores
       assets.extra/goldens.npz      a few real inputs and the scores that every form must give
+      assets.extra/whitening.npz    arrays of the preprocessing, where it has any
 
 It is also a TensorFlow Serving version directory. A version is written beside its final place and
 renamed into it, so a half-written one is never visible; `striate.json` is always replaced last.
@@ -117,12 +118,14 @@ class Artifact:
 
     @cached_property
     def preprocess(self) -> Spec:
-        return from_dict(self.manifest.preprocess)
+        return from_dict(self.manifest.preprocess, self.path)
 
     @property
     def spec(self) -> ModelSpec | None:
         """The registry's entry for this net; None when it is not one of the registry's."""
-        return next(iter(list_models(self.manifest.model["name"])), None)
+        spec = next(iter(list_models(self.manifest.model["name"])), None)
+        until = self.manifest.model["options"].get("until")
+        return spec.until(until) if spec and until else spec
 
     @cached_property
     def model(self):
@@ -287,6 +290,7 @@ def write_version(
         (staged / "assets.extra").mkdir()
         (staged / LABELS).write_text("".join(f"{label}\n" for label in labels), "utf-8")
         np.savez_compressed(staged / GOLDENS, images=goldens, scores=scores)
+        preprocess.write(staged)
         model.save(staged / "model.keras")
         _write_manifest(staged, dataclasses.replace(manifest, files=inventory(staged)))
         return load(_publish(staged, base))

@@ -347,6 +347,12 @@ def functions() -> list[onnx.FunctionProto]:
 
 
 def write(artifact: Artifact, directory: Path) -> None:
+    whitening = getattr(artifact.preprocess, "whitening", None)
+    if whitening:
+        raise UsageError(
+            f"{artifact.path}: expected pictures that are normalised by channel, got "
+            f"{whitening.method}, which has no packed form; export it to onnx"
+        )
     """Write the classifier layer by layer. Raises `UsageError` for a net without binary layers, or
     with a layer that none of striate's binary nets has."""
     layers = artifact.model.layers

@@ -42,6 +42,7 @@ _MODULES = {
     "TrainableSubsampling": "subsampling",
     "WeightedSum": "weighted_sum",
 }
+    "Whiten": "whiten",
 
 __all__ = sorted(_MODULES)
 

@@ -19,6 +19,7 @@ picture is resampled, a clip is also thinned out, a grid is centred, a vector is
 """
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,11 @@ def for_input(kind: str, shape: tuple[int, ...], normalise: str) -> Spec:
     return named
 
 
-def from_dict(values: dict[str, Any]) -> Spec:
-    """The inverse of `to_dict`, of any kind; pictures, which came first, do not name theirs."""
+def from_dict(values: dict[str, Any], folder: Path | None = None) -> Spec:
+    """The inverse of `to_dict`, of any kind; pictures, which came first, do not name theirs.
+
+    folder: of the artifact, where `Spec.write` left what `to_dict` has no room for.
+    """
     values = dict(values)
     kind = values.pop("kind", "picture")
     if kind not in KINDS:
@@ -90,4 +94,4 @@ def from_dict(values: dict[str, Any]) -> Spec:
             f"preprocess: expected a kind ({', '.join(KINDS)}), got {kind!r}."
             f"{did_you_mean(str(kind), KINDS)}"
         )
-    return KINDS[kind].from_dict(values)
+    return KINDS[kind].from_dict(values, folder)

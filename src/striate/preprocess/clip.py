@@ -37,11 +37,24 @@ class ClipPreprocess(Spec):
         self._expect(self.sample in ("spread", "middle"), "sample spread or middle")
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> Self:
         frame = values.get("frame")
         if not isinstance(frame, dict):
             raise UsageError(f"preprocess: expected what a clip's frame is, got {frame!r}")
-        return super().from_dict({**values, "frame": Preprocess.from_dict(frame)})
+        return super().from_dict({**values, "frame": Preprocess.from_dict(frame, folder)})
+
+    def to_dict(self) -> dict[str, Any]:
+        """The specification as JSON holds it."""
+        return {
+            "kind": self.kind,
+            "frames": self.frames,
+            "frame": self.frame.to_dict(),
+            "sample": self.sample,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write what `to_dict` leaves out."""
+        self.frame.write(folder)
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

@@ -2,15 +2,18 @@
 
 import dataclasses
 import io
+import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from striate.errors import DataError, UsageError, did_you_mean
 from striate.preprocess.spec import Spec, stored
+from striate.preprocess.whitening import Whitening
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 SUFFIXES = frozenset(
@@ -35,6 +38,7 @@ class Preprocess(Spec):
     background: the grey level, 0 to 255, behind transparent pixels and in padding.
     order: the channel order that the net was trained with; pixels are always RGB.
     mean, scale: per channel in the net's order, on 0 to 255: x -> (x - mean) * scale.
+    whitening: what follows, of every number of the picture; None for nothing.
     """
 
     kind: ClassVar[str] = "picture"
@@ -50,6 +54,7 @@ class Preprocess(Spec):
     order: Order = "rgb"
     mean: tuple[float, ...] = (0.0, 0.0, 0.0)
     scale: tuple[float, ...] = (1 / 255, 1 / 255, 1 / 255)
+    whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
         self._keep_floats()
@@ -65,6 +70,11 @@ class Preprocess(Spec):
             len(self.mean) == len(self.scale) == self.channels,
             f"{self.channels} means and scales, one a channel",
         )
+        numbers = math.prod(self.shape)
+        self._expect(
+            self.whitening is None or self.whitening.numbers == numbers,
+            f"whitening of {numbers} numbers, measured at this very size",
+        )
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -72,8 +82,22 @@ class Preprocess(Spec):
         return (self.height, self.width, self.channels)
 
     def to_dict(self) -> dict[str, Any]:
-        """The specification as JSON holds it."""
-        return dataclasses.asdict(self)
+        """The specification as JSON holds it; the arrays of `whitening` stay outside."""
+        values = dataclasses.asdict(dataclasses.replace(self, whitening=None))
+        del values["whitening"]
+        return {**values, "whitening": self.whitening.to_dict()} if self.whitening else values
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> Self:
+        found = values.get("whitening")
+        if found is None:
+            return super().from_dict(values)
+        return super().from_dict({**values, "whitening": Whitening.from_dict(found, folder)})
+
+    def write(self, folder: Path) -> None:
+        """Write what `to_dict` leaves out."""
+        if self.whitening:
+            self.whitening.write(folder)
 
     def read(self, source: bytes | str | os.PathLike | np.ndarray) -> np.ndarray:
         """The uint8 [H, W, C] tensor of a picture; see `striate.preprocess.pixels`."""
@@ -94,9 +118,20 @@ class Preprocess(Spec):
 
     def layer(self, name: str = "normalise"):
         """The Keras layer uint8 [N, H, W, C] -> float32 of this specification."""
-        from striate.layers.normalise import Normalise
+        plain: dict[str, Any] = {
+            "order": self.order,
+            "mean": self.mean,
+            "scale": self.scale,
+            "name": name,
+        }
+        if self.whitening is None:
+            from striate.layers.normalise import Normalise
 
-        return Normalise(order=self.order, mean=self.mean, scale=self.scale, name=name)
+            return Normalise(**plain)
+        from striate.layers.whiten import Whiten
+
+        mean, matrix = self.whitening.arrays
+        return Whiten(centre=mean.reshape(self.shape), matrix=matrix, **plain)
 
 
 _FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1}  # Pillow's Resampling values

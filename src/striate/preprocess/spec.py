@@ -40,9 +40,15 @@ class Spec(ABC):
         """The specification as JSON holds it."""
         return {"kind": self.kind, **dataclasses.asdict(self)}
 
+    def write(self, folder: Path) -> None:  # noqa: B027, most have no more than `to_dict` tells
+        """Write what does not fit into `to_dict` into an artifact's folder."""
+
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`; an unknown key is a `UsageError` that offers the nearest."""
+    def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> Self:
+        """The inverse of `to_dict` and `write`.
+
+        An unknown key is a `UsageError` that offers the nearest.
+        """
         known = {field.name for field in dataclasses.fields(cls)}
         for key in values:
             if key not in known:

@@ -21,12 +21,14 @@ from striate.preprocess import (
     for_input,
     preset,
 )
+from striate.preprocess.whitening import METHODS, Whitening, check_size
 from striate.pretrained import Pretrained
 from striate.registry import ModelSpec, create_model, get_spec, open_weights
 from striate.train.recipe import Augment, Preprocessing, Probe, Recipe
 
 GIB = 1 << 30
 SAMPLE = 2000  # training pictures that `preprocess.normalise=data` looks at
+WHITENING_SAMPLE = 50_000  # and those that whitening does, whose covariance has a million numbers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,7 +153,7 @@ def clean_copy(net: Any, start: Start, classes: int) -> Any:
 
 
 def measured(start: Start, recipe: Recipe, dataset: Dataset, train: np.ndarray) -> Start:
-    """With `preprocess.normalise=data`, the mean and spread of some training pictures."""
+    """With what `preprocess.normalise` measures on training pictures, where it measures."""
     plain = start.preprocess
     if isinstance(plain, VectorPreprocess):
         keeps = start.weights is not None and recipe.preprocess.normalise is None
@@ -172,6 +174,9 @@ def _with_levels(spec: Spec, mean: np.ndarray, spread: np.ndarray) -> Spec:
         return dataclasses.replace(spec, frame=_with_levels(spec.frame, mean, spread))
     if isinstance(spec, Preprocess) and spec.order == "bgr":
         mean, spread = mean[::-1], spread[::-1]
+    if recipe.preprocess.normalise in METHODS:
+        preprocess = _whitened(plain, recipe, dataset, train)
+        return dataclasses.replace(start, preprocess=preprocess)
     scale = 1 / np.maximum(spread, 1.0)
     return dataclasses.replace(spec, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
 
@@ -192,6 +197,21 @@ def _standardised(start: Start, dataset: Dataset, train: np.ndarray) -> Start:
 def pixels_of(
     dataset: Dataset, start: Start, recipe: Recipe, which: np.ndarray | None
 ) -> Examples | None:
+def _whitened(spec: Spec, recipe: Recipe, dataset: Dataset, train: np.ndarray) -> Spec:
+    """The specification with the mean image, or a whitening, of the training pictures."""
+    frame = spec.frame if isinstance(spec, ClipPreprocess) else spec
+    method, numbers = recipe.preprocess.normalise, int(np.prod(frame.shape))
+    check_size(method, numbers)
+    every = max(1, len(train) // WHITENING_SAMPLE)
+    cache = int(recipe.data.cache_gb * GIB)
+    pictures = dataset.examples(spec, train[::every], cache_bytes=cache)
+    whitening = Whitening.measured(method, (x for x, _ in pictures.batches(256)), numbers)
+    frame = dataclasses.replace(frame, whitening=whitening)
+    if isinstance(spec, ClipPreprocess):
+        return dataclasses.replace(spec, frame=frame)
+    return frame
+
+
     """The decoded pictures at some indices; None for none."""
     if which is None or not len(which):
         return None
@@ -262,7 +282,7 @@ def _adjusted(base: Spec, recipe: Recipe) -> Spec:
     if isinstance(base, VoxelPreprocess):
         return for_input("voxels", base.shape, wanted.normalise)
     if wanted.normalise not in (None, "data"):
-        named = preset(wanted.normalise, *base.shape)
+        named = preset("unit" if wanted.normalise in METHODS else wanted.normalise, *base.shape)
         base = dataclasses.replace(base, order=named.order, mean=named.mean, scale=named.scale)
     changes = {"fit": wanted.fit, "crop": wanted.crop, "interpolation": wanted.interpolation}
     return dataclasses.replace(base, **{k: v for k, v in changes.items() if v is not None})
@@ -276,7 +296,14 @@ def _has_accelerator() -> bool:
     if keras.backend.backend() == "jax":
         import jax
 
+        if wanted.normalise in METHODS:
+            raise UsageError(
+                f"preprocess.normalise: expected data or a preset, for voxels, "
+                f"got {wanted.normalise}"
+            )
         return jax.default_backend() != "cpu"
+    if wanted.normalise is not None:
+        base = dataclasses.replace(base, whitening=None)
     return False
 
 

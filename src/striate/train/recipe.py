@@ -22,6 +22,9 @@ Positive = Annotated[float, Field(gt=0)]
 Side = Annotated[int, Field(ge=1)]
 AreaShare = Annotated[float, Field(gt=0, le=1)]
 Monitor = Literal["val_loss", "val_accuracy"]
+Normalise = Literal[
+    "caffe", "cifar", "dpn", "tf", "torch", "unit", "data", "mean_image", "pca", "zca"
+]
 
 
 class Group(BaseModel):
@@ -64,12 +67,13 @@ class Data(Group):
 class Preprocessing(Group):
     """How a picture becomes the net's input; None keeps what the weights were trained with.
 
-    normalise: caffe, cifar, dpn, tf, torch, unit, or `data` for the mean and spread of the
-    training pictures.
+    normalise: caffe, cifar, dpn, tf, torch, unit, or measured on the training pictures: `data`
+    (mean and spread of each channel), `mean_image` (the mean of each pixel), `pca` or `zca`
+    (whitened; see `striate.preprocess.whitening`).
     fit, crop, interpolation: as in `striate.preprocess.Preprocess`.
     """
 
-    normalise: Literal["caffe", "cifar", "dpn", "tf", "torch", "unit", "data"] | None = None
+    normalise: Normalise | None = None
     fit: Literal["crop", "stretch", "pad"] | None = None
     crop: Annotated[float, Field(gt=0, le=1)] | None = None
     interpolation: Literal["nearest", "bilinear", "bicubic", "lanczos"] | None = None

@@ -123,5 +123,7 @@ def _border(fill: str, zero: np.ndarray) -> dict[str, Any]:
 def zero_of(preprocess: Spec) -> np.ndarray:
     """The levels on 0 to 255, in the order of the pixels, that a net sees as 0."""
     frame = getattr(preprocess, "frame", preprocess)
+    if getattr(frame, "whitening", None):
+        return 255 * frame.whitening.arrays[0].reshape(frame.shape)
     step = -1 if getattr(frame, "order", "rgb") == "bgr" else 1
     return np.array(frame.mean[::step], np.float32)

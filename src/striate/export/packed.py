@@ -347,12 +347,6 @@ def functions() -> list[onnx.FunctionProto]:
 
 
 def write(artifact: Artifact, directory: Path) -> None:
-    whitening = getattr(artifact.preprocess, "whitening", None)
-    if whitening:
-        raise UsageError(
-            f"{artifact.path}: expected pictures that are normalised by channel, got "
-            f"{whitening.method}, which has no packed form; export it to onnx"
-        )
     """Write the classifier layer by layer. Raises `UsageError` for a net without binary layers, or
     with a layer that none of striate's binary nets has."""
     layers = artifact.model.layers
@@ -360,6 +354,12 @@ def write(artifact: Artifact, directory: Path) -> None:
         raise UsageError(
             f"{artifact.path}: {artifact.manifest.model['name']} has no binary layers to pack; "
             "`striate models` lists those of the family xnornet"
+        )
+    whitening = getattr(artifact.preprocess, "whitening", None)
+    if whitening:
+        raise UsageError(
+            f"{artifact.path}: expected pictures that are normalised by channel, got "
+            f"{whitening.method}, which has no packed form; export it to onnx"
         )
     graph = Graph()
     values = {artifact.model.input.name: _normalised(graph, artifact)}

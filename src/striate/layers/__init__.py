@@ -41,8 +41,8 @@ _MODULES = {
     "TableConv2D": "table_conv",
     "TrainableSubsampling": "subsampling",
     "WeightedSum": "weighted_sum",
-}
     "Whiten": "whiten",
+}
 
 __all__ = sorted(_MODULES)
 

@@ -158,6 +158,9 @@ def measured(start: Start, recipe: Recipe, dataset: Dataset, train: np.ndarray) 
     if isinstance(plain, VectorPreprocess):
         keeps = start.weights is not None and recipe.preprocess.normalise is None
         return start if keeps else _standardised(start, dataset, train)
+    if recipe.preprocess.normalise in METHODS:
+        preprocess = _whitened(plain, recipe, dataset, train)
+        return dataclasses.replace(start, preprocess=preprocess)
     if recipe.preprocess.normalise != "data":
         return start
     every = max(1, len(train) // SAMPLE)
@@ -174,11 +177,23 @@ def _with_levels(spec: Spec, mean: np.ndarray, spread: np.ndarray) -> Spec:
         return dataclasses.replace(spec, frame=_with_levels(spec.frame, mean, spread))
     if isinstance(spec, Preprocess) and spec.order == "bgr":
         mean, spread = mean[::-1], spread[::-1]
-    if recipe.preprocess.normalise in METHODS:
-        preprocess = _whitened(plain, recipe, dataset, train)
-        return dataclasses.replace(start, preprocess=preprocess)
     scale = 1 / np.maximum(spread, 1.0)
     return dataclasses.replace(spec, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
+
+
+def _whitened(spec: Spec, recipe: Recipe, dataset: Dataset, train: np.ndarray) -> Spec:
+    """The specification with the mean image, or a whitening, of the training pictures."""
+    frame = spec.frame if isinstance(spec, ClipPreprocess) else spec
+    method, numbers = recipe.preprocess.normalise, int(np.prod(frame.shape))
+    check_size(method, numbers)
+    every = max(1, len(train) // WHITENING_SAMPLE)
+    cache = int(recipe.data.cache_gb * GIB)
+    pictures = dataset.examples(spec, train[::every], cache_bytes=cache)
+    whitening = Whitening.measured(method, (x for x, _ in pictures.batches(256)), numbers)
+    frame = dataclasses.replace(frame, whitening=whitening)
+    if isinstance(spec, ClipPreprocess):
+        return dataclasses.replace(spec, frame=frame)
+    return frame
 
 
 def _standardised(start: Start, dataset: Dataset, train: np.ndarray) -> Start:
@@ -197,21 +212,6 @@ def _standardised(start: Start, dataset: Dataset, train: np.ndarray) -> Start:
 def pixels_of(
     dataset: Dataset, start: Start, recipe: Recipe, which: np.ndarray | None
 ) -> Examples | None:
-def _whitened(spec: Spec, recipe: Recipe, dataset: Dataset, train: np.ndarray) -> Spec:
-    """The specification with the mean image, or a whitening, of the training pictures."""
-    frame = spec.frame if isinstance(spec, ClipPreprocess) else spec
-    method, numbers = recipe.preprocess.normalise, int(np.prod(frame.shape))
-    check_size(method, numbers)
-    every = max(1, len(train) // WHITENING_SAMPLE)
-    cache = int(recipe.data.cache_gb * GIB)
-    pictures = dataset.examples(spec, train[::every], cache_bytes=cache)
-    whitening = Whitening.measured(method, (x for x, _ in pictures.batches(256)), numbers)
-    frame = dataclasses.replace(frame, whitening=whitening)
-    if isinstance(spec, ClipPreprocess):
-        return dataclasses.replace(spec, frame=frame)
-    return frame
-
-
     """The decoded pictures at some indices; None for none."""
     if which is None or not len(which):
         return None
@@ -280,7 +280,14 @@ def _adjusted(base: Spec, recipe: Recipe) -> Spec:
             f"preprocess.normalise: expected data, for rows of numbers, got {wanted.normalise}"
         )
     if isinstance(base, VoxelPreprocess):
+        if wanted.normalise in METHODS:
+            raise UsageError(
+                f"preprocess.normalise: expected data or a preset, for voxels, "
+                f"got {wanted.normalise}"
+            )
         return for_input("voxels", base.shape, wanted.normalise)
+    if wanted.normalise is not None:
+        base = dataclasses.replace(base, whitening=None)
     if wanted.normalise not in (None, "data"):
         named = preset("unit" if wanted.normalise in METHODS else wanted.normalise, *base.shape)
         base = dataclasses.replace(base, order=named.order, mean=named.mean, scale=named.scale)
@@ -296,14 +303,7 @@ def _has_accelerator() -> bool:
     if keras.backend.backend() == "jax":
         import jax
 
-        if wanted.normalise in METHODS:
-            raise UsageError(
-                f"preprocess.normalise: expected data or a preset, for voxels, "
-                f"got {wanted.normalise}"
-            )
         return jax.default_backend() != "cpu"
-    if wanted.normalise is not None:
-        base = dataclasses.replace(base, whitening=None)
     return False
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 RECIPE = {
     "model": "lenet5",
     "strategy": "lp_ft",  # two phases, so that a kill can fall between them
-    "augment": {"flip": "horizontal", "translate": 0.1},  # random state must survive too
-    "optimizer": {"name": "sgd", "learning_rate": 0.02},
+    # random state must survive too, and averages, and what a schedule has seen
+    "augment": {"flip": "horizontal", "translate": 0.1, "mixup": 0.2},
+    "optimizer": {"name": "sgd", "learning_rate": 0.02, "ema": 0.9},
+    "schedule": {"name": "plateau", "patience": 1, "factor": 0.7},
     "early_stopping": {"restore_best": True, "patience": 5},
     "epochs": 6,
     "batch_size": 8,
@@ -20,7 +22,10 @@ RECIPE = {
 }
 
 
-def run(output, data, kill_at=None, count_into=None):
+LONG = {"epochs": 40, "early_stopping.patience": 40}  # for 20 kills and more
+
+
+def run(output, data, kill_at=None, count_into=None, changes=None):
     """What a process does: train; die by SIGKILL just before the n-th touch of the disk."""
     from striate.errors import StriateError
     from striate.train import loop, train
@@ -40,7 +45,7 @@ def run(output, data, kill_at=None, count_into=None):
 
     os.fsync, Path.replace, Path.rename = map(dangerous, (os.fsync, Path.replace, Path.rename))
     try:
-        train(RECIPE, output, data=data, progress=False)
+        train(RECIPE, output, data=data, progress=False, **(changes or {}))
     except StriateError as error:
         Path(f"{output}.error").write_text(str(error))
         sys.exit(1)

@@ -11,11 +11,11 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 
 # The floors of the design, from the ground up: a module imports from its own floor or below.
 FLOORS = [
-    {"arithmetic", "errors", "initializers", "lazy", "layers", "metrics"},
+    {"arithmetic", "errors", "gradients", "initializers", "lazy", "layers", "metrics"},
     {"registry", "costs", "diagram", "preprocess", "pretrained", "torch_files", "fetch"},
-    {"models", "data", "artifact", "convolutional"},
+    {"models", "data", "artifact", "committee", "convolutional"},
     {"train", "runtime", "explain"},
-    {"evaluate", "export", "serve", "search"},
+    {"ensemble", "evaluate", "export", "serve", "search"},
     {"cli", "__main__", "__init__"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

@@ -16,7 +16,8 @@ import zipfile
 import numpy as np
 import pytest
 
-from dangerous_training import run
+from dangerous_training import LONG, run
+from striate.train.checkpoint import read_arrays
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and fork")
 
@@ -148,6 +149,32 @@ def test_killed_at_random_moments(processes, pictures, uninterrupted, tmp_path):
     same(result(tmp_path / "out"), expected)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_killed_twenty_times_at_random_moments(processes, pictures, tmp_path):
+    """One in four within the first second, the others at some moment after a new checkpoint."""
+    whole = start(processes, tmp_path / "whole", pictures, None, None, LONG)
+    seed = time.time_ns()
+    print(f"seed {seed}")
+    chance = random.Random(seed)
+    stood_at = []
+    for kills in range(20):
+        process = start(processes, tmp_path / "out", pictures, None, None, LONG)
+        if kills % 4:
+            wait_for_progress(tmp_path / "out", process)
+        process.join(chance.random())
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL, f"over after {kills} kills: too short a run"
+        stood_at += [(s["epoch"], s["step"]) for s in checkpoints(tmp_path / "out")]
+    print(f"killed after (epoch, step) {stood_at}")
+    last = start(processes, tmp_path / "out", pictures, None, None, LONG)
+    for process in (whole, last):
+        process.join()
+        assert process.exitcode == 0
+    same(result(tmp_path / "out"), result(tmp_path / "whole"))
+
+
 def test_two_processes_do_not_share_a_run(processes, pictures, tmp_path):
     first = start(processes, tmp_path / "out", pictures)
     wait_for_a_run(tmp_path / "out", first)
@@ -158,6 +185,19 @@ def test_two_processes_do_not_share_a_run(processes, pictures, tmp_path):
     first.join()
     assert (first.exitcode, second.exitcode) == (0, 1)
     assert "another process is at work on this very run" in (tmp_path / "out.error").read_text()
+
+
+def checkpoints(output):
+    """The state in the run's checkpoint, where there is one."""
+    return [read_arrays(path)[0] for path in output.glob(".run-*/checkpoint.npz")]
+
+
+def wait_for_progress(output, process):
+    """Until the process has written a checkpoint of its own."""
+    before = checkpoints(output)
+    while checkpoints(output) == before:
+        assert process.is_alive()
+        time.sleep(0.05)
 
 
 def wait_for_a_run(output, process):

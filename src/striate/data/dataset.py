@@ -276,7 +276,8 @@ def _class_problems(dataset: Dataset) -> list[Problem]:
             Problem(
                 "imbalance",
                 f"classes are unbalanced: {present[most]} {dataset.noun}s of {most!r}, "
-                f"{present[fewest]} of {fewest!r}; accuracy alone will flatter the large ones",
+                f"{present[fewest]} of {fewest!r}; accuracy alone will flatter the large ones; "
+                "data.balance=weights or sampling lets each class count alike",
                 (most, fewest),
             )
         )

@@ -76,15 +76,46 @@ def steps_per_epoch(n: int, batch_size: int) -> int:
 
 
 def epoch_order(
-    n: int, batch_size: int, *, seed: int, epoch: int, start: int = 0
+    n: int,
+    batch_size: int,
+    *,
+    seed: int,
+    epoch: int,
+    start: int = 0,
+    balance: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
     """The positions in each batch of one epoch, from step `start`: every picture once, shuffled.
 
     The batches differ in size by one at most, so that no tiny last one spoils the statistics of
-    batch normalisation or weighs more than its pictures.
+    batch normalisation or weighs more than its pictures. balance: int labels [n], for n positions
+    of which each class has as many as another, and within a class each picture (but for one).
     """
-    order = np.random.default_rng([seed, epoch]).permutation(n)
+    random = np.random.default_rng([seed, epoch])
+    order = np.arange(n) if balance is None else _each_class_alike(balance, random)
+    order = random.permutation(order)
     return iter(np.array_split(order, steps_per_epoch(n, batch_size))[start:])
+
+
+def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:
+    """float64 [classes]: n / (k n_c), with which k classes count alike and pictures 1 on average.
+
+    Of a class without pictures, 1.
+    """
+    found = np.bincount(labels, minlength=classes)
+    weights = len(labels) / (np.count_nonzero(found) * np.maximum(found, 1))
+    return np.where(found > 0, weights, 1.0)
+
+
+def _each_class_alike(labels: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """As many positions as labels, each class and each picture of a class as often as another."""
+    present = random.permutation(np.unique(labels))  # who gets one more is left to chance
+    shares = np.array_split(np.arange(len(labels)), len(present))
+    return np.concatenate(
+        [
+            np.resize(random.permutation(np.flatnonzero(labels == label)), len(share))
+            for label, share in zip(present, shares, strict=True)
+        ]
+    )
 
 
 def prepare(

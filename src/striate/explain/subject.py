@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from striate import gradients
 from striate.artifact import Artifact
 from striate.errors import UsageError, did_you_mean
 from striate.lazy import keras
@@ -152,21 +153,9 @@ def value_and_gradient(
     function: Callable[[Tensor], Tensor], x: Tensor
 ) -> tuple[np.ndarray, np.ndarray]:
     """(values [N], their gradients, shaped as x) of a function that treats each example alone."""
-    x = keras.ops.convert_to_tensor(x, "float32")
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(x)
-            values = function(x)
-        gradient = tape.gradient(values, x)
-    elif keras.backend.backend() == "jax":
-        import jax
-
-        values, pull_back = jax.vjp(function, x)
-        (gradient,) = pull_back(keras.ops.ones_like(values))
-    else:
-        raise UsageError(f"explaining needs TensorFlow or JAX, got {keras.backend.backend()}")
+    values, gradient = gradients.value_and_gradient(
+        function, keras.ops.convert_to_tensor(x, "float32")
+    )
     return as_array(values), as_array(gradient)
 
 

@@ -89,8 +89,14 @@ _SUITED = {
         "augment": {"flip", "translate", "quarter_turns", "mixup", "mix_chance"},
         "preprocess": {"normalise"},
         "probe": set(Probe.model_fields),
+        "adversarial": set(),
     },
-    "vector": {"augment": {"mixup", "mix_chance"}, "preprocess": {"normalise"}, "probe": {"l2"}},
+    "vector": {
+        "augment": {"mixup", "mix_chance"},
+        "preprocess": {"normalise"},
+        "probe": {"l2"},
+        "adversarial": set(),
+    },
 }
 _SUITED["picture"] = _SUITED["clip"]
 

@@ -14,6 +14,7 @@ from striate.train.recipe import Recipe
 
 def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
     """uint8 pixels -> augmentation -> normalisation -> net: what is trained, and never saved."""
+    from striate.train.adversarial import Attack
     from striate.train.average import Average
     from striate.train.trainer import Trainer
 
@@ -26,7 +27,12 @@ def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
         x, share = mix(x)
     logits = net(preprocess.layer()(x))
     outputs = logits if mix is None else [logits, share]
-    trainer = Trainer(image, outputs, l1=recipe.penalty.l1, l2=recipe.penalty.l2, name="trainer")
+    attack, back = None, None
+    if recipe.adversarial.epsilon:
+        attack, back = Attack(recipe.adversarial, recipe.seed), _back(net, preprocess)
+        outputs = [logits, *([] if mix is None else [share]), keras.ops.cast(x, "float32")]
+    penalty = {"l1": recipe.penalty.l1, "l2": recipe.penalty.l2}
+    trainer = Trainer(image, outputs, **penalty, attack=attack, back=back, name="trainer")
     if recipe.optimizer.ema:
         trainer.keep(Average(net, recipe.optimizer.ema, recipe.optimizer.accumulate))
     return trainer
@@ -40,12 +46,23 @@ def prediction_graph(net: Any, preprocess: Spec) -> Any:
     return graph
 
 
-def compile_graph(trainer: Any, recipe: Recipe, *, steps: int, epochs: int) -> None:
-    """Give a training graph its loss and optimiser, and make the optimiser's variables."""
+def _back(net: Any, preprocess: Spec) -> Any:
+    """float32 pixels on 0 to 255 -> normalisation -> net: what an attack is aimed at."""
+    pixels = keras.Input(preprocess.shape, name="pixels")
+    return keras.Model(pixels, net(preprocess.layer()(pixels)), name="back")
+
+
+def compile_graph(
+    trainer: Any, recipe: Recipe, *, steps: int, epochs: int, weights: np.ndarray | None = None
+) -> None:
+    """Give a training graph its loss and optimiser, and make the optimiser's variables.
+
+    weights: what a picture of each class counts, None for 1.
+    """
     variables = trainer.trainable_variables
     trainer.compile(
         optimizer=make_optimizer(recipe, variables, steps=steps, epochs=epochs),
-        loss=cross_entropy(recipe.label_smoothing),
+        loss=cross_entropy(recipe.label_smoothing, weights),
         # weighted by the parts of mixed pictures
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=jit(),

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.data.pipeline import Examples, epoch_order, steps_per_epoch
+from striate.data.pipeline import Examples, class_weights, epoch_order, steps_per_epoch
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.registry import ModelSpec
@@ -99,7 +99,9 @@ class Run:
         head = linear_head(self.net, self.spec)
         features, labels = self._features()
         classes = head.kernel.shape[-1]
-        kernel, bias = probe.solve(features, labels, classes, l2=self.recipe.probe.l2)
+        weights = self._class_weights(("weights", "sampling"))
+        l2 = self.recipe.probe.l2
+        kernel, bias = probe.solve(features, labels, classes, l2=l2, weights=weights)
         assign([head.kernel, head.bias], [kernel, bias])
         logits = features @ kernel + bias
         row = {
@@ -140,7 +142,8 @@ class Run:
         trainer = training_graph(self.net, recipe, self.train.preprocess)
         if not trainer.trainable_variables:
             raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
-        compile_graph(trainer, recipe, steps=steps, epochs=phase.epochs)
+        weights = self._class_weights(("weights",))
+        compile_graph(trainer, recipe, steps=steps, epochs=phase.epochs, weights=weights)
         if "optimizer" in arrays:
             assign(trainer.variables, arrays["trainer"])
             assign(trainer.optimizer.variables, arrays["optimizer"])
@@ -167,7 +170,12 @@ class Run:
         recipe, state = self.recipe, self.state
         first = state.step
         order = epoch_order(
-            len(self.train), recipe.batch_size, seed=recipe.seed, epoch=state.epoch, start=first
+            len(self.train),
+            recipe.batch_size,
+            seed=recipe.seed,
+            epoch=state.epoch,
+            start=first,
+            balance=self.train.labels if recipe.data.balance == "sampling" else None,
         )
         what = f"{phase.name}  epoch {state.epoch + 1}/{phase.epochs}"
         stream = self.watch.steps(self.train.stream(order), steps, what, done=first)
@@ -175,6 +183,12 @@ class Run:
             stop = min(step + STRETCH, steps)
             yield step, stop, (batch for batch in itertools.islice(stream, stop - step))
         next(stream, None)  # let the stream see its end
+
+    def _class_weights(self, where: tuple[str, ...]) -> np.ndarray | None:
+        """What a picture of each class counts, where the recipe balances in one of these ways."""
+        if self.recipe.data.balance not in where:
+            return None
+        return class_weights(self.train.labels, self.net.output_shape[-1])
 
     def _add_stretch(self, losses: dict[str, list[float]], steps: int) -> None:
         """Fold a stretch into the means of its epoch; `Diverged` where its loss explodes."""

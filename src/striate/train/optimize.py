@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from striate.lazy import keras
 from striate.train.recipe import Optimizer, Recipe
 from striate.train.schedules import learning_rate
@@ -9,19 +11,24 @@ from striate.train.schedules import learning_rate
 PLATEAU = "plateau_level"
 
 
-def cross_entropy(label_smoothing: float = 0.0) -> Any:
+def cross_entropy(label_smoothing: float = 0.0, weights: np.ndarray | None = None) -> Any:
     """The loss int labels [N], float32 logits [N, classes] -> float32 [N].
 
     label_smoothing: the share of belief that is spread over all classes alike. Szegedy et al. 2015,
-    arXiv:1512.00567.
+    arXiv:1512.00567. weights: float [classes], what a picture of each class counts.
     """
 
     def loss(labels, logits):
         belief = keras.ops.log_softmax(keras.ops.cast(logits, "float32"))
         classes = belief.shape[-1]
-        truth = keras.ops.one_hot(keras.ops.reshape(labels, (-1,)), classes, dtype="float32")
+        labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
+        truth = keras.ops.one_hot(labels, classes, dtype="float32")
         truth = truth * (1 - label_smoothing) + label_smoothing / classes
-        return -keras.ops.sum(truth * belief, axis=-1)
+        each = -keras.ops.sum(truth * belief, axis=-1)
+        if weights is None:
+            return each
+        counts = keras.ops.convert_to_tensor(weights, "float32")
+        return each * keras.ops.take(counts, labels)
 
     return loss
 

@@ -55,13 +55,16 @@ class Data(Group):
 
     source: what `striate.data.load` reads. validation: the share held out where the source gives
     no validation split. strict: an unreadable picture is an error. cache_gb: decoded pictures are
-    kept in memory up to this many GiB.
+    kept in memory up to this many GiB. balance: of classes that differ in size; `weights` lets a
+    picture of class c count n / (k n_c) times in the loss, n pictures of k classes; `sampling`
+    draws each class as often as the others. A linear probe takes the weights for both.
     """
 
     source: str | None = None
     validation: Share = 0.2
     strict: bool = False
     cache_gb: NotNegative = 2.0
+    balance: Literal["none", "weights", "sampling"] = "none"
 
 
 class Preprocessing(Group):
@@ -142,6 +145,21 @@ class Penalty(Group):
 
     l1: NotNegative = 0.0
     l2: NotNegative = 0.0
+
+
+class Adversarial(Group):
+    """Pictures made worse for the net in each step, learnt beside the pictures themselves.
+
+    The loss is (1 - weight) J(x) + weight J(x'), where no pixel of x' is further than epsilon
+    levels (of 255) from x. steps: 1 moves each pixel by epsilon along the sign of its gradient
+    (Goodfellow et al. 2014, arXiv:1412.6572, with weight 0.5); more walk there in steps of
+    2.5 epsilon / steps from a random start (Madry et al. 2017, arXiv:1706.06083, with weight 1).
+    Each step costs about as much as a step of training. epsilon 0 is none.
+    """
+
+    epsilon: Annotated[float, Field(ge=0, le=255)] = 0.0
+    steps: Annotated[int, Field(ge=1, le=100)] = 1
+    weight: Annotated[float, Field(gt=0, le=1)] = 0.5
 
 
 class Optimizer(Group):
@@ -254,6 +272,7 @@ class Recipe(Group):
     preprocess: Preprocessing = Preprocessing()
     augment: Augment = Augment()
     penalty: Penalty = Penalty()
+    adversarial: Adversarial = Adversarial()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     strategy: Strategy = Strategy()

@@ -64,7 +64,7 @@ class ServerProcess:
             reader.start()
         self.announced: list[str] = []
         while not self.announced or "REST at" not in self.announced[-1]:
-            line = self.lines.get(timeout=120)
+            line = self.lines.get(timeout=300)
             if not line:
                 self.process.wait()
                 self._readers[1].join()

@@ -133,9 +133,7 @@ def write(outputs: Tensors, *, rows: bool) -> dict[str, Any]:
     if not rows:
         columns = {name: to_json(array, name) for name, array in outputs.items()}
         return {"outputs": next(iter(columns.values())) if len(columns) == 1 else columns}
-    sizes = {len(array) for array in outputs.values()}
-    if len(sizes) > 1:
-        raise invalid(f"Tensor name: {next(iter(outputs))} has inconsistent batch size: {sizes}")
+    _check_rows(outputs)
     columns = {name: to_json(array, name) for name, array in outputs.items()}
     if len(columns) == 1:
         return {"predictions": next(iter(columns.values()))}
@@ -145,6 +143,19 @@ def write(outputs: Tensors, *, rows: bool) -> dict[str, Any]:
             dict(zip(names, row, strict=True)) for row in zip(*columns.values(), strict=True)
         ]
     }
+
+
+def _check_rows(outputs: Tensors) -> None:
+    """Row format needs a row in every output for every row in the others."""
+    sizes = {name: len(array) if array.ndim else None for name, array in outputs.items()}
+    first = next(iter(sizes.values()))
+    for name, size in sizes.items():
+        if size is None:
+            raise invalid(f"Tensor name: {name} has no shape information ")
+        if size != first:
+            raise invalid(
+                f"Tensor name: {name} has inconsistent batch size: {size} expecting: {first}"
+            )
 
 
 def to_json(array: np.ndarray, name: str) -> Any:

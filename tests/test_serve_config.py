@@ -1,0 +1,419 @@
+"""How a server is told what to do: tensorflow_model_server's flags and configuration files."""
+
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from served import ServerProcess, free_port
+from striate.errors import UsageError
+from striate.runtime import FLOAT_TOLERANCE
+from striate.serve import tensors, text_configs
+from striate.serve.batching import BatchingParameters
+from striate.serve.client import Client, HttpClient
+from striate.serve.flags import MEANINGLESS, flags, help_text, parse
+from striate.serve.model_config import configs_of, read_config_file
+from striate.serve.options import ModelConfig, ServerOptions, VersionPolicy
+from striate.serve.protos import (
+    model_management_pb2,
+    model_server_config_pb2,
+    model_service_pb2_grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+from striate.serve.secure import Tls
+from striate.serve.status import Code, ServingError
+
+pytest_plugins = ["serving_fixtures"]
+
+
+# Flags
+
+
+def test_flags_are_written_in_every_way_that_tensorflow_takes():
+    line = (
+        "--port=1 --rest_api_port 2 --model_name=m --model_base_path /models/m --enable_batching "
+        "--noenable_model_warmup --prefer_tflite_model=false --enable_profiler=true "
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=2000"
+    )
+    found, notes = parse(line.split())
+    assert found == {
+        "port": 1,
+        "rest_api_port": 2,
+        "model_name": "m",
+        "model_base_path": "/models/m",
+        "enable_batching": True,
+        "enable_model_warmup": False,
+        "prefer_tflite_model": False,
+        "grpc_channel_arguments": "grpc.max_connection_age_ms=2000",
+    }
+    assert notes == ["--enable_profiler is ignored: there is no profiler service"]
+
+
+def test_a_model_is_called_default_as_there_and_by_its_directory_here():
+    assert parse(["--model_base_path=/models/m"])[0]["model_name"] == "default"
+    assert "model_name" not in parse(["/models/m"])[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("x --prot=3", "--prot is no flag of striate serve. Did you mean 'port'"),
+        ("x --port=abc", "expected a whole number for --port, got 'abc'"),
+        ("x --port", "expected a value after --port, got nothing"),
+        ("x --enable_batching=maybe", "expected true or false for --enable_batching, got 'maybe'"),
+        ("x --version_policy=newest", "expected a version policy"),
+        ("x y", "expected one directory, then --flags; got 'y' as well"),
+        ("--port=1", "expected the models: striate serve DIRECTORY"),
+        ("x --use_alts_credentials", "--use_alts_credentials is not served: there is no ALTS here"),
+    ],
+)
+def test_a_wrong_flag_is_one_clear_line(line, message):
+    with pytest.raises(UsageError) as error:
+        parse(line.split())
+    assert message in str(error.value)
+
+
+def test_every_flag_is_in_the_help_and_none_is_there_twice():
+    text = help_text()
+    assert all(
+        text.count(f"\n  --{name}\n") + text.count(f"\n  --{name}=") == 1 for name in flags()
+    )
+    assert not MEANINGLESS.keys() & flags().keys()
+
+
+# Configuration files
+
+
+def write(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_configuration_names_models_policies_and_labels(tmp_path):
+    path = write(
+        tmp_path / "models.config",
+        """
+        model_config_list: {
+          config: { name: "a", base_path: "/models/a", model_platform: "tensorflow" },
+          config: {
+            name: "b"; base_path: "/models/b";
+            model_version_policy: { specific: { versions: 3, versions: 5 } }
+            version_labels { key: "stable" value: 3 }
+          }
+          config { name: "c" base_path: "/models/c" model_version_policy { all {} } }
+          config { name: "d" base_path: "/models/d"
+                   model_version_policy { latest { num_versions: 2 } } }
+        }
+        """,
+    )
+    assert read_config_file(path) == [
+        ModelConfig("a", Path("/models/a")),
+        ModelConfig(
+            "b", Path("/models/b"), VersionPolicy("specific", versions=(3, 5)), {"stable": 3}
+        ),
+        ModelConfig("c", Path("/models/c"), VersionPolicy("all")),
+        ModelConfig("d", Path("/models/d"), VersionPolicy("latest", count=2)),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nonsense {", "Error parsing text-format tensorflow.serving.ModelServerConfig: "),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" }'
+            ' config { name: "a" base_path: "/b" } }',
+            "Illegal to list model a multiple times in config list",
+        ),
+        (
+            'model_config_list { config { name: "a" base_path: "a" } }',
+            "Expected model a to have an absolute path or URI; got base_path()=a",
+        ),
+        (
+            'model_config_list { config { name: "a" base_path: "/a" model_platform: "torch" } }',
+            "Model a requests unsupported platform torch",
+        ),
+        ("", "model_config_list, got none"),
+    ],
+)
+def test_a_wrong_configuration_is_one_clear_line(tmp_path, text, message):
+    with pytest.raises(UsageError) as error:
+        read_config_file(write(tmp_path / "models.config", text))
+    assert message in str(error.value)
+
+
+def test_the_small_configurations(tmp_path):
+    path = write(
+        tmp_path / "batching",
+        "max_batch_size { value: 8 } batch_timeout_micros { value: 2000 } "
+        "num_batch_threads { value: 3 } allowed_batch_sizes: 4, allowed_batch_sizes: 8",
+    )
+    assert BatchingParameters.read(path) == BatchingParameters(
+        8, 0.002, max_enqueued_batches=10, threads=3, allowed_sizes=(4, 8)
+    )
+    path = write(tmp_path / "m", 'prometheus_config { enable: true path: "/metrics" }')
+    found = text_configs.read(path, "MonitoringConfig").prometheus_config
+    assert (found.enable, found.path) == (True, "/metrics")
+    for text, message in [
+        ("pad_variable_length_inputs: true", "pad_variable_length_inputs is not served"),
+        ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "increase up to max_batch_size"),
+        ("max_size: 3", "Error parsing text-format tensorflow.serving.BatchingParameters"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            BatchingParameters.read(write(tmp_path / "batching", text))
+    with pytest.raises(UsageError, match="without --enable_batching"):
+        ServerOptions("models", batching_parameters_file=path)
+
+
+# A server that is told otherwise while it runs
+
+
+def config(**models) -> model_server_config_pb2.ModelServerConfig:
+    """name=(directory, labels, policy versions) -> the message."""
+    message = model_server_config_pb2.ModelServerConfig()
+    message.model_config_list.SetInParent()
+    for name, (directory, labels) in models.items():
+        added = message.model_config_list.config.add(name=name, base_path=str(directory))
+        added.model_version_policy.all.SetInParent()
+        added.version_labels.update(labels)
+    return message
+
+
+@pytest.fixture
+def base(tiny, tmp_path) -> Path:
+    shutil.copytree(tiny.path, tmp_path / "tiny" / "1")
+    return tmp_path / "tiny"
+
+
+def refused(call, *args) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as error:
+        call(*args)
+    return error.value.code(), error.value.details()
+
+
+def predict(stub, images, **spec) -> int:
+    """The version that answers."""
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = spec.pop("model", "tiny")
+    request.model_spec.version_label = spec.pop("label")
+    request.inputs["image"].CopyFrom(tensors.to_content(images))
+    return stub.Predict(request).model_spec.version.value
+
+
+def test_models_are_added_removed_and_relabelled_without_a_restart(base, tiny):
+    images, scores = tiny.goldens()
+    shutil.copytree(tiny.path, base / "2")
+    with ServerProcess(base) as server, grpc.insecure_channel(server.address) as channel:
+        models = model_service_pb2_grpc.ModelServiceStub(channel)
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+        def reload(**configs):
+            request = model_management_pb2.ReloadConfigRequest(config=config(**configs))
+            return models.HandleReloadConfigRequest(request)
+
+        labels = {"stable": 1, "canary": 2}
+        assert reload(tiny=(base, labels), other=(base, {})).status.error_code == 0
+        assert predict(stub, images, label="stable") == 1
+        assert predict(stub, images, label="canary") == 2
+        np.testing.assert_allclose(
+            HttpClient(server.url, "other", version=2).predict(images), scores, atol=FLOAT_TOLERANCE
+        )
+        with urllib.request.urlopen(f"{server.url}/v1/models/tiny/labels/stable") as response:
+            assert response.status == 200
+        assert refused(lambda: reload(tiny=(base, {"stable": 7}))) == (
+            grpc.StatusCode.FAILED_PRECONDITION,
+            "Request to assign label to version 7 of model tiny, which is not currently available "
+            "for inference",
+        )
+        assert predict(stub, images, label="stable") == 1  # nothing was relabelled
+        assert HttpClient(server.url, "other").status() == {2: "END", 1: "END"}
+        reload(tiny=(base, {"stable": 2}))
+        assert predict(stub, images, label="stable") == 2
+        code, text = refused(lambda: predict(stub, images, label="canary"))
+        assert (code, text) == (
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "Unrecognized servable version label: canary",
+        )
+        code, text = refused(lambda: reload(tiny=(base, {}), gone=(base.parent / "gone", {})))
+        assert (code, text[:48]) == (
+            grpc.StatusCode.UNKNOWN,
+            "1 model(s) did not become available: {gone}. The",
+        )
+        code, text = refused(lambda: reload(tiny=("relative", {})))
+        assert code == grpc.StatusCode.INVALID_ARGUMENT
+        assert text.startswith("Expected model tiny to have an absolute path or URI")
+
+
+def test_a_configuration_file_is_read_again_and_a_broken_one_changes_nothing(base, tiny):
+    images, scores = tiny.goldens()
+    path = base.parent / "models.config"
+    path.write_text(f"{config(one=(base, {}))}")
+    with ServerProcess(
+        "", model_config_file=str(path), model_config_file_poll_wait_seconds=0.1
+    ) as server:
+        assert HttpClient(server.url, "one").status() == {1: "AVAILABLE"}
+        path.write_text("model_config_list {")
+        wait_for(lambda: any("Error parsing" in line for line in server.errors))
+        path.write_text(f"{config(two=(base, {}))}")
+        wait_for(lambda: HttpClient(server.url, "two").status() == {1: "AVAILABLE"})
+        wait_for(lambda: HttpClient(server.url, "one").status() == {1: "END"})
+        np.testing.assert_allclose(
+            HttpClient(server.url, "two").predict(images), scores, atol=FLOAT_TOLERANCE
+        )
+
+
+def wait_for(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds(condition):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def holds(condition) -> bool:
+    try:
+        return condition()
+    except Exception:  # the model is not there yet
+        return False
+
+
+def test_labels_may_come_before_their_versions_only_when_asked_to():
+    from striate.serve.repository import Model, Repository
+
+    configs = configs_of(config(m=("/models/m", {"next": 5})))
+    repository = Repository([Model("m", Path("/models/m"), VersionPolicy())], lambda path: None)
+    with pytest.raises(ServingError) as error:
+        repository.label(configs)
+    assert error.value.code == Code.FAILED_PRECONDITION
+    repository.label(configs, allow_unavailable=True)
+    assert repository.models["m"].labels == {"next": 5}
+    with pytest.raises(ServingError), repository.lease("m", label="next"):
+        pass
+    other = configs_of(config(m=("/models/m", {"next": 6})))
+    with pytest.raises(ServingError):  # a label that exists does not move to what is not there
+        repository.label(other, allow_unavailable=True)
+
+
+# A command line of tensorflow_model_server, with its name replaced
+
+
+def test_a_command_line_of_tensorflow_model_server_works_as_it_is(base, tiny, tmp_path):
+    port, rest_port, unix = free_port(), free_port(), tmp_path / "grpc.sock"
+    stale = socket.socket(socket.AF_UNIX)
+    stale.bind(str(unix))  # as a server leaves it that was killed
+    stale.close()
+    parameters = write(tmp_path / "batching", "max_batch_size { value: 4 }")
+    monitoring = write(tmp_path / "monitoring", "prometheus_config { enable: true }")
+    command = [
+        *(sys.executable, "-m", "striate", "serve"),
+        f"--port={port}",
+        f"--rest_api_port={rest_port}",
+        "--rest_api_timeout_in_ms=5000",
+        "--model_name=default",
+        f"--model_base_path={base}",
+        f"--grpc_socket_path={unix}",
+        "--enable_batching",
+        f"--batching_parameters_file={parameters}",
+        f"--monitoring_config_file={monitoring}",
+        "--grpc_channel_arguments=grpc.max_connection_age_ms=20000,grpc.lb_policy_name=grpclb",
+        "--enable_profiler=false",
+        "--flush_filesystem_caches",
+        "--tensorflow_intra_op_parallelism=1",
+        "--enable_serialization_as_tensor_content=true",
+    ]
+    images, scores = tiny.goldens()
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        for line in server.stdout:
+            if line.startswith("REST at"):
+                break
+        for address in (f"127.0.0.1:{port}", f"unix:{unix}"):
+            with Client(address, "default") as client:
+                np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
+        url = f"http://127.0.0.1:{rest_port}"
+        np.testing.assert_allclose(
+            HttpClient(url, "default").predict(images), scores, atol=FLOAT_TOLERANCE
+        )
+    finally:
+        server.terminate()
+        _, errors = server.communicate(timeout=60)
+    assert server.returncode == 0
+    assert errors.splitlines() == [
+        "striate: --enable_profiler is ignored: there is no profiler service",
+        "striate: --flush_filesystem_caches is ignored: files are read once, by the engine",
+    ]
+
+
+# TLS
+
+
+def certificate(tmp_path: Path, name: str, authority: str | None = None) -> tuple[str, str]:
+    """(key, certificate) as PEM, by openssl; signed by itself or by an authority made before."""
+    key, cert = tmp_path / f"{name}.key", tmp_path / f"{name}.crt"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-keyout", str(key), "-out", str(cert), "-subj", f"/CN={name}"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    if authority:
+        command += ["-CA", str(tmp_path / f"{authority}.crt")]
+        command += ["-CAkey", str(tmp_path / f"{authority}.key")]
+        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(command, check=True, capture_output=True)
+    return key.read_text(), cert.read_text()
+
+
+def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    _, authority = certificate(tmp_path, "authority")
+    key, cert = certificate(tmp_path, "server", "authority")
+    client_key, client_cert = certificate(tmp_path, "client", "authority")
+    config = write(
+        tmp_path / "ssl",
+        "".join(
+            f"{name}: {value!r}\n"
+            for name, value in [
+                ("server_key", key),
+                ("server_cert", cert),
+                ("custom_ca", authority),
+            ]
+        )
+        + "client_verify: true",
+    )
+    images, _ = tiny.goldens()
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = "tiny"
+    request.inputs["image"].CopyFrom(tensors.to_content(images))
+
+    def ask(server, *pair):
+        credentials = grpc.ssl_channel_credentials(authority.encode(), *pair)
+        with grpc.secure_channel(f"localhost:{server.port}", credentials) as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            return stub.Predict(request, timeout=10).model_spec.version.value
+
+    with ServerProcess(base, ssl_config_file=config) as server:
+        assert ask(server, client_key.encode(), client_cert.encode()) == 1
+        with pytest.raises(grpc.RpcError):
+            ask(server)
+        url = f"https://localhost:{server.rest_port}/v1/models/tiny"
+        context = ssl.create_default_context(cadata=authority)
+        with pytest.raises((OSError, ssl.SSLError)):
+            urllib.request.urlopen(url, context=context, timeout=10)
+        context.load_cert_chain(tmp_path / "client.crt", tmp_path / "client.key")
+        with urllib.request.urlopen(url, context=context, timeout=10) as response:
+            assert response.status == 200
+        with pytest.raises(ConnectionError):
+            urllib.request.urlopen(url.replace("https", "http"), timeout=10)
+    for text, message in [
+        ("client_verify: true", "expected server_key and server_cert"),
+        ('server_key: "x" server_cert: "y"', "holds no key and certificate"),
+    ]:
+        with pytest.raises(UsageError, match=message):
+            Tls.read(write(tmp_path / "ssl", text))

@@ -214,6 +214,7 @@ def test_doctor_says_what_is_installed():
         "litert",
         "packed",
         "runner",
+        "openvino",
         "tensorflow",
         "keras",
     }

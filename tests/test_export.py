@@ -52,8 +52,9 @@ def test_every_engine_answers_the_goldens(exported):
 
 def test_auto_takes_a_quick_engine_that_agrees(exported):
     artifact, _ = exported
-    assert usable(artifact) == ["onnx", "litert", "tensorflow", "keras"]
-    assert fastest_engine(artifact).name in ("onnx", "litert")
+    extra = ["openvino"] if "openvino" in installed() else []
+    assert usable(artifact) == ["onnx", "litert", *extra, "tensorflow", "keras"]
+    assert fastest_engine(artifact).name in ("onnx", "litert", "openvino")
 
 
 def test_an_unknown_engine_or_form_offers_the_nearest(exported):

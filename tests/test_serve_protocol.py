@@ -101,12 +101,16 @@ def refused(call, *args, **kwargs) -> tuple[grpc.StatusCode, str]:
 # The same answers by every road
 
 
-@pytest.mark.parametrize("engine", ["onnx", "litert", "tensorflow", "keras"])
+@pytest.mark.parametrize("engine", ["onnx", "litert", "openvino", "tensorflow", "keras"])
 def test_the_same_picture_gets_the_same_answers_by_every_road(tiny, picture, engine):
     import tensorflow as tf
 
     from striate.explain import explain
     from striate.preprocess import pixels
+    from striate.runtime import installed
+
+    if engine not in installed():
+        pytest.skip(f"needs {engine}")
 
     expected = tiny.predict([picture])[0]
     image = pixels(picture, tiny.preprocess)[np.newaxis]

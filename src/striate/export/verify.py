@@ -122,7 +122,7 @@ def _size(artifact: Artifact, form: str, engine: str, root: Path | None) -> int:
     """Bytes of a form's files, without those that only another engine reads."""
     files = artifact.manifest.files if root is None else inventory(root)
     names = artifact.manifest.forms[form]["files"] if root is None else list(files)
-    others = {kind.file for name, kind in ENGINES.items() if name != engine}
+    others = {kind.file for kind in ENGINES.values()} - {ENGINES[engine].file}
     return sum(files[name]["bytes"] for name in names if name not in others)
 
 

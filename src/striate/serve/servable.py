@@ -17,7 +17,7 @@ from striate.serve.signatures import Signature, Tensors, signatures_of
 from striate.serve.status import Code, ServingError
 
 # Engines whose one instance answers several threads at a time. Of the others, each worker gets one.
-_SHARED = ("onnx", "tensorflow", "keras", "packed", "openvino")
+_SHARED = ("onnx", "tensorflow", "keras", "packed")
 
 
 class Servable(Protocol):

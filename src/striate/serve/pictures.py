@@ -9,7 +9,8 @@ JSON. The format is found in the bytes themselves, whatever the type says.
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,8 +20,8 @@ from starlette.requests import Request as HttpRequest
 from striate.errors import DataError
 from striate.preprocess import Preprocess, decode, pixels, source_box
 from striate.serve.core import Answer, Core, Request, Target
+from striate.serve.signatures import DEFAULT, Signature, Tensors
 from striate.serve.status import UnknownSignature, invalid
-from striate.serve.tensors import strings
 
 TOP = 5  # classes, where a request does not say how many
 
@@ -33,10 +34,13 @@ def is_picture(request: HttpRequest) -> bool:
 def classify(core: Core, asked: Request, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
     """The best classes of a picture, and who found them in how long."""
     top = _top(query)
-    answer = _ask(
-        core, replace(asked, signature="bytes", read=lambda _: {"image_bytes": strings([body])})
-    )
-    return _described(answer, top)
+    spec = _preprocess(core, asked.target)
+
+    def read(_: Signature) -> Tensors:
+        with _named():
+            return {"image": pixels(body, spec)[np.newaxis]}
+
+    return _described(core.predict(replace(asked, signature=DEFAULT, read=read)), top)
 
 
 def explain(core: Core, asked: Request, body: bytes, query: Mapping[str, str]) -> dict[str, Any]:
@@ -48,27 +52,29 @@ def explain(core: Core, asked: Request, body: bytes, query: Mapping[str, str]) -
     """
     top = _top(query)
     spec = _preprocess(core, asked.target)
+    box: list[float] = []
+
+    def read(_: Signature) -> Tensors:
+        with _named():
+            whole = decode(body, background=spec.background)
+        box[:] = _covered(whole.shape[1], whole.shape[0], spec)
+        return {"image": pixels(whole, spec)[np.newaxis]}
+
     try:
-        whole = decode(body, background=spec.background)
+        answer = core.predict(replace(asked, signature="explain", read=read))
+    except UnknownSignature:
+        raise invalid(f"{asked.target.model} cannot explain its answers") from None
+    heat = base64.b64encode(_png(answer.outputs["heat_map"][0])).decode()
+    return {**_described(answer, top), "heat_map": {"b64": heat}, "box": box}
+
+
+@contextmanager
+def _named() -> Iterator[None]:
+    """What is wrong with a picture is the client's mistake."""
+    try:
+        yield
     except DataError as error:
         raise invalid(str(error)) from None
-    image = pixels(whole, spec)[np.newaxis]
-    answer = _ask(core, replace(asked, signature="explain", read=lambda _: {"image": image}))
-    return {
-        **_described(answer, top),
-        "heat_map": {"b64": base64.b64encode(_png(answer.outputs["heat_map"][0])).decode()},
-        "box": _covered(whole.shape[1], whole.shape[0], spec),
-    }
-
-
-def _ask(core: Core, asked: Request) -> Answer:
-    try:
-        return core.predict(asked)
-    except UnknownSignature as error:
-        raise invalid(
-            f"{asked.target.model} takes no picture as a body: it has no signature "
-            f'"{error.signature}"'
-        ) from None
 
 
 def _preprocess(core: Core, target: Target) -> Preprocess:
@@ -76,7 +82,7 @@ def _preprocess(core: Core, target: Target) -> Preprocess:
     with core.lease(target) as lease:
         artifact = lease.servable.artifact
     if artifact is None or not isinstance(artifact.preprocess, Preprocess):
-        raise invalid(f"{target.model} takes no picture as a body")
+        raise invalid(f"{target.model} takes no pictures: ask predict about its tensors")
     return artifact.preprocess
 
 

@@ -12,7 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from striate.lazy import Verb
-from striate.train.recipe import Recipe, finetune_recipe, make_recipe, shipped_recipes
+from striate.train.recipe import (
+    Recipe,
+    finetune_recipe,
+    make_recipe,
+    recipe_head,
+    shipped_recipes,
+)
 
 if TYPE_CHECKING:
     from striate.train.run import Fitted, cross_validate, finetune, fit, train
@@ -25,6 +31,7 @@ __all__ = [
     "finetune_recipe",
     "fit",
     "make_recipe",
+    "recipe_head",
     "shipped_recipes",
     "train",
 ]

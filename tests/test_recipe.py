@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from striate.errors import UsageError
-from striate.train.recipe import Recipe, make_recipe, shipped_recipes
+from striate.train.recipe import make_recipe
 from striate.train.strategies import STRATEGIES
 
 
@@ -89,13 +89,6 @@ def test_a_file_that_is_no_recipe_is_one_line(tmp_path, content, message):
     with pytest.raises(UsageError) as caught:
         make_recipe(path)
     assert message in str(caught.value)
-
-
-def test_every_shipped_recipe_is_valid_and_says_what_it_is_for():
-    assert "finetune" in shipped_recipes()
-    for name, path in shipped_recipes().items():
-        assert isinstance(make_recipe(name), Recipe)
-        assert path.read_text("utf-8").startswith("# ")
 
 
 def test_every_strategy_has_its_name_in_the_recipe():

@@ -256,10 +256,11 @@ class Pretrained:
         kernels = [self.arrays[name][0] for name in heads if name in self.arrays]
         return kernels[0].shape[-1] if kernels else None
 
-    def assign(self, model, *, first_conv: str) -> None:
+    def assign(self, model, *, first_conv: str, left_out: Sequence[str] = ()) -> None:
         """Load everything into `model`; a classifier for other classes stays as it is.
 
-        The first convolution adapts to the model's channels. Raises `UsageError` that names the
+        left_out: layers that the file may have though the net ends before them. The first
+        convolution adapts to the model's channels. Raises `UsageError` that names the
         first layer that does not fit, before anything is changed.
         """
         plan: list[tuple[Any, np.ndarray]] = []
@@ -285,7 +286,7 @@ class Pretrained:
                 )
         if biases:
             raise self._misfit(model, f"it has a bias for {min(biases)!r}, which takes none")
-        self._refuse_left_over(model)
+        self._refuse_left_over(model, left_out)
         for weight, array in plan:
             weight.assign(array)
 
@@ -321,9 +322,9 @@ class Pretrained:
             return [gamma, beta, mean, variance]
         return arrays
 
-    def _refuse_left_over(self, model) -> None:
+    def _refuse_left_over(self, model, left_out: Sequence[str]) -> None:
         """Convolutions that the net has no place for mean that the file is another net's."""
-        ours = [layer.name for layer in model.layers]
+        ours = [*(layer.name for layer in model.layers), *left_out]
         known = {self._theirs(name) for name in ours} | set((self.names or {}).values())
         known |= {name for name in self.arrays if self.names is None and self._is_head(name)}
         for theirs, arrays in self.arrays.items():

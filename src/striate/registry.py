@@ -111,6 +111,22 @@ class ModelSpec:
         """Whether maps over the picture can say where an answer comes from."""
         return self.kind == "picture" and bool(self.cam_layer) and "output" not in self.exceptions
 
+    def until(self, name: str) -> "ModelSpec":
+        """The spec of the shorter net that `create_model(..., until=name)` gives.
+
+        name: in `pyramid`. Its maps end there, and a dense layer stands on their averages. The
+        parameters and the accuracy are still those of the whole net. Raises `UsageError`.
+        """
+        if name not in self.pyramid:
+            raise UsageError(
+                f"{self.name}: until: expected one of {', '.join(self.pyramid) or 'no layers'}, "
+                f"got {name!r}.{did_you_mean(str(name), self.pyramid)}"
+            )
+        kept = self.pyramid[: self.pyramid.index(name) + 1]
+        return dataclasses.replace(
+            self, cam_layer=name, pyramid=kept, head="logits", features="features"
+        )
+
     @property
     def options(self) -> Mapping[str, Any]:
         """What `create_model` accepts beside its own arguments, each with its default."""
@@ -251,6 +267,7 @@ def create_model(
     num_classes: int | None = None,
     input_shape: tuple[int, ...] | None = None,
     weights: str | Path | Pretrained | None = None,
+    until: str | None = None,
     **options: Any,
 ) -> "keras.Model":
     """Build a net: normalised pixels float [N, H, W, C] -> float32 logits [N, num_classes].
@@ -262,6 +279,8 @@ def create_model(
         `open_weights` gave. The body is loaded whole; the classifier too where the number of
         classes is the same, and starts fresh where it is not. The first convolution adapts to
         other channel counts.
+    until: a layer of the spec's `pyramid`, where the net ends: a linear classifier on the averages
+        of that map takes the place of all that follows.
     options: of the net's family, see `get_spec(name).options`; by default what the weights need.
 
     Raises `UsageError` for a name, option, shape or weights file that does not fit.
@@ -286,9 +305,26 @@ def create_model(
         spec.classes if num_classes is None else num_classes,
         options,
     )
+    whole = [layer.name for layer in model.layers]
+    if until is not None:
+        model = _cut(model, spec.until(until))
     if loaded is not None:
-        loaded.assign(model, first_conv=spec.first_conv)
+        loaded.assign(model, first_conv=spec.first_conv, left_out=whole)
     return model
+
+
+def _cut(whole: Any, spec: ModelSpec) -> Any:
+    """The net up to `spec.cam_layer`, then averages and a linear classifier."""
+    maps = whole.get_layer(spec.cam_layer).output
+    pooling = {
+        4: keras.layers.GlobalAveragePooling2D,
+        5: keras.layers.GlobalAveragePooling3D,
+    }[len(maps.shape)]
+    features = pooling(name=spec.features)(maps)
+    classes = whole.output_shape[-1]
+    logits = keras.layers.Dense(classes, dtype="float32", name=spec.head)(features)
+    with deep_graphs():
+        return keras.Model(whole.input, logits, name=whole.name)
 
 
 def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: dict) -> Any:

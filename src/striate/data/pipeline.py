@@ -47,6 +47,18 @@ class Examples:
         """uint8 [k, H, W, C] at some positions, 0 to N - 1."""
         return next(self.stream([np.asarray(positions, np.int64)]))[0]
 
+    def some(self, positions: np.ndarray) -> "Examples":
+        """The examples at some positions, 0 to N - 1."""
+        sources = [self.sources[i] for i in positions]
+        return dataclasses.replace(
+            self,
+            labels=self.labels[positions],
+            names=tuple(self.names[i] for i in positions),
+            indices=self.indices[positions],
+            sources=np.stack(sources) if isinstance(self.sources, np.ndarray) else sources,
+            images=None if self.images is None else self.images[positions],
+        )
+
     def batches(self, batch_size: int = 32) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """(uint8 [B, H, W, C], int32 [B]) in order, each picture once; the last batch may be
         smaller."""

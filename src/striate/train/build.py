@@ -58,7 +58,7 @@ def start_of(recipe: Recipe) -> Start:
         raise UsageError(f"model.name: expected a net that classifies, got {spec.name} ({reason})")
     if model.weights is None:
         base = for_input(spec.kind, _shape(recipe, spec, spec.input_shape), spec.preprocess)
-        return Start(spec, dict(model.options), _adjusted(base, recipe), None)
+        return Start(_cut(spec, model.options), dict(model.options), _adjusted(base, recipe), None)
     if Path(model.weights).is_dir():
         made = artifact.load(model.weights)
         if made.manifest.model["name"] != spec.name:
@@ -75,7 +75,18 @@ def start_of(recipe: Recipe) -> Start:
         base = for_input(spec.kind, trained_at, opened.preprocess or spec.preprocess)
     base = _resized(base, _shape(recipe, spec, base.shape))
     options = {**options, **spec.finetune_options, **model.options}
-    return Start(spec, options, _adjusted(base, recipe), opened)
+    return Start(_cut(spec, options), options, _adjusted(base, recipe), opened)
+
+
+def with_options(start: Start, options: dict[str, Any]) -> Start:
+    """The same start with other builder options."""
+    spec = _cut(get_spec(start.spec.name), options)
+    return dataclasses.replace(start, spec=spec, options=options)
+
+
+def _cut(spec: ModelSpec, options: dict[str, Any]) -> ModelSpec:
+    """The spec of the net that `options` make, which may end early."""
+    return spec.until(options["until"]) if options.get("until") else spec
 
 
 # What a recipe may say of things that are no pictures; the rest of these groups means pictures.

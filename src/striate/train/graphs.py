@@ -1,5 +1,6 @@
 """The graphs around a net: one that is trained, one that predicts; both begin with the pixels."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -53,15 +54,22 @@ def _back(net: Any, preprocess: Spec) -> Any:
 
 
 def compile_graph(
-    trainer: Any, recipe: Recipe, *, steps: int, epochs: int, weights: np.ndarray | None = None
+    trainer: Any,
+    recipe: Recipe,
+    *,
+    steps: int,
+    epochs: int,
+    weights: np.ndarray | None = None,
+    rates: Sequence[float] | None = None,
 ) -> None:
     """Give a training graph its loss and optimiser, and make the optimiser's variables.
 
-    weights: what a picture of each class counts, None for 1.
+    weights: what a picture of each class counts, None for 1. rates: of each trainable variable, as
+    a share of the learning rate.
     """
     variables = trainer.trainable_variables
     trainer.compile(
-        optimizer=make_optimizer(recipe, variables, steps=steps, epochs=epochs),
+        optimizer=make_optimizer(recipe, variables, steps=steps, epochs=epochs, rates=rates),
         loss=cross_entropy(recipe.label_smoothing, weights),
         # weighted by the parts of mixed pictures
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],

@@ -15,24 +15,17 @@ import numpy as np
 
 from striate.data.pipeline import Examples, class_weights, epoch_order, steps_per_epoch
 from striate.errors import UsageError
-from striate.lazy import keras
 from striate.registry import ModelSpec
 from striate.train import judge, probe
 from striate.train.augment import augmentation
 from striate.train.checkpoint import NoStore, State, Store, assign
 from striate.train.failures import check_loss, memory_explained
-from striate.train.graphs import (
-    augmented,
-    compile_graph,
-    logits_of,
-    predict,
-    prediction_graph,
-    training_graph,
-)
+from striate.train.frozen import Body, Known
+from striate.train.graphs import augmented, compile_graph, logits_of, predict, training_graph
 from striate.train.optimize import lower_rate
 from striate.train.progress import Watcher, row_line
 from striate.train.recipe import Recipe
-from striate.train.strategies import Phase, freeze, linear_head
+from striate.train.strategies import Phase, freeze, learning_rates, linear_head
 from striate.train.tensorboard import Logs
 
 STRETCH = 250  # steps between looks at the loss, and between checkpoints within an epoch
@@ -42,6 +35,7 @@ class Run:
     """One net on its way through the phases of a recipe.
 
     net: float pixels -> logits; train, val: uint8 pixels; store: where checkpoints go.
+    known: features of the frozen net that were computed before.
     """
 
     def __init__(
@@ -55,10 +49,12 @@ class Run:
         store: Store | NoStore,
         watch: Watcher,
         logs: Logs,
+        known: Known | None = None,
     ) -> None:
         self.net, self.spec, self.recipe = net, spec, recipe
         self.train, self.val = train, val
         self.store, self.watch, self.logs = store, watch, logs
+        self.known = known
         self.state = State()
         if val is None and (recipe.early_stopping.patience or recipe.early_stopping.restore_best):
             raise UsageError("early_stopping needs validation pictures; set data.validation")
@@ -97,7 +93,9 @@ class Run:
         """Solve for the classifier on the features of the frozen body."""
         started = time.monotonic()
         head = linear_head(self.net, self.spec)
-        features, labels = self._features()
+        size = min(self.recipe.batch_size, len(self.train))
+        body = Body(self.net, [self.spec.features], self.train.preprocess, self.known)
+        features, labels = self._copies(body, size)
         classes = head.kernel.shape[-1]
         weights = self._class_weights(("weights", "sampling"))
         l2 = self.recipe.probe.l2
@@ -109,31 +107,23 @@ class Run:
             "loss": judge.cross_entropy(logits, labels),
             "accuracy": judge.accuracy(logits, labels),
         }
-        row |= self._validate(prediction_graph(self.net, self.train.preprocess))
+        if self.val is not None:
+            row |= _judged(body.vectors(self.val, size) @ kernel + bias, self.val)
         self._record({**row, "seconds": round(time.monotonic() - started, 3)}, phase)
 
-    def _features(self) -> tuple[np.ndarray, np.ndarray]:
+    def _copies(self, body: Body, size: int) -> tuple[np.ndarray, np.ndarray]:
         """(float32 [n, d], int [n]) of the training pictures and the copies that a recipe wants."""
-        recipe, train = self.recipe, self.train
-        body = keras.Model(self.net.input, self.net.get_layer(self.spec.features).output)
-        graph = prediction_graph(body, train.preprocess)
+        recipe, train, watch = self.recipe, self.train, self.watch
+        features = [body.vectors(train, size, watch=watch)]
+        if recipe.probe.mirror:
+            features.append(body.vectors(train, size, mirror=True, watch=watch))
         layers = augmentation(recipe.augment, recipe.seed, train.preprocess)
-        copies = 1 + recipe.probe.mirror + (recipe.probe.copies if layers else 0)
-        size = min(recipe.batch_size, len(train))
-        batches = steps_per_epoch(len(train), size)
-        watched = self.watch.steps(range(copies * batches), copies * batches, "features")
-        features, labels = [], []
-        for copy in range(copies):
-            for images, batch_labels in train.batches(size):
-                next(watched)
-                if copy == 1 and recipe.probe.mirror:
-                    images = images[..., ::-1, :]
-                elif copy > 0:
-                    images = augmented(images, layers)
-                features.append(predict(graph, images, size))
-                labels.append(batch_labels)
-        next(watched, None)
-        return np.concatenate(features), np.concatenate(labels)
+        for _ in range(recipe.probe.copies if layers else 0):
+            batches = train.batches(size)
+            stream = watch.steps(batches, steps_per_epoch(len(train), size), "features")
+            features += [predict(body.graph, augmented(x, layers), size) for x, _ in stream]
+        features = np.concatenate(features)
+        return features, np.tile(train.labels, len(features) // len(train))
 
     def _fit(self, phase: Phase, arrays: dict[str, list[np.ndarray]]) -> None:
         """Follow the gradient for a phase's epochs, from where a checkpoint left it."""
@@ -143,7 +133,10 @@ class Run:
         if not trainer.trainable_variables:
             raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
         weights = self._class_weights(("weights",))
-        compile_graph(trainer, recipe, steps=steps, epochs=phase.epochs, weights=weights)
+        rates = learning_rates(self.net, trainer.trainable_variables, self.spec, phase)
+        compile_graph(
+            trainer, recipe, steps=steps, epochs=phase.epochs, weights=weights, rates=rates
+        )
         if "optimizer" in arrays:
             assign(trainer.variables, arrays["trainer"])
             assign(trainer.optimizer.variables, arrays["optimizer"])
@@ -256,11 +249,7 @@ class Run:
     def _validate(self, graph: Any) -> dict[str, float]:
         if self.val is None:
             return {}
-        logits = logits_of(graph, self.val, self.recipe.batch_size)
-        return {
-            "val_loss": judge.cross_entropy(logits, self.val.labels),
-            "val_accuracy": judge.accuracy(logits, self.val.labels),
-        }
+        return _judged(logits_of(graph, self.val, self.recipe.batch_size), self.val)
 
     def _record(self, row: dict[str, Any], phase: Phase) -> None:
         self.state.history.append(row)
@@ -271,6 +260,13 @@ class Run:
     def _checkpoint(self, trainer: Any, *, due: bool) -> None:
         groups = {"trainer": trainer.variables, "optimizer": trainer.optimizer.variables}
         self.store.save(self.state, groups, due=due)
+
+
+def _judged(logits: np.ndarray, examples: Examples) -> dict[str, float]:
+    return {
+        "val_loss": judge.cross_entropy(logits, examples.labels),
+        "val_accuracy": judge.accuracy(logits, examples.labels),
+    }
 
 
 def _is_better(row: dict[str, Any], monitor: str, best: float | None) -> bool:

@@ -1,10 +1,12 @@
 """Loss and optimiser of a recipe, as Keras objects."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from striate.lazy import keras
+from striate.train.rates import with_rates
 from striate.train.recipe import Optimizer, Recipe
 from striate.train.schedules import learning_rate
 
@@ -33,17 +35,30 @@ def cross_entropy(label_smoothing: float = 0.0, weights: np.ndarray | None = Non
     return loss
 
 
-def make_optimizer(recipe: Recipe, variables: list[Any], *, steps: int, epochs: int) -> Any:
-    """The optimiser over `variables`; steps: batches of an epoch."""
+def make_optimizer(
+    recipe: Recipe,
+    variables: list[Any],
+    *,
+    steps: int,
+    epochs: int,
+    rates: Sequence[float] | None = None,
+) -> Any:
+    """The optimiser over `variables`; steps: batches of an epoch.
+
+    rates: of each variable, as a share of the learning rate; None for the whole rate for all.
+    """
     chosen = recipe.optimizer
     rate = learning_rate(chosen.learning_rate, recipe.schedule, steps=steps, epochs=epochs)
-    common = {
-        "learning_rate": rate,
-        "weight_decay": chosen.weight_decay or None,
-        "global_clipnorm": chosen.clip_norm,
-        "gradient_accumulation_steps": chosen.accumulate if chosen.accumulate > 1 else None,
-    }
-    optimizer = _made(chosen, common)
+    kind, settings = _kind(chosen)
+    if rates is not None:
+        kind = with_rates(kind, rates)
+    optimizer = kind(
+        learning_rate=rate,
+        weight_decay=chosen.weight_decay or None,
+        global_clipnorm=chosen.clip_norm,
+        gradient_accumulation_steps=chosen.accumulate if chosen.accumulate > 1 else None,
+        **settings,
+    )
     if recipe.schedule.name == "plateau":
         rate.level = optimizer.add_variable((), initializer="ones", name=PLATEAU)
     if chosen.weight_decay and not chosen.decay_all:
@@ -61,17 +76,18 @@ def lower_rate(optimizer: Any, factor: float) -> None:
     level.assign(level * factor)
 
 
-def _made(chosen: Optimizer, common: dict[str, Any]) -> Any:
+def _kind(chosen: Optimizer) -> tuple[type[Any], dict[str, Any]]:
+    """The class of an optimiser, and its own settings."""
     optimizers = keras.optimizers
     if chosen.name == "sgd":
         nesterov = chosen.nesterov and chosen.momentum > 0
-        return optimizers.SGD(momentum=chosen.momentum, nesterov=nesterov, **common)
+        return optimizers.SGD, {"momentum": chosen.momentum, "nesterov": nesterov}
     if chosen.name == "rmsprop":
-        return optimizers.RMSprop(momentum=chosen.momentum, **common)
+        return optimizers.RMSprop, {"momentum": chosen.momentum}
     if chosen.name == "adagrad":  # the paper's sum begins with 0, Keras' own with 0.1
-        return optimizers.Adagrad(initial_accumulator_value=0.0, **common)
+        return optimizers.Adagrad, {"initial_accumulator_value": 0.0}
     if chosen.name == "lion":
-        return optimizers.Lion(**common)
+        return optimizers.Lion, {}
     if chosen.name == "nadam":
-        return optimizers.Nadam(**common)
-    return optimizers.Adam(**common)  # with decoupled decay, Adam is AdamW
+        return optimizers.Nadam, {}
+    return optimizers.Adam, {}  # with decoupled decay, Adam is AdamW

@@ -221,15 +221,27 @@ class Schedule(Group):
 class Strategy(Group):
     """Which part of the net learns, and when; see `striate.train.strategies`.
 
-    name: full, linear_probe, or lp_ft (a linear probe first, then the rest with it).
+    name: full, linear_probe, lp_ft, gradual, layerwise, early_features, or auto, which measures the
+    training pictures and chooses.
     unfreeze_from: the first layer or block that learns, by the beginning of its name
     (`stage3_block2`); None for all. freeze_bn: batch normalisation keeps its statistics and
     scales; None for: exactly when the weights are pretrained.
+    stage_epochs: of `gradual`, for each stage but the last, which has the recipe's epochs.
+    decay: of `layerwise`, the rate of a stage as a share of that of the stage above it.
+    until: of `early_features`, the layer of the net's `pyramid` where it ends; None for the one
+    that measures best.
+    reason: why `auto` chose; written into the recipe by it.
     """
 
-    name: Literal["full", "linear_probe", "lp_ft"] = "full"
+    name: Literal[
+        "full", "linear_probe", "lp_ft", "gradual", "layerwise", "early_features", "auto"
+    ] = "full"
     unfreeze_from: str | None = None
     freeze_bn: bool | None = None
+    stage_epochs: Annotated[int, Field(ge=1, le=1000)] = 2
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.7
+    until: str | None = None
+    reason: str | None = None
 
 
 class Probe(Group):

@@ -17,9 +17,10 @@ from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
 from striate.preprocess import Spec
 from striate.registry import get_spec
-from striate.train import build, judge
+from striate.train import build, judge, transfer
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
 from striate.train.failures import Diverged
+from striate.train.frozen import Known
 from striate.train.graphs import logits_of, prediction_graph
 from striate.train.loop import Run
 from striate.train.progress import Watcher, watcher
@@ -29,6 +30,7 @@ from striate.train.tensorboard import Logs, is_installed
 
 GOLDENS = 8
 BASELINE = 1000  # pictures that the drift baseline is measured on
+MEASURED = ("data", "mean_image", "pca", "zca")  # normalisations that look at training pictures
 CALIBRATING = 40  # validation pictures, at least, that a temperature is fitted to
 
 
@@ -152,8 +154,18 @@ def fit(
     >>> recipe = finetune_recipe("squeezenet1_1")
     >>> fits = [fit(recipe, dataset, *fold) for fold in dataset.folds(5)]
     """
-    watch = watcher(progress)
-    prepared = prepare(make_recipe(recipe, sets), dataset, np.asarray(train), val, watch)
+    return _fit(make_recipe(recipe, sets), dataset, np.asarray(train), val, watcher(progress))
+
+
+def _fit(
+    recipe: Recipe,
+    dataset: Dataset,
+    train: np.ndarray,
+    val: np.ndarray | None,
+    watch: Watcher,
+    known: Known | None = None,
+) -> Fitted:
+    prepared = prepare(recipe, dataset, train, val, watch, known)
     return _run(prepared, NoStore(), watch, Logs(None))
 
 
@@ -166,11 +178,18 @@ def cross_validate(
     progress: bool = False,
     **sets: Any,
 ) -> list[Fitted]:
-    """Fit and judge once for each fold of a data set; seed: of the folds."""
-    return [
-        fit(recipe, dataset, train_indices, val_indices, progress=progress, **sets)
-        for train_indices, val_indices in dataset.folds(folds, seed)
-    ]
+    """Fit and judge once for each fold of a data set; seed: of the folds.
+
+    What the frozen net says of a picture is computed once for all folds, unless a fold's training
+    pictures decide how pictures are normalised.
+    """
+    recipe, watch = make_recipe(recipe, sets), watcher(progress)
+    known: Known | None = None if recipe.preprocess.normalise in MEASURED else {}
+    fits = []
+    for i, fold in enumerate(dataset.folds(folds, seed), start=1):
+        watch.say(f"fold {i} of {folds}")
+        fits.append(_fit(recipe, dataset, *fold, watch, known))
+    return fits
 
 
 # === The stations of a run ===
@@ -178,7 +197,7 @@ def cross_validate(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything that a run starts from."""
+    """Everything that a run starts from; known: features that were computed before."""
 
     recipe: Recipe
     start: build.Start
@@ -186,6 +205,7 @@ class Prepared:
     classes: tuple[str, ...]
     train: Examples
     val: Examples | None
+    known: Known | None = None
 
 
 def open_dataset(recipe: Recipe, data: Any, watch: Watcher) -> Dataset:
@@ -212,8 +232,9 @@ def prepare(
     train: np.ndarray,
     val: np.ndarray | None,
     watch: Watcher,
+    known: Known | None = None,
 ) -> Prepared:
-    """Open the weights, decode the pictures, build the net."""
+    """Open the weights, decode the pictures, build the net, choose what was left to be measured."""
     recipe, left_out = build.suited(recipe)
     if left_out:
         watch.say(f"left out, since {recipe.model.name} takes no pictures: {', '.join(left_out)}")
@@ -229,7 +250,13 @@ def prepare(
             watch.say(str(problem))
     _check_classes(dataset, train_examples)
     net = build.build(start, recipe, len(dataset.classes))
-    return Prepared(recipe, start, net, dataset.classes, train_examples, val_examples)
+    recipe, reason = transfer.decided(recipe, net, start, train_examples, known)
+    if reason:
+        watch.say(reason)
+    if recipe.model.options != start.options:  # the net ends earlier
+        start = build.with_options(start, recipe.model.options)
+        net = build.build(start, recipe, len(dataset.classes))
+    return Prepared(recipe, start, net, dataset.classes, train_examples, val_examples, known)
 
 
 def _check_classes(dataset: Dataset, train: Examples) -> None:
@@ -266,6 +293,7 @@ def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs)
         store=store,
         watch=watch,
         logs=logs,
+        known=prepared.known,
     )
     history = run.through(phases)
     logs.close()

@@ -7,6 +7,12 @@ and its name in `STRATEGIES` (and in `recipe.Strategy`).
 * `linear_probe`: only the classifier; the features of the frozen body are computed once.
 * `lp_ft`: the linear probe first, so that the gradients of a random classifier do not distort good
   features, then the rest at a small rate. Kumar et al. 2022, arXiv:2202.10054.
+* `gradual`: the linear probe first, then one stage more of the net learns in each phase, from the
+  classifier down. Howard and Ruder 2018, arXiv:1801.06146.
+* `layerwise`: as `lp_ft`, but each stage learns more slowly than the stage above it, since the
+  stages near the pixels fit every task (Yosinski et al. 2014, arXiv:1411.1792).
+* `early_features`: a linear probe on the features of an earlier stage; the net ends there.
+* `auto`: one of these, by what `striate.train.transfer` measures before the net is built.
 """
 
 import dataclasses
@@ -26,6 +32,7 @@ class Phase:
     kind: `probe` solves for the classifier on frozen features; `fit` follows the gradient.
     unfreeze_from: the first layer that learns, by the beginning of its name; None for all.
     freeze_bn: batch normalisation keeps its statistics and scales, wherever it stands.
+    decay: the rate of a stage as a share of that of the stage above it.
     """
 
     name: str
@@ -33,6 +40,7 @@ class Phase:
     epochs: int = 0
     unfreeze_from: str | None = None
     freeze_bn: bool = False
+    decay: float = 1.0
 
 
 def full(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
@@ -55,10 +63,34 @@ def lp_ft(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
     return [*linear_probe(recipe, net, spec), *full(recipe, net, spec)]
 
 
+def gradual(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
+    """The linear probe, then a phase for each stage from the top down to `unfreeze_from`."""
+    strategy = recipe.strategy
+    whole = full(recipe, net, spec)[0]
+    learning = {stage_of(layer) for layer in trainable_layers(net, whole.unfreeze_from)}
+    stages = [stage for stage in stages_of(net, spec) if stage in learning]
+    phases = [
+        dataclasses.replace(whole, name=stage, epochs=strategy.stage_epochs, unfreeze_from=stage)
+        for stage in stages[:-1]
+    ]
+    last = dataclasses.replace(whole, name=stages[-1]) if stages else whole
+    return [*linear_probe(recipe, net, spec), *phases, last]
+
+
+def layerwise(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
+    """The linear probe, then `full` with rates that decay from the classifier down."""
+    whole = full(recipe, net, spec)[0]
+    decayed = dataclasses.replace(whole, name="layerwise", decay=recipe.strategy.decay)
+    return [*linear_probe(recipe, net, spec), decayed]
+
+
 STRATEGIES: dict[str, Callable[[Recipe, Any, ModelSpec], list[Phase]]] = {
     "full": full,
     "linear_probe": linear_probe,
     "lp_ft": lp_ft,
+    "gradual": gradual,
+    "layerwise": layerwise,
+    "early_features": linear_probe,  # of a net that `transfer.decided` has cut
 }
 
 
@@ -93,6 +125,33 @@ def trainable_layers(net: Any, unfreeze_from: str | None) -> list[Any]:
         f"{net.name}: strategy.unfreeze_from: expected the beginning of a layer's name, "
         f"got {unfreeze_from!r}.{did_you_mean(unfreeze_from, blocks)}"
     )
+
+
+def stage_of(layer: Any) -> str:
+    """The stage that a layer belongs to, by the first part of its name: stem, stage1, ..., top."""
+    return layer.name.split("_")[0]
+
+
+def stages_of(net: Any, spec: ModelSpec) -> list[str]:
+    """The stages of the body that have weights, from the classifier down to the pixels."""
+    body = [layer for layer in net.layers if layer.weights and not layer.name.startswith(spec.head)]
+    return list(dict.fromkeys(stage_of(layer) for layer in body))[::-1]
+
+
+def learning_rates(
+    net: Any, variables: list[Any], spec: ModelSpec, phase: Phase
+) -> list[float] | None:
+    """The rate of each variable as a share of the learning rate; None where all have the whole.
+
+    The classifier learns at the whole rate, and each stage at `decay` times that of the one above.
+    """
+    if phase.decay == 1.0:
+        return None
+    shares = {
+        stage: phase.decay**below for below, stage in enumerate(stages_of(net, spec), start=1)
+    }
+    owners = {id(weight): layer for layer in net.layers for weight in layer.weights}
+    return [shares.get(stage_of(owners[id(variable)]), 1.0) for variable in variables]
 
 
 def freeze(net: Any, phase: Phase) -> None:

@@ -1,0 +1,59 @@
+"""What a frozen net says of pictures, computed once for each however often it is asked for."""
+
+from collections.abc import MutableMapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from striate.data.pipeline import Examples
+from striate.lazy import keras
+from striate.preprocess import Spec
+from striate.train.graphs import predict, prediction_graph
+from striate.train.progress import Silent, Watcher
+
+SILENT = Silent()
+
+# (body, picture's index in its data set, mirrored) -> its vector
+Known = MutableMapping[tuple[str, int, bool], np.ndarray]
+
+
+class Body:
+    """A frozen net that ends in a vector: the averages of some of its layers, side by side.
+
+    layers: by name; of a map, its average over all axes but the last. known: vectors of the same
+    body that were computed before, by whoever; new ones are added.
+    """
+
+    def __init__(
+        self, net: Any, layers: Sequence[str], preprocess: Spec, known: Known | None = None
+    ) -> None:
+        vectors = [_averaged(net.get_layer(name).output) for name in layers]
+        self.widths = [vector.shape[-1] for vector in vectors]
+        joined = vectors[0] if len(vectors) == 1 else keras.ops.concatenate(vectors, axis=-1)
+        self.name = " ".join(layers)
+        self.graph = prediction_graph(keras.Model(net.input, joined), preprocess)
+        self.known: Known = {} if known is None else known
+
+    def vectors(
+        self,
+        examples: Examples,
+        batch_size: int,
+        *,
+        mirror: bool = False,
+        watch: Watcher = SILENT,
+    ) -> np.ndarray:
+        """float32 [N, d] of all examples, or of their mirror images."""
+        size = min(batch_size, len(examples))
+        keys = [(self.name, int(index), mirror) for index in examples.indices]
+        missing = [i for i, key in enumerate(keys) if key not in self.known]
+        order = [np.array(missing[i : i + size]) for i in range(0, len(missing), size)]
+        stream = watch.steps(examples.stream(order), len(order), "features")
+        for positions, (images, _) in zip(order, stream, strict=True):
+            answers = predict(self.graph, images[..., ::-1, :] if mirror else images, size)
+            self.known.update(zip([keys[i] for i in positions], answers, strict=True))
+        return np.stack([self.known[key] for key in keys])
+
+
+def _averaged(x: Any) -> Any:
+    axes = tuple(range(1, len(x.shape) - 1))
+    return keras.ops.mean(keras.ops.cast(x, "float32"), axis=axes) if axes else x

@@ -1,0 +1,259 @@
+"""Fine-tuning strategies: what learns when and how fast, where a net ends, and why it was so."""
+
+import numpy as np
+import pytest
+
+from striate import artifact
+from striate.data import load
+from striate.errors import UsageError
+from striate.registry import create_model, get_spec
+from striate.train import build, cross_validate, fit, make_recipe, train
+from striate.train.optimize import make_optimizer
+from striate.train.strategies import freeze, learning_rates, phases_of, stages_of
+from striate.train.transfer import RULE, Measured, chosen
+
+MOBILENET = {"model": {"name": "mobilenet_v2_035", "size": 32}}
+LENET = {"model": {"name": "lenet5", "size": 32, "channels": 1}, "epochs": 1}
+
+
+@pytest.fixture(scope="module")
+def stripes(tmp_path_factory):
+    """36 noisy grey pictures of three classes, each with a bright stripe where its class has it."""
+    generator = np.random.default_rng(0)
+    labels = np.arange(36) % 3
+    images = generator.integers(0, 100, (36, 32, 32), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        image[10 * label : 10 * label + 10] += 60
+    path = tmp_path_factory.mktemp("data") / "stripes.npz"
+    np.savez(path, images=images, labels=labels)
+    return load(path)
+
+
+@pytest.fixture(scope="module")
+def mobilenet():
+    return create_model("mobilenet_v2_035", num_classes=3, input_shape=(32, 32, 3))
+
+
+def phases(net, **strategy):
+    recipe = make_recipe({**MOBILENET, "strategy": strategy, "epochs": 5})
+    return phases_of(recipe, net, get_spec("mobilenet_v2_035"))
+
+
+# === Gradual ===
+
+
+def test_the_stages_of_a_net_are_listed_from_the_classifier_down(mobilenet):
+    stages = stages_of(mobilenet, get_spec("mobilenet_v2_035"))
+    assert stages == ["top", *(f"stage{i}" for i in range(7, 0, -1)), "stem"]
+
+
+def test_gradual_unfreezes_one_stage_more_in_each_phase(mobilenet):
+    found = phases(mobilenet, name="gradual", unfreeze_from="stage6", stage_epochs=2)
+    assert [(p.name, p.kind, p.epochs) for p in found] == [
+        ("linear_probe", "probe", 0),
+        ("top", "fit", 2),
+        ("stage7", "fit", 2),
+        ("stage6", "fit", 5),
+    ]
+    learning = []
+    for phase in found[1:]:
+        freeze(mobilenet, phase)
+        learning.append({w.path for w in mobilenet.trainable_weights})
+    assert learning[0] < learning[1] < learning[2]
+    assert not any(path.startswith("stage5") for path in learning[2])
+    assert any(path.startswith("stage6_block1_expand_conv") for path in learning[2])
+
+
+def test_a_gradual_run_moves_what_it_should_and_nothing_else(stripes):
+    recipe = make_recipe({**LENET, "strategy": {"name": "gradual", "unfreeze_from": "fc1"}})
+    start = build.start_of(recipe)
+    before = build.build(start, recipe, 3)
+    fitted = fit(recipe, stripes, np.arange(36))
+    assert [row["phase"] for row in fitted.history] == ["linear_probe", "fc2", "fc2", "fc1"]
+    for layer in before.layers:
+        same = [
+            np.array_equal(a, b)
+            for a, b in zip(
+                layer.get_weights(), fitted.model.get_layer(layer.name).get_weights(), strict=True
+            )
+        ]
+        assert all(same) == (not layer.name.startswith(("fc1", "fc2", "logits")) or not same)
+
+
+# === Layer by layer ===
+
+
+@pytest.mark.parametrize("name", ["adamw", "adam", "sgd", "rmsprop", "lion", "nadam", "adagrad"])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_a_stage_moves_by_exactly_the_decay_of_the_one_above(name, weight_decay):
+    """The same weight under the same gradients, three steps long, one at 0.25 of the rate."""
+    import keras
+
+    recipe = make_recipe(
+        {
+            "model": "lenet5",
+            "optimizer": {"name": name, "learning_rate": 2**-10, "weight_decay": weight_decay},
+            "schedule": "constant",
+        }
+    )
+    start = np.float32([[0.0, 0.0], [0.0, 0.0]])
+    pair = [keras.Variable(start), keras.Variable(start)]
+    optimizer = make_optimizer(recipe, pair, steps=10, epochs=1, rates=[1.0, 0.25])
+    alone = [keras.Variable(start)]
+    quarter = make_recipe(recipe, {"optimizer.learning_rate": 2**-12})
+    slow = make_optimizer(quarter, alone, steps=10, epochs=1)
+    for step in range(3):
+        gradient = np.float32([[0.5, -1.0], [2.0, 0.125]]) * (step + 1)
+        optimizer.apply([gradient, gradient], pair)
+        slow.apply([gradient], alone)
+        if step == 0:
+            np.testing.assert_array_equal(np.array(pair[1]), 0.25 * np.array(pair[0]))
+    assert np.abs(np.array(pair[0])).min() > 0
+    np.testing.assert_array_equal(np.array(pair[1]), np.array(alone[0]))
+
+
+def test_rates_decay_from_the_classifier_down(mobilenet):
+    spec = get_spec("mobilenet_v2_035")
+    phase = phases(mobilenet, name="layerwise", decay=0.5)[-1]
+    freeze(mobilenet, phase)
+    variables = mobilenet.trainable_variables
+    rates = learning_rates(mobilenet, variables, spec, phase)
+    of = {v.path.split("/")[0]: rate for v, rate in zip(variables, rates, strict=True)}
+    assert (of["logits"], of["top_conv"], of["stage7_block1_dw_conv"]) == (1, 0.5, 0.25)
+    assert of["stage6_block3_dw_conv"] == of["stage6_block1_dw_bn"] == 0.125
+    assert of["stem_conv"] == 0.5**9
+
+
+def test_a_layerwise_run_learns(stripes):
+    recipe = {**LENET, "strategy": "layerwise", "epochs": 2, "optimizer": {"weight_decay": 0.01}}
+    fitted = fit(recipe, stripes, np.arange(36))
+    assert [row["phase"] for row in fitted.history] == ["linear_probe", "layerwise", "layerwise"]
+    assert fitted.history[-1]["accuracy"] > 0.6
+
+
+# === Early features ===
+
+
+def test_a_net_that_ends_early_is_the_beginning_of_the_whole(stripes):
+    import keras
+
+    shape = {"num_classes": 3, "input_shape": (32, 32, 3)}
+    keras.utils.set_random_seed(1)
+    whole = create_model("mobilenet_v2_035", **shape)
+    keras.utils.set_random_seed(1)
+    short = create_model("mobilenet_v2_035", **shape, until="stage3_out")
+    x = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    maps = keras.Model(whole.input, whole.get_layer("stage3_out").output)(x)
+    kernel, bias = short.get_layer("logits").get_weights()
+    np.testing.assert_allclose(
+        np.array(short(x)), np.array(maps).mean(axis=(1, 2)) @ kernel + bias, atol=1e-5
+    )
+    assert short.count_params() < 0.2 * whole.count_params()
+
+
+def test_a_net_can_end_at_the_stages_of_its_pyramid_only():
+    with pytest.raises(UsageError, match=r"until: expected one of stage1_out, stage2_out.*mean"):
+        create_model("lenet5", until="stage2_ou")
+
+
+def test_early_features_leave_an_artifact_of_the_shorter_net(stripes, tmp_path):
+    recipe = {**LENET, "strategy": {"name": "early_features", "until": "stage1_out"}}
+    made = train(recipe, tmp_path / "early", data=stripes, progress=False)
+    again = artifact.load(made.path)
+    assert again.manifest.model["options"]["until"] == "stage1_out"
+    assert (again.spec.cam_layer, again.spec.pyramid) == ("stage1_out", ("stage1_out",))
+    assert not any(layer.name.startswith("stage2") for layer in again.model.layers)
+    images, scores = again.goldens()
+    np.testing.assert_allclose(again.predict(images), scores, atol=1e-6)
+    # and it is a beginning for the next: the classifier too, since the classes are the same
+    onwards = {**LENET, "strategy": "full", "model": {"name": "lenet5", "weights": str(made.path)}}
+    fitted = fit(onwards, stripes, np.arange(36), epochs=0)
+    for a, b in zip(fitted.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_early_features_measure_where_to_end(stripes):
+    fitted = fit({**LENET, "strategy": "early_features"}, stripes, np.arange(36))
+    strategy = fitted.recipe.strategy
+    assert strategy.until == fitted.recipe.model.options["until"] == "stage1_out"
+    assert "stage1_out" in strategy.reason
+
+
+# === Auto ===
+
+
+def rightly(*shares, n=100):
+    """Measured on a net of stages whose probes name these shares of 100 pictures rightly."""
+    names = [*(f"stage{i}_out" for i in range(1, len(shares))), "features"]
+    order = np.arange(n)
+    return {name: order < share * n for name, share in zip(names, shares, strict=True)}
+
+
+def test_the_rule_has_four_cases():
+    assert set(RULE.values()) == {"linear_probe", "early_features", "lp_ft", "full"}
+
+
+@pytest.mark.parametrize(
+    ("per_class", "shares", "strategy", "words"),
+    [
+        (29, (0.5, 0.7, 0.85), "linear_probe", "few pictures (29 a class"),
+        (29, (0.5, 0.9, 0.7), "early_features", "unlike those"),
+        (1000, (0.5, 0.7, 0.85), "lp_ft", "many pictures"),
+        (1000, (0.9, 0.7, 0.7), "full", "on stage1_out 90.0%"),
+        (29, (0.70, 0.70), "linear_probe", "like those"),
+    ],
+)
+def test_auto_chooses_by_number_and_distance_and_says_why(per_class, shares, strategy, words):
+    name, reason = chosen(Measured(per_class, rightly(*shares)))
+    assert name == strategy
+    assert reason.startswith(f"auto: {strategy}, since")
+    assert words in reason
+
+
+def test_a_gain_within_the_noise_does_not_count_as_distance():
+    right = rightly(0.70, 0.71)
+    right["stage1_out"] = np.roll(right["features"], 30)  # others, but no more of them
+    right["stage1_out"][-1] = True
+    assert not Measured(29, right).different
+
+
+def test_auto_is_decided_before_training_and_kept_with_the_result(stripes, tmp_path, capsys):
+    base = train({**LENET, "strategy": "full"}, tmp_path / "base", data=stripes, progress=False)
+    recipe = {"model": {"name": "lenet5", "weights": str(base.path)}, "strategy": "auto"}
+    made = train(recipe, tmp_path / "mine", data=stripes)
+    kept = made.manifest.recipe["strategy"]
+    assert kept["name"] in ("linear_probe", "early_features")
+    assert kept["reason"].startswith(f"auto: {kept['name']}, since there are few pictures")
+    assert kept["reason"] in capsys.readouterr().err
+
+
+def test_auto_trains_fresh_weights_in_full(stripes):
+    fitted = fit({**LENET, "strategy": "auto"}, stripes, np.arange(36))
+    assert fitted.recipe.strategy.name == "full"
+    assert "fresh weights" in fitted.recipe.strategy.reason
+
+
+# === Folds ===
+
+
+@pytest.mark.parametrize("strategy", ["linear_probe", "early_features"])
+def test_cross_validation_looks_at_each_picture_once_and_finds_the_same(
+    stripes, strategy, monkeypatch
+):
+    from striate.train import frozen
+
+    seen = []
+    predict = frozen.predict
+
+    def counted(graph, images, size):
+        seen.append(len(images))
+        return predict(graph, images, size)
+
+    monkeypatch.setattr(frozen, "predict", counted)
+    recipe = {**LENET, "strategy": strategy, "probe": {"mirror": True}}
+    together = cross_validate(recipe, stripes, folds=3)
+    passes = 2 + (strategy == "early_features")  # plain, mirrored, and to measure
+    assert sum(seen) == passes * len(stripes)
+    alone = [fit(recipe, stripes, *fold) for fold in stripes.folds(3)]
+    for a, b in zip(together, alone, strict=True):
+        np.testing.assert_allclose(a.val_logits, b.val_logits, rtol=1e-4, atol=1e-4)

@@ -19,7 +19,7 @@ from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import tensors, text_configs
 from striate.serve.batching import BatchingParameters
 from striate.serve.client import Client, HttpClient
-from striate.serve.flags import MEANINGLESS, flags, help_text, parse
+from striate.serve.flags import MEANINGLESS, REFUSED, flags, help_text, parse
 from striate.serve.model_config import configs_of, read_config_file
 from striate.serve.options import ModelConfig, ServerOptions, VersionPolicy
 from striate.serve.protos import (
@@ -88,6 +88,13 @@ def test_every_flag_is_in_the_help_and_none_is_there_twice():
         text.count(f"\n  --{name}\n") + text.count(f"\n  --{name}=") == 1 for name in flags()
     )
     assert not MEANINGLESS.keys() & flags().keys()
+
+
+def test_every_flag_is_in_the_manual():
+    manual = (Path(__file__).parents[1] / "docs" / "serve.md").read_text("utf-8")
+    for name, field in flags().items():
+        assert f"| `--{name}` | {field.metadata['help']}" in manual
+    assert [name for name in (*MEANINGLESS, *REFUSED) if f"`--{name}`" not in manual] == []
 
 
 # Configuration files

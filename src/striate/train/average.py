@@ -26,8 +26,9 @@ class Average:
     def __init__(self, net: Any, decay: float, batches: int = 1) -> None:
         self.decay, self.batches = decay, batches
         self.weights = [w for layer in net.layers if layer.trainable for w in layer.weights]
-        self.values = [
-            keras.Variable(w, dtype=w.dtype, trainable=False, name="average") for w in self.weights
+        self.values = [  # from copies: JAX would else hold weight and average in one buffer
+            keras.Variable(copy, dtype=w.dtype, trainable=False, name="average")
+            for w, copy in zip(self.weights, arrays_of(self.weights), strict=True)
         ]
 
     def follow(self, steps: Any) -> None:

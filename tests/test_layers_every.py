@@ -91,6 +91,7 @@ def branches(x) -> dict:
         "HardwiredChannels": layers.HardwiredChannels()(reshape((2, 4, 8, 6))(x)),
         "HighwayGate": layers.HighwayGate(3)([x, x2]),
         "MapDense": layers.MapDense(4)(reshape((8, 48))(x)),
+        "MeanProbability": layers.MeanProbability((0.5, 2))([x, x2]),
         "ShakeShake": layers.ShakeShake()([x, x2]),
         "WeightedSum": layers.WeightedSum()([x, x2]),
     }

@@ -8,6 +8,7 @@ The verbs of the command line, in Python:
     artifact = striate.load("saved_models/mine")        artifact.predict(["a.jpg"])
     striate.evaluate(artifact, "my_pictures/")          striate.export(artifact, ["onnx"])
     striate.explain(artifact, ["a.jpg"]).save("out/")
+    striate.ensemble(["saved_models/a", "saved_models/b"], "saved_models/committee")
     striate.serve("saved_models/mine", port=8500)
 
 `import striate` loads no Keras, no TensorFlow; the first use of what needs them does.
@@ -36,6 +37,7 @@ _PACKAGES = (
     "costs",
     "data",
     "diagram",
+    "ensemble",
     "evaluate",
     "explain",
     "export",

@@ -41,6 +41,7 @@ def _striate(
 def _add_verbs() -> None:
     from striate.cli import (
         doctor,
+        ensemble,
         evaluate,
         explain,
         export,
@@ -72,6 +73,7 @@ def _add_verbs() -> None:
     for name, module in verbs:
         settings = getattr(module, "SETTINGS", {})
         app.command(name, **settings)(getattr(module, name))
+    app.add_typer(ensemble.ensemble, name="ensemble")
     app.add_typer(search.search, name="search")
 
 

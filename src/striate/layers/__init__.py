@@ -26,6 +26,7 @@ _MODULES = {
     "LocallyConnected2D": "locally_connected",
     "LocalResponseNormalization": "local_response_norm",
     "MapDense": "map_dense",
+    "MeanProbability": "mean_probability",
     "Normalise": "normalise",
     "PadChannels": "pad_channels",
     "SAFPooling2D": "saf_pooling",

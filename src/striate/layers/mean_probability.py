@@ -1,0 +1,35 @@
+"""The mean of what several classifiers believe, as logits again."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable("striate")
+class MeanProbability(keras.layers.Layer):
+    """y = log(1/k sum over i of softmax(x_i / T_i)), of logits x_1, ..., x_k [N, classes].
+
+    softmax(y) is the mean of the probabilities. In logarithms throughout, where a score that is too
+    small for a float still has its place: log softmax(x) = x - logsumexp(x), and the sum is a
+    logsumexp too.
+
+    temperatures: T_i, one for each x_i.
+    """
+
+    def __init__(self, temperatures: Sequence[float], **kwargs):
+        super().__init__(**kwargs)
+        self.temperatures = tuple(map(float, temperatures))
+
+    def call(self, xs):
+        logs = [
+            ops.log_softmax(x / temperature, axis=-1)
+            for x, temperature in zip(xs, self.temperatures, strict=True)
+        ]
+        return ops.logsumexp(ops.stack(logs), axis=0) - ops.log(float(len(logs)))
+
+    def compute_output_shape(self, input_shapes):
+        return input_shapes[0]
+
+    def get_config(self):
+        return {**super().get_config(), "temperatures": self.temperatures}

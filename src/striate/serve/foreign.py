@@ -152,6 +152,7 @@ class SavedModelServable:
     engine = "tensorflow"
     item_bytes = 0
     artifact = None
+    difference: float | None = None
     labels: list[str] = []  # noqa: RUF012
 
     def __init__(self, process: TensorFlowProcess, directory: Path, options: dict[str, Any]):

@@ -26,6 +26,7 @@ class LiteRtServable:
     kernel = "litert xnnpack"
     item_bytes = 0
     artifact = None
+    difference: float | None = None
     labels: list[str] = []  # noqa: RUF012
 
     def __init__(self, path: Path, *, workers: int, threads: int):

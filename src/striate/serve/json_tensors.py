@@ -105,10 +105,14 @@ def from_columns(inputs: Any, signature: Signature) -> Tensors:
             )
         (name,) = signature.inputs
         return {name: to_array(inputs, signature.inputs[name])}
-    for name in signature.inputs:
+    for name in signature.inputs.keys() - signature.defaults.keys():
         if name not in inputs:
             raise invalid(f"Missing named input: {name} in 'inputs' object.")
-    return {name: to_array(inputs[name], spec) for name, spec in signature.inputs.items()}
+    return {
+        name: to_array(inputs[name], spec)
+        for name, spec in signature.inputs.items()
+        if name in inputs
+    }
 
 
 def to_array(value: Any, spec: TensorSpec) -> np.ndarray:

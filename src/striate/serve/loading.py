@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from striate.artifact import MANIFEST
-from striate.errors import ArtifactError
+from striate.errors import ArtifactError, UsageError
 from striate.serve import protos
 from striate.serve.core import Request, feeds_for, signature_for
 from striate.serve.options import ServerOptions
@@ -52,11 +52,15 @@ class Loader:
 
     def _open(self, path: Path) -> Servable:
         options, workers = self._options, self._options.worker_count
-        if (path / MANIFEST).is_file():
-            return open_artifact(
-                path, engine=options.engine, workers=workers, threads=options.thread_count
-            )
         lite = path / "model.tflite"
+        if (path / MANIFEST).is_file():
+            lite_first = "litert" if options.prefer_tflite_model and lite.is_file() else None
+            return open_artifact(
+                path,
+                engine=options.engine or lite_first,
+                workers=workers,
+                threads=options.thread_count,
+            )
         if lite.is_file() and (options.prefer_tflite_model or not _has_graph(path)):
             from striate.serve.foreign_lite import LiteRtServable
 
@@ -83,7 +87,10 @@ def _has_graph(path: Path) -> bool:
 
 
 def _text(path: str) -> str:
-    return Path(path).read_text("utf-8") if path else ""
+    try:
+        return Path(path).read_text("utf-8") if path else ""
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def warm_up(path: Path, servable: Servable, times: int) -> None:

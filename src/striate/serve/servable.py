@@ -26,7 +26,8 @@ class Servable(Protocol):
     run(ask, feeds): a question of one of its signatures, answered. labels: the class names, empty
     where it has none. engine, kernel: who answers; seconds: how long it took to load. item_bytes:
     what one picture weighs as the engine takes it, 0 where requests carry their tensors as they
-    are. artifact: None for a model that striate did not write.
+    are. artifact: None for a model that striate did not write. difference: the largest of a score
+    from a golden one, None where there are no goldens.
     """
 
     labels: list[str]
@@ -34,6 +35,7 @@ class Servable(Protocol):
     kernel: str
     seconds: float
     item_bytes: int
+    difference: float | None
 
     @property
     def signatures(self) -> Mapping[str, Signature]: ...
@@ -54,8 +56,11 @@ class ArtifactServable:
     `predict`: image -> scores; `explain`: image -> scores, heat_map, where the engine can.
     """
 
-    def __init__(self, artifact: Artifact, engines: list[Engine], seconds: float):
+    def __init__(
+        self, artifact: Artifact, engines: list[Engine], seconds: float, difference: float
+    ):
         self.artifact = artifact
+        self.difference: float | None = difference
         self.signatures = signatures_of(artifact)
         self.labels = artifact.labels
         self.engine = engines[0].name
@@ -113,9 +118,9 @@ def open_artifact(
         artifact.file(name)  # sizes first: a half-copied version need not be hashed to be refused
     artifact.check()
     engines = _open_engines(artifact, engine, workers, threads)
-    for each in {id(engine): engine for engine in engines}.values():
-        _prove(each, artifact)
-    return ArtifactServable(artifact, engines, time.monotonic() - start)
+    different = {id(engine): engine for engine in engines}.values()
+    difference = max(_prove(engine, artifact) for engine in different)
+    return ArtifactServable(artifact, engines, time.monotonic() - start, difference)
 
 
 def _open_engines(artifact: Artifact, name: str | None, workers: int, threads: int) -> list[Engine]:
@@ -127,9 +132,13 @@ def _open_engines(artifact: Artifact, name: str | None, workers: int, threads: i
     return [first, *others]
 
 
-def _prove(engine: Engine, artifact: Artifact) -> None:
-    """Hold an engine to the golden answers, by one picture and by the batch; it is warm then."""
+def _prove(engine: Engine, artifact: Artifact) -> float:
+    """Hold an engine to the golden answers, by one picture and by the batch; it is warm then.
+
+    Returns the largest difference of a score.
+    """
     images, expected = artifact.goldens()
+    largest = 0.0
     for n in (1, len(images)):
         found = engine.predict(images[:n])
         difference = (
@@ -140,3 +149,5 @@ def _prove(engine: Engine, artifact: Artifact) -> None:
                 f"{artifact.path}: the {engine.name} engine differs from the golden scores by "
                 f"{difference:.2g}, expected at most {FLOAT_TOLERANCE:.0e}; export it again"
             )
+        largest = max(largest, float(difference))
+    return largest

@@ -10,6 +10,7 @@ from types import TracebackType
 
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
+from striate.serve import text_configs
 from striate.serve.core import Core
 from striate.serve.listeners import GrpcListener, HttpListener
 from striate.serve.loading import Loader
@@ -17,6 +18,7 @@ from striate.serve.model_config import find_models, read_config_file
 from striate.serve.options import ModelConfig, ServerOptions
 from striate.serve.repository import Repository, Retries
 from striate.serve.scheduler import Scheduler
+from striate.serve.servable import Servable
 
 log = logging.getLogger("striate.serve")
 
@@ -48,6 +50,8 @@ class Server:
             check_methods=options.enable_signature_method_name_check,
             labels_first=options.allow_version_labels_for_unavailable_models,
         )
+        if options.monitoring_config_file:
+            text_configs.read(options.monitoring_config_file, "MonitoringConfig")
         self._configs = self._configured()
         self._listeners: list[GrpcListener | HttpListener] = []
 
@@ -124,10 +128,9 @@ class Server:
             for number in model.available():
                 with self.repository.lease(model.name, number) as lease:
                     servable = lease.servable
-                    classes = f"{len(servable.labels)} classes, " if servable.labels else ""
                     lines.append(
                         f"{model.name} version {number}: {servable.engine} ({servable.kernel}), "
-                        f"{classes}{self.core.scheduler.workers} workers, "
+                        f"{_proof(servable)}{self.core.scheduler.workers} workers, "
                         f"loaded in {servable.seconds:.2f} s"
                     )
         options, host = self.options, self.options.host
@@ -142,6 +145,14 @@ class Server:
             base = f"{scheme}://{host}:{options.rest_api_port}/v1/models"
             lines += [f"REST at {base}/{name}" for name in names]
         return lines
+
+
+def _proof(servable: Servable) -> str:
+    """How many classes there are, and how near the engine comes to the golden answers."""
+    if servable.difference is None:
+        return ""
+    near = f"golden answers within {servable.difference:.0e}"
+    return f"{near}, {len(servable.labels)} classes, "
 
 
 def _scheduler(options: ServerOptions) -> Scheduler:

@@ -4,6 +4,19 @@
 
 #include "striate.h"
 
+/* Between the two, functions are compiled for these instructions, whatever the rest of the program
+ * is compiled for. */
+#define STRIATE_PRAGMA(words) _Pragma(#words)
+#if defined(__clang__)
+#define STRIATE_BEGIN_TARGET(features) \
+    STRIATE_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define STRIATE_END_TARGET STRIATE_PRAGMA(clang attribute pop)
+#else
+#define STRIATE_BEGIN_TARGET(features) \
+    STRIATE_PRAGMA(GCC push_options) STRIATE_PRAGMA(GCC target(features))
+#define STRIATE_END_TARGET STRIATE_PRAGMA(GCC pop_options)
+#endif
+
 /* One row of output pixels for one block of filters. Counts are of bits that differ, so that
  * dot = base - 2 * count; what the padding did not contribute is already in `base`. */
 typedef struct {

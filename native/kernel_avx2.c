@@ -6,8 +6,12 @@
  * their table.
  */
 #if defined(__x86_64__) && defined(__GNUC__)
-#pragma GCC target("avx2,bmi2,popcnt")
 #include <immintrin.h>
+#include <string.h>
+
+#include "kernel.h"
+
+STRIATE_BEGIN_TARGET("avx2,bmi2,popcnt")
 
 #define LANES 8
 #define FLOAT_PIXELS 6
@@ -135,4 +139,6 @@ const striate_kernel striate_avx2 = {
     .row = convolve,
     .products = multiply,
 };
+
+STRIATE_END_TARGET
 #endif

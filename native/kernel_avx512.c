@@ -8,9 +8,12 @@
  * start in a cycle.)
  */
 #if defined(__x86_64__) && defined(__GNUC__)
-#pragma GCC target("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,bmi2,popcnt," \
-                   "prefer-vector-width=512")
 #include <immintrin.h>
+#include <string.h>
+
+#include "kernel.h"
+
+STRIATE_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,bmi2,popcnt")
 
 #define LANES 16
 #define FLOAT_PIXELS 12
@@ -162,4 +165,6 @@ const striate_kernel striate_avx512 = {
     .row = convolve,
     .products = multiply,
 };
+
+STRIATE_END_TARGET
 #endif

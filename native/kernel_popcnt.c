@@ -1,6 +1,10 @@
 /* x86 with the POPCNT instruction. */
 #if defined(__x86_64__) && defined(__GNUC__)
-#pragma GCC target("popcnt")
+#include <string.h>
+
+#include "kernel.h"
+
+STRIATE_BEGIN_TARGET("popcnt")
 #define COUNT_BITS(x) __builtin_popcountll(x)
 #include "scalar.h"
 
@@ -19,4 +23,6 @@ const striate_kernel striate_popcnt = {
     .row = convolve,
     .products = multiply,
 };
+
+STRIATE_END_TARGET
 #endif

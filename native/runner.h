@@ -34,7 +34,7 @@ typedef struct {
     const char *kernel; /* that computes */
 } striate_facts;
 
-/* How a picture of any size becomes the net's: see striate_fit. */
+/* How a picture of any size becomes the net's: see striate_picture. */
 typedef struct {
     int32_t fit;           /* 0: centred box of the net's shape, 1: stretched, 2: padded */
     int32_t interpolation; /* 0: nearest, 1: Lanczos, 2: bilinear, 3: bicubic */
@@ -52,6 +52,13 @@ STRIATE_PUBLIC void striate_model_fitting(const striate_model *model, striate_fi
 
 /* The i-th class, UTF-8; NULL beyond the last. */
 STRIATE_PUBLIC const char *striate_model_label(const striate_model *model, int32_t i);
+
+/* Fits a picture of any size, uint8 [height][width][channels], to the net, as `striate.preprocess`
+ * does, bit for bit. channels: 1, 3, or 4, of which the last is left out. Returns 0, or -1 where the
+ * sizes make no sense or memory is short. */
+STRIATE_PUBLIC int32_t striate_picture(const striate_model *model, const uint8_t *pixels,
+                                       int32_t height, int32_t width, int32_t channels,
+                                       uint8_t *image);
 
 /* image: uint8 [height][width][channels]; scores: float [classes]. */
 STRIATE_PUBLIC void striate_model_run(const striate_model *model, int32_t threads,

@@ -122,13 +122,43 @@ def test_what_cannot_be_packed_is_said_in_one_line(tmp_path):
 def test_layers_without_a_packed_form_are_named():
     import keras
 
-    from striate.export.packed import LAYERS, Graph, Tensor
+    from striate.export import compact, packed
 
-    for option in ({"pad_value": 1}, {"activation_scale": True}):
-        layer = BinaryConv2D(4, 3, pad=1, name="inner", **option)
-        layer(keras.Input((8, 8, 3)))
-        with pytest.raises(UsageError, match=r"'inner' has .* export it to onnx"):
-            LAYERS["BinaryConv2D"](Graph(), layer, Tensor("x", "last"))
+    layer = BinaryConv2D(4, 3, pad=1, pad_value=1, binary_inputs=False, name="inner")
+    layer(keras.Input((8, 8, 3)))
+    with pytest.raises(UsageError, match=r"'inner' pads real inputs by 1.* export it to onnx"):
+        packed.LAYERS["BinaryConv2D"](packed.Graph(), layer, packed.Tensor("x", "last"))
+    with pytest.raises(UsageError, match=r"'inner' pads real inputs by 1.* export it to onnx"):
+        compact.LAYERS["BinaryConv2D"](compact.Net(), layer, compact.Map(0))
+    assert compact.LAYERS.keys() == packed.LAYERS.keys()
+    with pytest.raises(UsageError, match=r"is a LeakyReLU, which has no packed form"):
+        compact.handler_of(packed.LAYERS, keras.layers.LeakyReLU())
+
+
+def test_padding_of_1_and_the_scale_of_the_inputs_are_packed_too(tmp_path, monkeypatch):
+    """Every kind of border in one net, in both files, with and without kernels."""
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((9, 11, 3))
+    for i, options in enumerate(
+        ({"pad_value": 1}, {"activation_scale": True}, {"pad_value": 1, "activation_scale": True})
+    ):
+        x = keras.layers.BatchNormalization()(x) if i else x
+        x = BinaryConv2D(8 + 30 * i, 3, pad=1, strides=1 + i % 2, use_bias=True, **options)(x)
+    x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
+    artifact = write_version(
+        tmp_path / "mine",
+        model=keras.Model(inputs, x),
+        labels=["a", "b", "c"],
+        preprocess=preset("caffe", 9, 11, 3),
+        model_name="made by hand",
+        goldens=np.random.default_rng(0).integers(0, 256, (4, 9, 11, 3), dtype=np.uint8),
+    )
+    artifact, rows = export(artifact, ["packed"])
+    assert max(row.max_abs_diff for row in rows) <= 1e-5
+    monkeypatch.setenv("STRIATE_KERNEL", "numpy")
+    assert max(row.max_abs_diff for row in verify(artifact)) <= 1e-5
 
 
 # === Damaged files ===

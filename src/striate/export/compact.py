@@ -99,6 +99,24 @@ class Net:
 # === Layers ===
 
 
+def handler_of(table: dict[str, Callable[..., Any]], layer) -> Callable[..., Any]:
+    """What a table does with such a layer; `UsageError` where it has nothing."""
+    kind = type(layer).__name__
+    if kind not in table:
+        raise UsageError(
+            f"packed: layer {layer.name!r} is a {kind}, which has no packed form; export it to onnx"
+        )
+    return table[kind]
+
+
+def spatial(layer, size: int, kernel: int, stride: int) -> tuple[int, int]:
+    """Rows of padding before and after, as Keras' `valid` and `same` have it."""
+    if layer.padding == "valid":
+        return 0, 0
+    missing = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+    return missing // 2, missing - missing // 2
+
+
 def same(net: Net, layer, x: Map) -> Map:
     return x
 
@@ -117,8 +135,6 @@ def batch_normalisation(net: Net, layer, x: Map) -> Map:
 
 def sliding(layer, window, strides) -> dict[str, Any]:
     """The fields of an operation with a sliding window, with Keras' `valid` or `same` padding."""
-    from striate.export.packed import spatial
-
     sides = layer.input.shape[1:3]
     pads = [spatial(layer, *at) for at in zip(sides, window, strides, strict=True)]
     return {"window": window, "strides": strides, "pads": (*pads[0], *pads[1])}
@@ -194,7 +210,17 @@ def add(net: Net, layer, first: Map, second: Map) -> Map:
     return net.add("add", net.done(first), net.done(second))
 
 
+def refuse_padded_reals(layer) -> None:
+    """`UsageError` where real inputs of a binary layer are padded by 1, which no net does."""
+    if layer.pad_value and layer.pad and not layer.binary_inputs:
+        raise UsageError(
+            f"packed: layer {layer.name!r} pads real inputs by 1, which has no packed form; "
+            "export it to onnx"
+        )
+
+
 def binary_convolution(net: Net, layer, x: Map) -> Map:
+    refuse_padded_reals(layer)
     square = {
         "window": (layer.kernel_size,) * 2,
         "strides": (layer.strides,) * 2,
@@ -217,11 +243,6 @@ def _binary(net: Net, layer, x: Map, kernel: np.ndarray, flags: int, where: dict
     after = affine(scale, bias) or affine(np.ones(layer.units, np.float32), None)
     arrays = {"weights": pack_bits(kernel.transpose(3, 0, 1, 2)), **after}
     if not layer.binary_inputs:
-        if flags:
-            raise UsageError(
-                f"packed: layer {layer.name!r} pads real inputs by 1, which has no packed form; "
-                "export it to onnx"
-            )
         return net.add("sign_conv", net.done(x), units=layer.units, arrays=arrays, **where)
     if flags & Flag.SCALE_INPUTS:
         x = net.done(x)
@@ -316,7 +337,7 @@ def operations_of(artifact: Artifact) -> list[Operation]:
             continue
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
         found = [values[tensor.name] for tensor in inputs]
-        values[layer.output.name] = LAYERS[type(layer).__name__](net, layer, *found)
+        values[layer.output.name] = handler_of(LAYERS, layer)(net, layer, *found)
     logits = net.done(values[model.output.name])
     scale = np.array([1 / artifact.manifest.temperature], np.float32)
     net.add("softmax", logits, arrays={"gain": scale})

@@ -108,18 +108,10 @@ def batch_normalisation(graph: Graph, layer, x: Tensor) -> Tensor:
     return dataclasses.replace(x, gain=gain, shift=beta - mean * gain)
 
 
-def spatial(layer, size: int, kernel: int, stride: int) -> tuple[int, int]:
-    """Rows of padding before and after, as Keras' `valid` and `same` have it."""
-    if layer.padding == "valid":
-        return 0, 0
-    missing = max(0, (-(-size // stride) - 1) * stride + kernel - size)
-    return missing // 2, missing - missing // 2
-
-
 def window(layer, kernel, strides) -> dict[str, Any]:
     """ONNX' attributes of a layer with a sliding window."""
     sides = layer.input.shape[1:3]
-    pads = [spatial(layer, *at) for at in zip(sides, kernel, strides, strict=True)]
+    pads = [compact.spatial(layer, *at) for at in zip(sides, kernel, strides, strict=True)]
     return {
         "kernel_shape": list(kernel),
         "strides": list(strides),
@@ -202,15 +194,33 @@ def add(graph: Graph, layer, first: Tensor, second: Tensor) -> Tensor:
 
 
 def binary_convolution(graph: Graph, layer, x: Tensor) -> Tensor:
-    if layer.pad_value or layer.activation_scale:
-        raise UsageError(
-            f"packed: layer {layer.name!r} has "
-            f"{'padding of 1' if layer.pad_value else 'activation_scale'}, which has no packed "
-            "form yet; export it to onnx"
-        )
-    kernel = np.asarray(layer.kernel)
-    name = _binary(graph, layer, x, kernel, layer.strides, layer.pad, "last")
-    return Tensor(name, "last" if layer.binary_inputs else "first")
+    compact.refuse_padded_reals(layer)
+    kernel, pad = np.asarray(layer.kernel), layer.pad
+    if not layer.binary_inputs:
+        return Tensor(_binary(graph, layer, x, kernel, layer.strides, pad, "last"), "first")
+    if layer.activation_scale or layer.pad_value:
+        x = graph.turned(graph.done(x), "last")
+    scale = input_scale(graph, layer, x) if layer.activation_scale else None
+    if layer.pad_value and pad:
+        pads = graph.constant([0, pad, pad, 0] * 2, "i8")
+        x = Tensor(graph.add("Pad", x.name, pads, graph.constant(1.0)), "last")
+        pad = 0
+    return Tensor(_binary(graph, layer, x, kernel, layer.strides, pad, "last", scale), "last")
+
+
+def input_scale(graph: Graph, layer, x: Tensor) -> str:
+    """K: the mean |x| over the channels and the pixels under the kernel, [N, h', w', 1]."""
+    across = graph.constant([3], "i8")
+    means = graph.add("ReduceMean", graph.add("Abs", x.name), across, keepdims=1)
+    box = graph.add(
+        "AveragePool",
+        graph.add("Transpose", means, perm=TO_FIRST),
+        kernel_shape=[layer.kernel_size] * 2,
+        strides=[layer.strides] * 2,
+        pads=[layer.pad] * 4,
+        count_include_pad=1,
+    )
+    return graph.add("Transpose", box, perm=TO_LAST)
 
 
 def binary_dense(graph: Graph, layer, x: Tensor) -> Tensor:
@@ -224,9 +234,19 @@ def binary_dense(graph: Graph, layer, x: Tensor) -> Tensor:
 
 
 def _binary(
-    graph: Graph, layer, x: Tensor, kernel: np.ndarray, stride: int, pad: int, layout: str
+    graph: Graph,
+    layer,
+    x: Tensor,
+    kernel: np.ndarray,
+    stride: int,
+    pad: int,
+    layout: str,
+    input_scale: str | None = None,
 ) -> str:
-    """A node of signs of inputs and weights, or real inputs convolved with signs of weights."""
+    """A node of signs of inputs and weights, or real inputs convolved with signs of weights.
+
+    input_scale: the name of K, by which sums are multiplied first.
+    """
     channels = kernel.shape[2]
     words = pack_bits(kernel.transpose(3, 0, 1, 2))
     bits = graph.constant(words.view(np.uint8), "u1")
@@ -241,7 +261,12 @@ def _binary(
         shift = np.zeros(channels, np.float32) if x.shift is None else x.shift
         constants = [graph.constant(values) for values in (gain, shift)]
         scales = [graph.constant(values) for values in (alpha, beta)]
-        return graph.add("BinaryConv", x.name, *constants, bits, *scales, count, **square)
+        if input_scale is None:
+            return graph.add("BinaryConv", x.name, *constants, bits, *scales, count, **square)
+        plain = [graph.constant(values) for values in (ones, 0 * ones)]
+        dots = graph.add("BinaryConv", x.name, *constants, bits, *plain, count, **square)
+        scaled = graph.add("Mul", graph.add("Mul", dots, input_scale), scales[0])
+        return graph.add("Add", scaled, scales[1])
     x = graph.turned(graph.done(x), "first" if x.layout != "flat" else layout)
     scales = [graph.constant(values[:, None, None]) for values in (alpha, beta)]
     return graph.add("BinaryWeightConv", x.name, bits, *scales, count, **square)
@@ -366,12 +391,7 @@ def write(artifact: Artifact, directory: Path) -> None:
     for layer in layers:
         if type(layer).__name__ == "InputLayer":
             continue
-        handler = LAYERS.get(type(layer).__name__)
-        if handler is None:
-            raise UsageError(
-                f"{artifact.path}: layer {layer.name!r} is a {type(layer).__name__}, which has no "
-                "packed form; export it to onnx"
-            )
+        handler = compact.handler_of(LAYERS, layer)
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
         values[layer.output.name] = handler(graph, layer, *(values[t.name] for t in inputs))
     logits = graph.done(values[artifact.model.output.name]).name

@@ -1,0 +1,168 @@
+"""The page of `native/web`: the runner as WebAssembly, under Node and in a real browser."""
+
+import functools
+import http.server
+import json
+import shutil
+import subprocess
+import threading
+
+import numpy as np
+import pytest
+
+from making import PHOTOS, ROOT, tiny_artifact
+from striate.export import compact
+from striate.preprocess import decode
+from striate.runtime.runner import FILE
+
+WEB = ROOT / "native" / "web"
+
+ASK = """
+import { readFile } from "node:fs/promises";
+const [script, wasm, file, pixels, width, height] = process.argv.slice(1);
+const { load } = await import(script);
+const read = async (path) => (await readFile(path));
+const url = "data:application/wasm;base64," + (await read(wasm)).toString("base64");
+let answer;
+try {
+  const model = await load(await read(file), url);
+  const picture = { data: await read(pixels), width: +width, height: +height };
+  const { scores, best } = model.classify(picture);
+  answer = { scores: [...scores], label: best[0].label, kernel: model.kernel };
+} catch (error) {
+  answer = { error: error.message };
+}
+console.log(JSON.stringify(answer));
+"""
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory):
+    """A small binary net of coloured pictures."""
+    base = tmp_path_factory.mktemp("models") / "mine"
+    return tiny_artifact(base, name="xnor_resnet18", shape=(33, 33, 3))
+
+
+@pytest.fixture(scope="module")
+def site(artifact, tmp_path_factory):
+    """The page, with a model beside it, as a directory."""
+    directory = tmp_path_factory.mktemp("site") / "web"
+    shutil.copytree(WEB, directory)
+    compact.write(artifact, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def picture(tmp_path_factory):
+    """A photograph as a PNG, which every decoder decodes alike."""
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("pictures") / "cat.png"
+    Image.fromarray(decode(PHOTOS / "cat.jpg")[::2, ::2]).save(path)
+    return path
+
+
+def ask_node(site, file, rgba: np.ndarray, pixels) -> dict:
+    """What `striate.js` answers under Node."""
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("needs Node")
+    pixels.write_bytes(rgba.tobytes())
+    height, width, _ = rgba.shape
+    arguments = [site / "striate.js", site / "striate.wasm", file, pixels, str(width), str(height)]
+    command = [node, "--input-type=module", "-e", ASK, *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def test_the_shipped_module_answers_as_keras_does(artifact, site, picture, tmp_path):
+    rgb = decode(picture)
+    rgba = np.dstack([rgb, np.full(rgb.shape[:2], 255, np.uint8)])
+    found = ask_node(site, site / FILE, rgba, tmp_path / "pixels")
+    expected = artifact.predict([picture])[0]
+    np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
+    assert found["label"] == artifact.labels[expected.argmax()]
+    assert found["kernel"] == "wasm"
+
+
+def test_a_damaged_model_is_refused_in_one_line(site, tmp_path):
+    file = (site / FILE).read_bytes()
+    (tmp_path / "damaged").write_bytes(file[:-1] + bytes([file[-1] ^ 1]))
+    dot = np.zeros((1, 1, 4), np.uint8)
+    found = ask_node(site, tmp_path / "damaged", dot, tmp_path / "pixels")
+    assert found == {"error": "the checksum is wrong: the file is damaged"}
+
+
+# === In a browser ===
+
+
+@pytest.fixture(scope="module")
+def page(site):
+    """Headless Chromium with the page open, served as any static files."""
+    webdriver = pytest.importorskip("selenium.webdriver")
+    binary = shutil.which("chromium") or shutil.which("google-chrome")
+    driver = shutil.which("chromedriver")
+    if not binary or not driver:
+        pytest.skip("needs chromium and chromedriver")
+    handler = functools.partial(QuietHandler, directory=str(site))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        options = webdriver.ChromeOptions()
+        options.binary_location = binary
+        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
+            options.add_argument(argument)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+        chrome.get(f"http://127.0.0.1:{server.server_port}/")
+        yield chrome
+        chrome.quit()
+        server.shutdown()
+
+
+class QuietHandler(http.server.SimpleHTTPRequestHandler):
+    """Serves files without a word."""
+
+    def log_message(self, *arguments) -> None:
+        pass
+
+
+def wait(page, condition):
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    return WebDriverWait(page, 60, 0.05).until(lambda _: condition())
+
+
+def element(page, name: str):
+    return page.find_element("id", name)
+
+
+def choose(page, path) -> None:
+    element(page, "file").send_keys(str(path))
+
+
+def test_a_picture_is_classified_on_the_device(page, artifact, picture):
+    wait(page, lambda: "4 classes, 33 x 33 pixels" in element(page, "model").text)
+    choose(page, picture)
+    lines = wait(page, lambda: page.find_elements("css selector", "#answers li"))
+    shown = [line.text.split("\n") for line in lines]
+    scores = [float(line.get_attribute("data-score")) for line in lines]
+    expected = artifact.predict([picture])[0]
+    order = np.argsort(-expected)
+    assert [label for label, _ in shown] == [artifact.labels[i] for i in order]
+    np.testing.assert_allclose(scores, expected[order], atol=1e-5)
+    assert shown[0][1] == f"{100 * scores[0]:.1f} %"
+    assert "ms on this device (kernel wasm)" in element(page, "says").text
+    assert page.get_log("browser") == []
+
+
+def test_what_cannot_be_used_is_said_and_what_was_there_still_works(page, site, tmp_path):
+    (tmp_path / "notes.txt").write_text("no picture")
+    choose(page, tmp_path / "notes.txt")
+    wait(page, lambda: "neither a picture nor a packed model" in element(page, "says").text)
+    (tmp_path / "cut.packed").write_bytes((site / FILE).read_bytes()[:-64])
+    choose(page, tmp_path / "cut.packed")
+    wait(page, lambda: "the file is cut off" in element(page, "says").text)
+    assert "4 classes" in element(page, "model").text
+    choose(page, site / FILE)
+    wait(page, lambda: element(page, "says").text == "")

@@ -1,7 +1,7 @@
 """`striate evaluate`: how good a classifier is on labelled pictures."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,8 +17,18 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="train, val, test or all [default: the held-out part].")
     ] = None,
-    engine: Annotated[str, typer.Option(help="auto, onnx, litert, packed, runner, tensorflow or keras.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, onnx, litert, packed, runner, tensorflow or keras.")
+    ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    tta: Annotated[
+        str | None,
+        typer.Option(help="Also the mean over views: mirror, crops (five) or ten_crops."),
+    ] = None,
+    corruptions: Annotated[
+        bool, typer.Option("--corruptions", help="Also spoilt pictures: 12 ways, 5 severities.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of what is random in spoilt pictures.")] = 0,
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained HTML report here.")
     ] = None,
@@ -27,7 +37,8 @@ def evaluate(
     """Measure accuracy, calibration and mistakes.
 
     Shares come with 95 % confidence intervals; --report writes one HTML file with the worst
-    mistakes as pictures.
+    mistakes as pictures. --tta answers by several views of each picture, --corruptions asks how
+    much noise, blur or bad light the net bears; both stand beside the plain numbers.
     """
     from striate.artifact import load
     from striate.evaluate import evaluate as measure
@@ -44,6 +55,9 @@ def evaluate(
             engine=engine,
             batch_size=batch_size,
             split=split,
+            tta=tta,
+            corruptions=corruptions,
+            seed=seed,
             report=report,
             on_progress=advance,
         )
@@ -65,6 +79,8 @@ def print_evaluation(found: "Evaluation") -> None:
         f"top-5 {found.top5:.1%}, calibration error {found.ece:.3f}"
     )
     print(f"{found.images_per_second:.0f} pictures a second by {found.kernel}")
+    if found.tta:
+        _print_views(found.tta)
     rows = [row for row in found.class_rows() if row["support"]]
     table(
         ["class", "precision", "recall", "f1", "pictures"],
@@ -77,6 +93,29 @@ def print_evaluation(found: "Evaluation") -> None:
             for row in rows
         ],
     )
+
+    if found.corruptions:
+        _print_corruptions(found.corruptions.to_dict())
+
+
+def _print_views(tta: dict[str, Any]) -> None:
+    low, high = tta["intervals"]["accuracy"]
+    least, most = tta["gain_interval"]
+    print(
+        f"accuracy {tta['accuracy']:.1%} (95 %: {low:.1%} to {high:.1%}) by {tta['name']}, "
+        f"{100 * tta['gain']:+.1f} points ({100 * least:+.1f} to {100 * most:+.1f})"
+    )
+
+
+def _print_corruptions(found: dict[str, Any]) -> None:
+    rows = [
+        [row["name"], f"{row['mean']:.1%}", *(f"{share:.1%}" for share in row["accuracy"])]
+        for row in found["rows"]
+    ]
+    severities = [str(i + 1) for i in range(len(found["by_severity"]))]
+    table(["spoilt by", "mean", *severities], rows)
+    low, high = found["interval"]
+    print(f"mean corruption accuracy {found['mean']:.1%} (95 %: {low:.1%} to {high:.1%})")
 
 
 def _share(value: float | None) -> str:

@@ -2,13 +2,16 @@
 
 evaluation = evaluate(striate.load("saved_models/mine/1"), "my_pictures/", report="report.html")
 evaluation.accuracy, evaluation.intervals["accuracy"]
+
+On request it also judges the mean over several views of each picture (`views`), and pictures that
+were spoilt in twelve ways (`corruptions`).
 """
 
 import dataclasses
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -18,12 +21,14 @@ from striate.artifact import Artifact, environment
 from striate.data import Dataset
 from striate.data import load as load_data
 from striate.errors import DataError, UsageError, did_you_mean
-from striate.evaluate.answers import Mistake, ask
+from striate.evaluate.answers import Answers, Mistake, Questions, ask, ask_spoilt
+from striate.evaluate.corruptions import SEVERITIES, Robustness, check_names
 from striate.evaluate.report import check_writable, write_report
+from striate.evaluate.views import Viewing, check_views, spec_of_views
 from striate.lazy import Verb
 from striate.runtime import open_engine
 
-__all__ = ["Evaluation", "Mistake", "evaluate", "write_report"]
+__all__ = ["Evaluation", "Mistake", "Robustness", "evaluate", "write_report"]
 
 sys.modules[__name__].__class__ = Verb  # striate.evaluate(...) is striate.evaluate.evaluate(...)
 
@@ -39,6 +44,9 @@ class Evaluation:
     per_class and confusion [true, predicted] are in their order. mistakes: the most confident
     first. skipped: a line for each picture that could not be read. data: source, split,
     fingerprint, and whether the net was trained on these very pictures (`trained_on`).
+    tta: what test-time augmentation makes of it: name, accuracy, top5, nll, ece, mean_score and
+    intervals, and the gain in accuracy. corruptions: how it fares on spoilt pictures. Both are None
+    where they were not asked for, and all the other numbers are of the plain pictures.
     """
 
     n: int
@@ -61,6 +69,8 @@ class Evaluation:
     data: dict[str, Any]
     artifact: dict[str, Any]
     environment: dict[str, str] = dataclasses.field(repr=False)
+    tta: dict[str, Any] | None = None
+    corruptions: Robustness | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as JSON holds it: plain types, None for what is not defined."""
@@ -76,6 +86,7 @@ class Evaluation:
                 for mistake in self.mistakes
             ],
             "skipped": list(self.skipped),
+            "corruptions": self.corruptions and self.corruptions.to_dict(),
         }
 
     def class_rows(self) -> list[dict[str, Any]]:
@@ -116,6 +127,9 @@ def evaluate(
     engine: str = "auto",
     batch_size: int = 32,
     split: str | None = None,
+    tta: str | None = None,
+    corruptions: bool | Iterable[str] = False,
+    seed: int = 0,
     report: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Evaluation:
@@ -127,8 +141,11 @@ def evaluate(
     split: `train`, `val`, `test` or `all`. None takes the test or validation pictures that the data
         names itself; else, where the net was trained on this data, those that training held out;
         else all.
+    tta: also judge the mean over views of each picture: `mirror`, `crops` or `ten_crops`.
+    corruptions: also judge spoilt pictures: True for every way of `corruptions.CORRUPTIONS`, or the
+        names of some. seed: of what is random in them.
     report: where to write one self-contained HTML page.
-    on_progress: called with (pictures done, pictures) after every batch.
+    on_progress: called with (pictures done, pictures) after every batch; each spoilt copy counts.
 
     Raises `DataError` for a class that the artifact does not know and where no picture can be
     read; a single unreadable picture is skipped and listed.
@@ -137,22 +154,31 @@ def evaluate(
         raise UsageError(f"expected a batch size of at least 1, got {batch_size}")
     if report is not None:
         check_writable(report)
+    if tta is not None:
+        check_views(tta, artifact.preprocess)
+    ways = check_names(corruptions, artifact.preprocess)
     dataset = data if isinstance(data, Dataset) else _load(artifact, data)
     targets = _targets(artifact, dataset)
     split, indices = _choose(artifact, dataset, split)
     runner = open_engine(artifact, engine)
+    questions = Questions(dataset, indices, targets, tuple(artifact.labels), batch_size)
+    spec, n = artifact.preprocess, len(indices)
+    total = n * (1 + (tta is not None) + len(ways) * SEVERITIES)
+
+    def progress_after(before: int) -> Callable[[int], None]:
+        return lambda done: on_progress(before + done, total)
+
     start = time.perf_counter()
-    answers = ask(
-        runner,
-        dataset,
-        indices,
-        spec=artifact.preprocess,
-        labels=artifact.labels,
-        targets=targets,
-        batch_size=batch_size,
-        on_progress=on_progress,
-    )
+    answers = ask(runner, spec, questions, progress_after(0))
     seconds = time.perf_counter() - start
+    viewed = robustness = None
+    if tta is not None:
+        views = Viewing(runner, tta, spec)
+        found = ask(views, spec_of_views(tta, spec), questions, progress_after(n))
+        viewed = {"name": tta, **_compared(answers, found, len(artifact.labels))}
+    if ways:
+        before = total - n * len(ways) * SEVERITIES
+        robustness = ask_spoilt(runner, spec, questions, ways, seed, progress_after(before))
     evaluation = Evaluation(
         **_measure(answers.table, len(artifact.labels)),
         labels=tuple(artifact.labels),
@@ -174,6 +200,8 @@ def evaluate(
             "model": artifact.manifest.model["name"],
         },
         environment=environment(),
+        tta=viewed,
+        corruptions=robustness,
     )
     if report is not None:
         write_report(evaluation, artifact, report)
@@ -247,6 +275,19 @@ def _measure(table: np.ndarray, classes: int) -> dict[str, Any]:
         "per_class": per_class,
         "confusion": confusion,
         "reliability": metrics.reliability(table["score"], correct),
+    }
+
+
+def _compared(plain: Answers, viewed: Answers, classes: int) -> dict[str, Any]:
+    """The numbers of another way to answer the same pictures, and its gain in accuracy."""
+    found = _measure(viewed.table, classes)
+    before, after = (x.table["predicted"] == x.table["true"] for x in (plain, viewed))
+    gain = after.astype(float) - before
+    return {
+        **{key: found[key] for key in ("accuracy", "top5", "nll", "ece", "mean_score")},
+        "intervals": {key: list(pair) for key, pair in found["intervals"].items()},
+        "gain": float(gain.mean()),
+        "gain_interval": list(metrics.bootstrap(np.mean, gain)),
     }
 
 

@@ -16,6 +16,7 @@ from striate import metrics
 from striate.data import Dataset
 from striate.data.pipeline import THREADS
 from striate.errors import DataError, EngineError
+from striate.evaluate.corruptions import SEVERITIES, Robustness, judge_batch
 from striate.preprocess import Spec, pixels
 from striate.runtime import Engine
 
@@ -53,49 +54,85 @@ class Answers:
     skipped: tuple[str, ...]
 
 
-def ask(
-    engine: Engine,
-    dataset: Dataset,
-    indices: np.ndarray,
-    *,
-    spec: Spec,
-    labels: Sequence[str],
-    targets: np.ndarray,
-    batch_size: int,
-    on_progress: Callable[[int, int], None],
-) -> Answers:
-    """The engine's answers to the pictures at `indices`.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Questions:
+    """Which pictures are put to an engine, and what would be right.
 
-    labels: the artifact's; targets: class of the data -> index of its label. Raises `DataError`
-    where no picture can be read, `EngineError` where a score is not finite.
+    indices: of the pictures in the data set; targets: class of the data -> index of its label;
+    labels: the artifact's; batch_size: pictures put at once.
     """
+
+    dataset: Dataset
+    indices: np.ndarray
+    targets: np.ndarray
+    labels: tuple[str, ...]
+    batch_size: int
+
+    def true(self, where: Sequence[int]) -> np.ndarray:
+        """The right labels of some pictures, by their indices: int64 [N]."""
+        return self.targets[self.dataset.labels[list(where)]]
+
+
+def ask(
+    engine: Engine, spec: Spec, questions: Questions, on_progress: Callable[[int], None]
+) -> Answers:
+    """The engine's answers to the pictures, whose pixels `spec` makes.
+
+    on_progress: called with the pictures done after every batch. Raises `DataError` where no
+    picture can be read, `EngineError` where a score is not finite.
+    """
+    dataset = questions.dataset
     tables: list[np.ndarray] = []
     worst: list[tuple[float, int, Mistake]] = []  # a heap, the least confident on top
     skipped = [str(problem) for problem in dataset.problems if problem.kind == "unreadable"]
     done = 0
-    for batch in _batches(dataset, indices, spec, batch_size):
+    for batch in _batches(questions, spec):
         skipped += [str(tensor) for _, tensor in batch if isinstance(tensor, DataError)]
         good = [(i, tensor) for i, tensor in batch if isinstance(tensor, np.ndarray)]
         if good:
             where, tensors = zip(*good, strict=True)
             scores = _scores(engine, np.stack(tensors), dataset.names[where[0]])
-            table = _table(scores, targets[dataset.labels[list(where)]])
+            table = _table(scores, questions.true(where))
             tables.append(table)
             for row in np.flatnonzero(table["predicted"] != table["true"]):
                 i = where[row]
-                mistake = _mistake(dataset.names[i], table[row], labels, tensors[row])
+                mistake = _mistake(dataset.names[i], table[row], questions.labels, tensors[row])
                 heapq.heappush(worst, (mistake.score, -int(i), mistake))
             worst = heapq.nlargest(MISTAKES, worst)[::-1]
         done += len(batch)
-        on_progress(done, len(indices))
+        on_progress(done)
     if not tables:
         why = f": {skipped[0]}" if skipped else ""
         raise DataError(
-            f"{dataset.source}: expected pictures to judge by, none of {len(indices)} can be "
-            f"read{why}"
+            f"{dataset.source}: expected pictures to judge by, none of {len(questions.indices)} "
+            f"can be read{why}"
         )
     mistakes = tuple(mistake for *_, mistake in reversed(worst))
     return Answers(np.concatenate(tables), mistakes, tuple(skipped))
+
+
+def ask_spoilt(
+    engine: Engine,
+    spec: Spec,
+    questions: Questions,
+    names: tuple[str, ...],
+    seed: int,
+    on_progress: Callable[[int], None],
+) -> Robustness:
+    """The engine's answers to spoilt copies of the pictures that can be read.
+
+    names: of the corruptions; on_progress: called with the copies done after every batch.
+    """
+    right, done = [], 0
+    for batch in _batches(questions, spec):
+        good = [(int(i), tensor) for i, tensor in batch if isinstance(tensor, np.ndarray)]
+        if good:
+            where, tensors = zip(*good, strict=True)
+            true = questions.true(where)
+            right.append(judge_batch(engine, np.stack(tensors), true, where, names, seed))
+        done += len(batch) * len(names) * SEVERITIES
+        on_progress(done)
+    return Robustness(names, np.concatenate(right), seed)
 
 
 def _scores(engine: Engine, images: np.ndarray, name: str) -> np.ndarray:
@@ -130,10 +167,11 @@ def _mistake(name: str, answer: np.void, labels: Sequence[str], tensor: np.ndarr
 
 
 def _batches(
-    dataset: Dataset, indices: np.ndarray, spec: Spec, size: int
+    questions: Questions, spec: Spec
 ) -> Iterator[list[tuple[int, np.ndarray | DataError]]]:
-    """Lists of (index, pixels or why there are none), each `size` long but the last."""
-    sources = (dataset.images[i] for i in indices)
+    """Lists of (index, pixels or why there are none), each `batch_size` long but the last."""
+    size, indices = questions.batch_size, questions.indices
+    sources = (questions.dataset.images[i] for i in indices)
     decoded = zip(indices, _decoded(sources, spec, ahead=2 * size), strict=True)
     while batch := list(islice(decoded, size)):
         yield batch

@@ -74,6 +74,7 @@ def render(evaluation: "Evaluation", artifact: Artifact) -> str:
         small=max(spec.shape[-3:-1], default=0) < SMALL,
         wrong=evaluation.n - int(np.trace(evaluation.confusion)),
         curves=_curves(artifact.manifest.metrics.get("training", {}).get("history", [])),
+        robustness=_robustness(evaluation),
         forms=_forms(artifact),
         manifest=artifact.manifest,
         command=_command(evaluation),
@@ -146,8 +147,9 @@ def _picture(pixels: np.ndarray | None) -> str:
 def _curves(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """One chart for each thing that training measured, with its training and validation lines.
 
-    history: the rows of `metrics.jsonl`; those of an epoch have `epoch`, `loss`, `accuracy` and,
-    where there were validation pictures, `val_loss` and `val_accuracy`.
+    history: the rows of `metrics.jsonl`; those of an epoch have `epoch`, `loss`, `accuracy`,
+    `learning_rate` and, where there were validation pictures, `val_loss` and `val_accuracy`. A rate
+    that never changes is not drawn.
     """
     epochs = [row for row in history if "epoch" in row]
     charts = []
@@ -158,14 +160,33 @@ def _curves(history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
                 lines[words] = [row[key] for row in epochs]
         if len(epochs) > 1 and lines:
             charts.append({"name": name, **_chart(lines)})
+    rates = [row["learning_rate"] for row in epochs if "learning_rate" in row]
+    if len(set(rates)) > 1:
+        charts.append({"name": "learning rate", **_chart({"rate": rates})})
     return charts
 
 
-def _chart(lines: dict[str, list[float]], width: int = 100, height: int = 50) -> dict[str, Any]:
-    """Polylines in a box of width x height, and what its corners mean."""
+def _robustness(evaluation: "Evaluation") -> dict[str, Any] | None:
+    """The rows and lines of the pictures that were spoilt; severity 0 is the plain pictures."""
+    found = evaluation.corruptions
+    if found is None:
+        return None
+    numbers = found.to_dict()
+    lines = [[evaluation.accuracy, *row["accuracy"]] for row in numbers["rows"]]
+    mean = [evaluation.accuracy, *numbers["by_severity"]]
+    return {
+        **numbers,
+        "rows": sorted(numbers["rows"], key=lambda row: row["mean"]),
+        "lines": [_points(line, 0, 1) for line in lines],
+        "mean_line": _points(mean, 0, 1),
+        "severities": range(1, len(mean)),
+    }
+
+
+def _chart(lines: dict[str, list[float]]) -> dict[str, Any]:
+    """Polylines in a box, and what its corners mean."""
     every = [value for values in lines.values() for value in values]
     low, high = min(every), max(every)
-    span = (high - low) or 1.0
     longest = max(map(len, lines.values()))
     return {
         "low": low,
@@ -175,15 +196,20 @@ def _chart(lines: dict[str, list[float]], width: int = 100, height: int = 50) ->
             {
                 "name": name,
                 "last": values[-1],
-                "points": " ".join(
-                    f"{width * i / max(1, longest - 1):.2f},"
-                    f"{height * (1 - (value - low) / span):.2f}"
-                    for i, value in enumerate(values)
-                ),
+                "points": _points(values, low, high, longest),
             }
             for name, values in lines.items()
         ],
     }
+
+
+def _points(values: Sequence[float], low: float, high: float, longest: int | None = None) -> str:
+    """A polyline through evenly spaced values, in a box of 100 x 50 from low to high."""
+    last, span = max(1, (longest or len(values)) - 1), (high - low) or 1.0
+    return " ".join(
+        f"{100 * i / last:.2f},{50 * (1 - (value - low) / span):.2f}"
+        for i, value in enumerate(values)
+    )
 
 
 def _forms(artifact: Artifact) -> list[dict[str, Any]]:
@@ -200,6 +226,10 @@ def _command(evaluation: "Evaluation") -> str:
     data = evaluation.data
     words = ["striate", "evaluate", evaluation.artifact["path"], "--data", data["source"]]
     words += ["--split", data["split"], "--engine", evaluation.engine]
+    if evaluation.tta:
+        words += ["--tta", evaluation.tta["name"]]
+    if evaluation.corruptions:
+        words += ["--corruptions", "--seed", str(evaluation.corruptions.seed)]
     return shlex.join(words)
 
 

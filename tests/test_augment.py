@@ -68,7 +68,7 @@ def test_a_change_happens_in_training_alone_and_differs_from_picture_to_picture(
     assert len({picture.tobytes() for picture in y}) > 2
     assert y.dtype == np.float32
     assert y.min() >= 0
-    assert y.max() <= 255
+    assert y.max() <= 255.001  # the four weights of a resampling add up to 1 but for rounding
     assert np.array_equal(y, changed({key: EVERYTHING[key]}, x))
     assert not np.array_equal(y, changed({key: EVERYTHING[key]}, x, seed=1))
 

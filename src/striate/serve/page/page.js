@@ -2,6 +2,8 @@
 
 const $ = (id) => document.getElementById(id);
 const REFRESH_MS = 2000;
+const VEIL = [12, 15, 16]; // over what it did not look at
+const VEILED = 0.74; // how opaque that is at most
 const PAUSE_MS = 350; // after the last stroke of a drawing, before it is asked about
 
 let models = [];
@@ -172,29 +174,29 @@ async function showHeat({ heat_map: { b64 }, box }) {
   const canvas = $("heat");
   canvas.width = canvas.height = side;
   const context = canvas.getContext("2d");
+  const [across, down] = [scale * width, scale * height];
   context.beginPath();
-  context.rect(left, top, scale * width, scale * height);
+  context.rect(left, top, across, down);
   context.clip();
-  context.drawImage(
-    warm(levels),
-    left + scale * box[0],
-    top + scale * box[1],
-    scale * (box[2] - box[0]),
-    scale * (box[3] - box[1]),
-  );
+  const seen = [left + scale * box[0], top + scale * box[1]];
+  const size = [scale * (box[2] - box[0]), scale * (box[3] - box[1])];
+  context.fillStyle = `rgba(${VEIL}, ${VEILED})`; // all of it, where the net saw nothing
+  context.fillRect(left, top, across, down);
+  context.clearRect(...seen, ...size);
+  context.drawImage(lit(levels), ...seen, ...size);
   frame.append(canvas);
   canvas.hidden = false;
 }
 
-// Grey levels as heat: nothing, then orange, then pale yellow
-function warm(levels) {
+// Grey levels as light: the lower a level, the darker the veil over it
+function lit(levels) {
   const canvas = new OffscreenCanvas(levels.width, levels.height);
   const context = canvas.getContext("2d");
   context.drawImage(levels, 0, 0);
   const image = context.getImageData(0, 0, canvas.width, canvas.height);
   for (let i = 0; i < image.data.length; i += 4) {
-    const level = image.data[i] / 255;
-    image.data.set([255, 70 + 170 * level, 20 + 140 * level ** 3, 210 * level ** 1.4], i);
+    const dark = (1 - image.data[i] / 255) ** 1.6;
+    image.data.set([...VEIL, 255 * VEILED * dark], i);
   }
   context.putImageData(image, 0, 0);
   return canvas;

@@ -4,6 +4,7 @@
       run.json                             its number, so that it is never published twice
       checkpoint.npz                       every variable, the optimiser's and the random state too
       best-00007.npz                       the weights to go back to, where a recipe asks for it
+      snapshot-00010.npz                   those of the end of a cycle, likewise
       metrics.jsonl  tensorboard/          what happened so far
       lock                                 held while a process works on it
 
@@ -66,6 +67,7 @@ class NoStore:
 
     def __init__(self) -> None:
         self._best: list[np.ndarray] = []
+        self._snapshots: dict[int, list[np.ndarray]] = {}
 
     def load(self) -> tuple[State, dict[str, list[np.ndarray]]]:
         """A fresh state, and no arrays."""
@@ -84,6 +86,14 @@ class NoStore:
     def load_best(self, epoch: int) -> list[np.ndarray]:
         """The weights of the best epoch."""
         return self._best
+
+    def save_snapshot(self, epoch: int, variables: Sequence[Any]) -> None:
+        """Keep the weights at the end of a cycle in memory."""
+        self._snapshots[epoch] = arrays_of(variables)
+
+    def load_snapshot(self, epoch: int) -> list[np.ndarray]:
+        """Those weights."""
+        return self._snapshots[epoch]
 
 
 class Store:
@@ -125,6 +135,15 @@ class Store:
     def load_best(self, epoch: int) -> list[np.ndarray]:
         """The weights of an epoch that `save_best` kept."""
         return read_arrays(self._best_path(epoch))[1]["variables"]
+
+    def save_snapshot(self, epoch: int, variables: Sequence[Any]) -> None:
+        """Keep the weights at the end of a cycle; a run that goes back writes the same again."""
+        path = self.directory / f"snapshot-{epoch:05d}.npz"
+        write_arrays(path, {}, {"variables": variables})
+
+    def load_snapshot(self, epoch: int) -> list[np.ndarray]:
+        """The weights that `save_snapshot` kept."""
+        return read_arrays(self.directory / f"snapshot-{epoch:05d}.npz")[1]["variables"]
 
     def _best_path(self, epoch: int) -> Path:
         return self.directory / f"best-{epoch:05d}.npz"

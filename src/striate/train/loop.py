@@ -212,6 +212,8 @@ class Run:
             state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
             if self.val is not None:
                 self._compare(row)
+            if state.epoch in phase.snapshots:
+                self.store.save_snapshot(state.epoch, self.net.weights)
         if self.recipe.schedule.name == "plateau":
             self._lower_on_plateau(row, trainer)
 

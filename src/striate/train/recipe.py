@@ -275,8 +275,9 @@ class Recipe(Group):
     seed: of everything that is random. label_smoothing: the share of belief spread over all
     classes, except in a linear probe. precision: what is computed in; weights are always float32.
     deterministic: the same bits every time; None for: on a CPU. calibrate: scores are divided by a
-    temperature that suits the validation pictures. checkpoint_seconds: the least time between
-    checkpoints.
+    temperature that suits the validation pictures. snapshots: what is written is the ensemble of
+    the weights at the end of so many last cycles of the schedule; 0 for one net, that of the end.
+    checkpoint_seconds: the least time between checkpoints.
     """
 
     model: Model
@@ -297,6 +298,7 @@ class Recipe(Group):
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool | None = None
     calibrate: bool = True
+    snapshots: Annotated[int, Field(ge=0, le=100)] = 0
     checkpoint_seconds: NotNegative = 15.0
 
     def to_dict(self) -> dict[str, Any]:

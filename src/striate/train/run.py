@@ -12,6 +12,7 @@ import numpy as np
 
 from striate import __version__, artifact
 from striate.artifact import Artifact
+from striate.committee import NAME, Member, committee
 from striate.data import Dataset, Examples, load
 from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
@@ -38,8 +39,8 @@ CALIBRATING = 40  # validation pictures, at least, that a temperature is fitted 
 class Fitted:
     """A fitted net and what it says of its validation pictures.
 
-    model: Keras net, normalised floats -> float32 logits; preprocess: picture -> its input;
-    recipe: with every choice made; history: a row an epoch.
+    model: Keras net, normalised floats -> float32 logits, the ensemble where there are snapshots;
+    preprocess: picture -> its input; recipe: with every choice made; history: a row an epoch.
     val: the validation pictures (`.labels`, `.names`, `.indices` into the data set), or None;
     val_logits: float32 [n, classes] of them.
     """
@@ -298,11 +299,23 @@ def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs)
     history = run.through(phases)
     logs.close()
     net = build.clean_copy(prepared.net, start, len(prepared.classes))
+    if recipe.snapshots and phases:
+        net = _joined(prepared, [store.load_snapshot(epoch) for epoch in phases[-1].snapshots])
     fitted = Fitted(net, start.preprocess, recipe, prepared.classes, history, prepared.val)
     if prepared.val is None:
         return fitted
     graph = prediction_graph(net, start.preprocess)
     return dataclasses.replace(fitted, val_logits=logits_of(graph, prepared.val, recipe.batch_size))
+
+
+def _joined(prepared: Prepared, snapshots: list[list[np.ndarray]]) -> Any:
+    """The ensemble of the weights that were kept where cycles of the schedule ended."""
+    members = []
+    for weights in snapshots:
+        net = build.clean_copy(prepared.net, prepared.start, len(prepared.classes))
+        net.set_weights(weights)
+        members.append(Member(net))
+    return committee(members)
 
 
 # === The artifact ===
@@ -358,8 +371,7 @@ def _publish(
         model=fitted.model,
         labels=list(fitted.classes),
         preprocess=fitted.preprocess,
-        model_name=prepared.start.spec.name,
-        options=prepared.start.options,
+        **_identity(fitted, prepared.start),
         goldens=judged.pixels(_one_of_each(judged.labels, GOLDENS)),
         recipe=fitted.recipe.to_dict(),
         metrics=found,
@@ -374,6 +386,14 @@ def _publish(
         drift_baseline=artifact.drift_baseline(sample, scores),
         temperature=temperature,
     )
+
+
+def _identity(fitted: Fitted, start: build.Start) -> dict[str, Any]:
+    """What a manifest calls the net: its name and options, or those of an ensemble's members."""
+    if fitted.model.name != NAME:
+        return {"model_name": start.spec.name, "options": start.options}
+    member = {"model": start.spec.name, "options": start.options, "temperature": 1.0}
+    return {"model_name": NAME, "options": {"members": [member] * fitted.recipe.snapshots}}
 
 
 def _temperature(fitted: Fitted) -> float:

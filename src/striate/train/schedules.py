@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from striate.errors import UsageError
 from striate.lazy import keras
 from striate.train.recipe import Schedule
 
@@ -111,6 +112,24 @@ def learning_rate(rate: float, schedule: Schedule, *, steps: int, epochs: int) -
         return rate
     total = max(1, steps * epochs - warmup)
     return _scheduled()(rate, warmup, FORMULAS[schedule.name](schedule, steps, total), total)
+
+
+def cycle_ends(schedule: Schedule, epochs: int) -> range:
+    """The epochs after which a cycle of the rate is over, and the rate lowest; 1 is the first.
+
+    Raises `UsageError` for a schedule without cycles, or whose cycles end within an epoch.
+    """
+    if schedule.name not in ("cosine_restarts", "cyclical"):
+        raise UsageError(
+            f"snapshots are taken where cycles end: expected schedule=cosine_restarts or "
+            f"schedule=cyclical, got {schedule.name}"
+        )
+    if schedule.every % 1 or schedule.warmup % 1:
+        raise UsageError(
+            "snapshots are taken after whole epochs: expected whole numbers as schedule.every and "
+            f"schedule.warmup, got {schedule.every:g} and {schedule.warmup:g}"
+        )
+    return range(round(schedule.warmup + schedule.every), epochs + 1, round(schedule.every))
 
 
 def _half_cosine(share: Any, start: float, end: float) -> Any:

@@ -23,6 +23,7 @@ from striate.errors import UsageError, did_you_mean
 from striate.lazy import keras
 from striate.registry import ModelSpec
 from striate.train.recipe import Recipe
+from striate.train.schedules import cycle_ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Phase:
     unfreeze_from: the first layer that learns, by the beginning of its name; None for all.
     freeze_bn: batch normalisation keeps its statistics and scales, wherever it stands.
     decay: the rate of a stage as a share of that of the stage above it.
+    snapshots: the epochs at whose end the weights are kept, to become members of an ensemble.
     """
 
     name: str
@@ -41,6 +43,7 @@ class Phase:
     unfreeze_from: str | None = None
     freeze_bn: bool = False
     decay: float = 1.0
+    snapshots: tuple[int, ...] = ()
 
 
 def full(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
@@ -99,7 +102,23 @@ def phases_of(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
     phases = STRATEGIES[recipe.strategy.name](recipe, net, spec)
     for phase in phases:
         trainable_layers(net, phase.unfreeze_from)
-    return [phase for phase in phases if phase.kind == "probe" or phase.epochs]
+    phases = [phase for phase in phases if phase.kind == "probe" or phase.epochs]
+    if recipe.snapshots:
+        phases[-1:] = [_with_snapshots(phase, recipe) for phase in phases[-1:]]
+    return phases
+
+
+def _with_snapshots(phase: Phase, recipe: Recipe) -> Phase:
+    """The phase with the ends of its last cycles; `UsageError` where it has too few."""
+    ends = cycle_ends(recipe.schedule, phase.epochs)
+    if len(ends) < recipe.snapshots:
+        raise UsageError(
+            f"snapshots={recipe.snapshots} needs as many cycles, but {phase.epochs} epochs of "
+            f"schedule.every={recipe.schedule.every:g} have {len(ends)}"
+        )
+    if recipe.early_stopping.patience or recipe.early_stopping.restore_best:
+        raise UsageError("snapshots are of a whole run: leave early_stopping out")
+    return dataclasses.replace(phase, snapshots=tuple(ends[-recipe.snapshots :]))
 
 
 def linear_head(net: Any, spec: ModelSpec) -> Any:

@@ -14,6 +14,7 @@ from striate.serve.loading import WARMUP, Loader
 from striate.serve.options import ServerOptions, VersionPolicy
 from striate.serve.protos import predict_pb2, prediction_log_pb2
 from striate.serve.repository import Model, Repository, Retries, complete_versions
+from striate.serve.servable import preferred
 from striate.serve.signatures import DEFAULT, PREDICT, Signature, TensorSpec
 
 pytest_plugins = ["serving_fixtures"]
@@ -99,6 +100,12 @@ def test_a_litert_file_alone_is_served_by_its_signature(tiny, tmp_path):
     (tmp_path / "1" / "model.tflite").write_bytes(b"no model")
     with pytest.raises(ArtifactError, match="LiteRT cannot load it"):
         Loader(ServerOptions(tmp_path, workers=1)).open(tmp_path / "1")
+
+
+def test_the_packed_form_answers_where_there_is_one():
+    assert preferred(["onnx", "litert", "packed", "runner"]) == "packed"
+    assert preferred(["onnx", "litert"]) == "onnx"
+    assert preferred([]) == "auto"
 
 
 def test_litert_is_preferred_when_asked_for(tiny):

@@ -21,9 +21,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -53,26 +55,27 @@ class Session:
         inter_threads: int = 0,
         config: str = "",
     ):
-        import tensorflow as tf
         from google.protobuf import text_format
         from tensorflow.core.protobuf import config_pb2
+        from tensorflow.python.client import session
+        from tensorflow.python.framework import errors_impl, ops, versions
+        from tensorflow.python.saved_model import loader_impl
 
-        v1 = tf.compat.v1
-        settings = v1.ConfigProto()
+        settings = config_pb2.ConfigProto()
         text_format.Parse(config, settings)
         settings.intra_op_parallelism_threads = threads or settings.intra_op_parallelism_threads
         settings.inter_op_parallelism_threads = (
             inter_threads or settings.inter_op_parallelism_threads
         )
         settings.gpu_options.allow_growth = True
-        self._errors = tf.errors
+        self._error = errors_impl.OpError
         self._options = config_pb2.CallableOptions
-        self._session = v1.Session(graph=tf.Graph(), config=settings)
+        self._session = session.Session(graph=ops.Graph(), config=settings)
         with self._session.graph.as_default():
-            loaded = v1.saved_model.loader.load(self._session, list(tags), str(directory))
+            loaded = loader_impl.load(self._session, list(tags), str(directory))
         self.definitions = dict(loaded.signature_def)
-        device = "gpu" if tf.config.list_physical_devices("GPU") else "cpu"
-        self.kernel = f"tensorflow {tf.__version__} {device}"
+        devices = {device.device_type for device in self._session.list_devices()}
+        self.kernel = f"tensorflow {versions.__version__} {'gpu' if 'GPU' in devices else 'cpu'}"
         self._callable = cache(self._make_callable)
 
     def _make_callable(self, name: str) -> Any:
@@ -94,7 +97,7 @@ class Session:
         definition = self.definitions[name]
         try:
             found = self._callable(name)(*(feeds[alias] for alias in definition.inputs))
-        except self._errors.OpError as error:
+        except self._error as error:
             raise Refused(error.error_code, error.message) from None
         return dict(zip(definition.outputs, map(np.asarray, found), strict=True))
 
@@ -143,12 +146,24 @@ def serve(connection: Connection, workers: int) -> None:
 def main() -> None:
     connection = Connection(int(sys.argv[1]))
     with _quiet():
-        import tensorflow as tf
-    tf.get_logger().setLevel("ERROR")
+        _take_only_sessions()
     try:
         serve(connection, int(sys.argv[2]))
     except (EOFError, OSError):
         os._exit(0)  # whoever asked is gone, and so may be what is still computed
+
+
+def _take_only_sessions() -> None:
+    """Import TensorFlow's sessions without its own __init__, which loads Keras and all that no
+    session needs: a fifth of the time, and 240 MB less."""
+    found = find_spec("tensorflow")
+    bare = ModuleType("tensorflow")
+    bare.__path__ = list(found.submodule_search_locations or ()) if found else []
+    sys.modules["tensorflow"] = bare
+    from tensorflow.python.client import session  # noqa: F401
+    from tensorflow.python.platform import tf_logging
+
+    tf_logging.set_verbosity(tf_logging.ERROR)
 
 
 @contextmanager

@@ -55,7 +55,8 @@ class TensorFlowProcess:
         try:
             definitions, kernel = self.ask("load", key, str(directory), options)
         except ServingError as error:
-            raise ArtifactError(f"{directory}: TensorFlow cannot load it ({error})") from None
+            reason = " ".join(str(error).split())
+            raise ArtifactError(f"{directory}: TensorFlow cannot load it ({reason})") from None
         self._models[key] = (str(directory), options)
         return key, definitions, kernel
 

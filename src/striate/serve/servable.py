@@ -123,8 +123,14 @@ def open_artifact(
     return ArtifactServable(artifact, engines, time.monotonic() - start, difference)
 
 
+def preferred(names: list[str]) -> str:
+    """The engine for a version when none was asked for: the packed one where a net has that form,
+    since it was made for speed; else the first."""
+    return "packed" if "packed" in names else next(iter(names), "auto")
+
+
 def _open_engines(artifact: Artifact, name: str | None, workers: int, threads: int) -> list[Engine]:
-    name = name or next(iter(usable(artifact)), "auto")
+    name = name or preferred(usable(artifact))
     first = open_engine(artifact, name, threads=threads)
     if first.name in _SHARED:
         return [first] * workers

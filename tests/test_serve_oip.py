@@ -387,6 +387,10 @@ def test_a_broken_picture_is_named(road, picture):
         road.infer(road.input("image_bytes", np.array([picture, b"x"], object)))
 
 
+def classify_by(request, count: str) -> None:
+    request.outputs.add(name="scores").parameters["classification"].string_param = count
+
+
 def typed(**contents):
     request = message("ModelInferRequest")(model_name="tiny")
     tensor = request.inputs.add(name="image", datatype="UINT8", shape=[1, 32, 32, 3])
@@ -407,6 +411,7 @@ def typed(**contents):
         ),
         (lambda r: r.inputs.append(r.inputs[0]), "input 'image' already exists in request"),
         (lambda r: r.inputs.add(name="x"), "expected 1 inputs but got 2 inputs for model"),
+        (lambda r: classify_by(r, "x"), "expected classification of at least 0, got 'x'"),
     ],
 )
 def test_grpc_refuses_what_its_messages_can_say_wrongly(stub, change, text):

@@ -129,6 +129,14 @@ def target_of(model: str, version: str) -> Target:
     return Target(model, version=int(version))
 
 
+def class_count(parameters: Mapping[str, Any]) -> int:
+    """How many of its best classes a requested output is to give; 0 for its values."""
+    count = parameters.get("classification", 0)
+    if not isinstance(count, int) or count < 0:
+        raise invalid(f"expected classification of at least 0, got {count!r}")
+    return count
+
+
 def datatype(dtype: np.dtype) -> str:
     """The protocol's word for a dtype: FP32 for float32, BYTES for strings."""
     return _DATATYPES[dtype.name]
@@ -166,7 +174,7 @@ def best_classes(scores: np.ndarray, count: int, labels: Sequence[str]) -> np.nd
         raise invalid("classification needs an output of numbers, one a class")
     named = len(labels) == scores.shape[-1]
     rows = scores.reshape(-1, scores.shape[-1])
-    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, : max(count, 0)]
+    order = np.argsort(-rows.astype(np.float64), axis=1, kind="stable")[:, :count]
     found = [
         f"{row[i]:f}:{i}:{labels[i]}" if named else f"{row[i]:f}:{i}"
         for row, chosen in zip(rows, order, strict=True)

@@ -132,7 +132,7 @@ class InferenceService:
             oip.target_of(request.model_name, request.model_version),
             inputs=_inputs(request),
             outputs={
-                output.name: _parameters(output.parameters).get("classification", 0)
+                output.name: oip.class_count(_parameters(output.parameters))
                 for output in request.outputs
             },
             parameters=_parameters(request.parameters),

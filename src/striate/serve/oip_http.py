@@ -89,7 +89,7 @@ def _infer(
     asked = oip.Inference(
         target,
         inputs=_inputs(document, body[length:]),
-        outputs={output["name"]: _class_count(output) for output in wanted},
+        outputs={output["name"]: oip.class_count(_parameters(output)) for output in wanted},
         parameters=parameters,
         deadline=deadline,
         gone=left(request),
@@ -200,13 +200,6 @@ def _header_length(request: HttpRequest, most: int) -> int:
     if not text.isdecimal() or int(text) > most:
         raise invalid(f"expected {HEADER_LENGTH} from 0 to {most}, got {text!r}")
     return int(text)
-
-
-def _class_count(output: dict[str, Any]) -> int:
-    count = _parameters(output).get("classification", 0)
-    if not isinstance(count, int) or count < 0:
-        raise invalid(f"expected classification of at least 0, got {count!r}")
-    return count
 
 
 def _parameters(tensor: dict[str, Any]) -> dict[str, Any]:

@@ -52,6 +52,7 @@ function meet() {
   if (!version) return tell("No model is served at the moment.");
   const picture = version.takes === "picture";
   tell(picture ? "" : `This model takes no pictures (${version.takes}): ask it over gRPC or REST.`);
+  $("give").inert = !picture;
   $("explain").hidden = !version.explains;
   if (!version.explains) $("explains").checked = false;
   $("engine").textContent = `${version.engine} · ${version.kernel} · ${version.classes} classes`;

@@ -238,13 +238,12 @@ def _bent(
         def call(self, images: Any, training: bool | None = None) -> Any:
             t = keras.random.uniform((), seed=self.random)
             weights = _between(shares(t), ends, self.bend)
-            mapping = list(zip(variables, weights, strict=True))
+            mapping = [*zip(variables, weights, strict=True)]
+            mapping += [(other, keras.ops.convert_to_tensor(other)) for other in others]
             with keras.StatelessScope(state_mapping=mapping) as scope:
                 logits = self.net(self.normalise(images), training=training)
-            for variable in others:  # what a step changes, such as the state of a dropout
-                changed = scope.get_current_value(variable)
-                if changed is not None:
-                    variable.assign(changed)
+            for other in others:  # what a step changes, such as the state of a dropout
+                other.assign(scope.get_current_value(other))
             return logits
 
     return Bent()

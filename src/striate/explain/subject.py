@@ -128,7 +128,10 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
     """
     if isinstance(source, Artifact):
         if source.spec is None:
-            raise UsageError(f"{source.path}: its net is unknown to this version of striate")
+            raise UsageError(
+                f"{source.path}: expected a net that `striate models` lists, got "
+                f"{source.manifest.model['name']!r}; of an ensemble, explain its members"
+            )
         subject = Subject(source.model, source.preprocess, source.spec, tuple(source.labels))
     else:
         spec = get_spec(source.name)

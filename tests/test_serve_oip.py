@@ -15,8 +15,10 @@ import pytest
 
 from served import ServerProcess
 from striate.runtime import FLOAT_TOLERANCE
-from striate.serve.oip import from_raw, to_raw
+from striate.serve.core import Target
+from striate.serve.oip import from_raw, to_raw, worded
 from striate.serve.oip_protos import message, pool, service
+from striate.serve.status import Code, QueueFull, ServingError
 
 triton_grpc = pytest.importorskip("tritonclient.grpc")
 triton_http = pytest.importorskip("tritonclient.http")
@@ -470,6 +472,13 @@ def test_rest_refuses(served, path, document, status, text):
     code, found = asked(served, "POST", path, document)
     assert (code, list(found)) == (status, ["error"])
     assert found["error"].startswith(text)
+
+
+def test_a_full_queue_is_said_in_tritons_words():
+    full = QueueFull("The queue is full: 2 requests are computed and 64 wait; try again later")
+    with pytest.raises(ServingError) as error, worded(Target("tiny")):
+        raise full
+    assert (error.value.code, str(error.value)) == (Code.UNAVAILABLE, "Exceeds maximum queue size")
 
 
 def test_rest_get_refuses(served):

@@ -64,10 +64,11 @@ def test_the_onnx_server_starts_light_and_without_tensorflow(tiny):
 
 def test_it_says_what_it_serves_and_where(tiny):
     with ServerProcess(tiny.path.parent, model_name="mine", workers=3) as server:
-        model, grpc_line, rest_line = server.announced
+        model, grpc_line, page_line, rest_line = server.announced
         assert model.startswith("mine version 1: onnx (onnxruntime ")
         assert "4 classes, 3 workers" in model
         assert grpc_line == f"gRPC at {server.address} (PredictionService; models: mine)\n"
+        assert page_line == f"page at {server.url}/\n"
         assert rest_line == f"REST at {server.url}/v1/models/mine\n"
         server.terminate(signal.SIGINT)
         assert server.wait() == 0

@@ -6,8 +6,9 @@
     serve("saved_models/mine", rest_api_port=8501)          # until SIGTERM
     with Server(ServerOptions("saved_models/mine")) as server: ...
 
-A protocol-free core (repository, servable, signatures, scheduler, core) with thin faces over it
-(tfs_grpc, http). Nothing here imports TensorFlow unless its engine is asked for.
+A protocol-free core (repository, servable, signatures, scheduler, core) with thin faces over it:
+TensorFlow Serving's (tfs_grpc, http), the Open Inference Protocol's (oip_grpc, oip_http), pictures
+as bodies (pictures), and a page. Nothing here imports TensorFlow unless its engine is asked for.
 """
 
 import os

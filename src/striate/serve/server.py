@@ -142,8 +142,10 @@ class Server:
         ]
         if options.rest_api_port:
             scheme = "https" if options.ssl_config_file and options.rest_api_ssl else "http"
-            base = f"{scheme}://{host}:{options.rest_api_port}/v1/models"
-            lines += [f"REST at {base}/{name}" for name in names]
+            base = f"{scheme}://{host}:{options.rest_api_port}"
+            near = base.replace("//0.0.0.0:", "//localhost:")
+            lines.append(f"page at {near}/")
+            lines += [f"REST at {base}/v1/models/{name}" for name in names]
         return lines
 
 

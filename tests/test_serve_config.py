@@ -207,12 +207,17 @@ def refused(call, *args) -> tuple[grpc.StatusCode, str]:
     return error.value.code(), error.value.details()
 
 
-def predict(stub, images, **spec) -> int:
-    """The version that answers."""
+def about(images, model: str = "tiny") -> predict_pb2.PredictRequest:
     request = predict_pb2.PredictRequest()
-    request.model_spec.name = spec.pop("model", "tiny")
-    request.model_spec.version_label = spec.pop("label")
+    request.model_spec.name = model
     request.inputs["image"].CopyFrom(tensors.to_content(images))
+    return request
+
+
+def predict(stub, images, *, label: str) -> int:
+    """The version that answers."""
+    request = about(images)
+    request.model_spec.version_label = label
     return stub.Predict(request).model_spec.version.value
 
 
@@ -335,6 +340,7 @@ def test_a_command_line_of_tensorflow_model_server_works_as_it_is(base, tiny, tm
         "--flush_filesystem_caches",
         "--tensorflow_intra_op_parallelism=1",
         "--enable_serialization_as_tensor_content=true",
+        "--rest_api_enable_cors_support",
     ]
     images, scores = tiny.goldens()
     server = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -345,7 +351,16 @@ def test_a_command_line_of_tensorflow_model_server_works_as_it_is(base, tiny, tm
         for address in (f"127.0.0.1:{port}", f"unix:{unix}"):
             with Client(address, "default") as client:
                 np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+            found = stub.Predict(about(images, "default")).outputs["scores"]
+            assert np.frombuffer(found.tensor_content, np.float32).size == scores.size
         url = f"http://127.0.0.1:{rest_port}"
+        headers = {"Origin": "http://page.example", "Access-Control-Request-Method": "POST"}
+        asked = urllib.request.Request(f"{url}/v1/models/default:predict", None, headers)
+        asked.method = "OPTIONS"
+        with urllib.request.urlopen(asked) as response:
+            assert response.headers["Access-Control-Allow-Origin"] == "*"
         np.testing.assert_allclose(
             HttpClient(url, "default").predict(images), scores, atol=FLOAT_TOLERANCE
         )
@@ -395,9 +410,7 @@ def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, t
         + "client_verify: true",
     )
     images, _ = tiny.goldens()
-    request = predict_pb2.PredictRequest()
-    request.model_spec.name = "tiny"
-    request.inputs["image"].CopyFrom(tensors.to_content(images))
+    request = about(images)
 
     def ask(server, *pair):
         credentials = grpc.ssl_channel_credentials(authority.encode(), *pair)

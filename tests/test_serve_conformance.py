@@ -18,6 +18,7 @@ import pytest
 
 from served import ServerProcess
 from striate.serve import tensors
+from striate.serve.core import Request, Target, signature_for
 from striate.serve.protos import (
     classification_pb2,
     example_pb2,
@@ -31,9 +32,10 @@ from striate.serve.protos import (
     regression_pb2,
     types_pb2,
 )
+from striate.serve.signatures import CLASSIFY, PREDICT, REGRESS, Signature, TensorSpec
+from striate.serve.status import ServingError
 
 MODELS = ("half_plus_two", "half_plus_three", "odd", "conv")
-CLASSIFY, REGRESS = "tensorflow/serving/classify", "tensorflow/serving/regress"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 NOT_FOUND = grpc.StatusCode.NOT_FOUND
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -237,6 +239,21 @@ def test_status_lists_every_version_whatever_the_label(service):
     for to in ({}, {"version": 123}, {"label": "nope"}):
         (found,) = service.GetModelStatus(status(**to)).model_version_status
         assert (found.version, found.state, found.status.error_code) == (123, 30, 0)
+
+
+def test_method_names_count_only_when_they_are_told_to():
+    """Of signatures exported by Keras, the method name is always `predict`."""
+    text = TensorSpec(np.dtype(object), (-1,))
+    scores = TensorSpec(np.dtype("float32"), (-1, 2))
+    signatures = {"s": Signature("s", PREDICT, {"inputs": text}, {"scores": scores})}
+    request = Request(Target("m"), "s", lambda signature: {}, method=CLASSIFY)
+    assert signature_for(signatures, request) is signatures["s"]
+    with pytest.raises(ServingError) as error:
+        signature_for(signatures, request, check_method=True)
+    assert str(error.value) == (
+        "Expected classification signature method_name to be tensorflow/serving/classify. "
+        "Was: tensorflow/serving/predict"
+    )
 
 
 # What is refused over gRPC: the error matrix

@@ -19,7 +19,7 @@ import numpy as np
 from striate.errors import UsageError
 from striate.serve import text_configs
 from striate.serve.options import processors
-from striate.serve.scheduler import Scheduler, nobody_waits, too_late
+from striate.serve.scheduler import Scheduler, nobody_waits, seconds_left, too_late
 from striate.serve.servable import Servable
 from striate.serve.signatures import Tensors
 from striate.serve.status import QueueFull, ServingError, invalid
@@ -232,9 +232,9 @@ class BatchingScheduler(Scheduler):
 
 def _waited(task: Task) -> Tensors:
     """The answer of a task; its deadline ends the wait."""
-    left = None if task.deadline is None else max(0.0, task.deadline - time.monotonic())
+    left = seconds_left(task.deadline)
     try:
-        return task.answer.result(left)
+        return task.answer.result(left if left is None else max(0.0, left))
     except TimeoutError:
         raise too_late() from None
 

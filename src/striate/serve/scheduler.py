@@ -15,6 +15,8 @@ from striate.serve.servable import Servable
 from striate.serve.signatures import Tensors
 from striate.serve.status import Code, QueueFull, ServingError
 
+A_YEAR = 365 * 24 * 3600.0
+
 
 class Scheduler:
     """`workers` calls compute at a time, `max_queue` more requests wait, the rest are refused."""
@@ -54,7 +56,7 @@ class Scheduler:
         deadline: in `time.monotonic()`; a request that reaches it while it waits is not computed
         any more and gets DEADLINE_EXCEEDED. gone: nor is one whose client went away.
         """
-        left = None if deadline is None else deadline - time.monotonic()
+        left = seconds_left(deadline)
         if (left is not None and left <= 0) or not self._slots.acquire(timeout=left):
             raise too_late()
         try:
@@ -66,6 +68,12 @@ class Scheduler:
 
     def close(self) -> None:
         """Nothing is left running: requests compute on their own threads."""
+
+
+def seconds_left(deadline: float | None) -> float | None:
+    """Until a deadline in `time.monotonic()`; a call without one has centuries by gRPC's account,
+    which no lock can wait for."""
+    return None if deadline is None else min(deadline - time.monotonic(), A_YEAR)
 
 
 def too_late() -> ServingError:

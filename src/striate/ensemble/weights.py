@@ -28,8 +28,8 @@ def average_weights(
     """Write the net with the mean of the artifacts' weights: the next free version of `output`.
 
     artifacts: of one net with the same options, labels and preprocessing. They should come from one
-    run, or from the same pretrained weights: between nets that were trained from different random
-    weights the mean is no better than chance. data: training pictures, needed where the net has
+    run, or from the same pretrained weights: the mean of nets that were trained from different
+    random weights is worse than either. data: training pictures, needed where the net has
     batch normalisation, whose statistics are measured anew. The temperature is the members'
     geometric mean, since none was fitted to these weights.
 

@@ -95,17 +95,21 @@ def epoch_order(
     epoch: int,
     start: int = 0,
     balance: np.ndarray | None = None,
+    parts: int = 1,
 ) -> Iterator[np.ndarray]:
     """The positions in each batch of one epoch, from step `start`: every picture once, shuffled.
 
     The batches differ in size by one at most, so that no tiny last one spoils the statistics of
     batch normalisation or weighs more than its pictures. balance: int labels [n], for n positions
     of which each class has as many as another, and within a class each picture (but for one).
+    parts: that each batch can be shared out to evenly; a few pictures more may then come twice.
     """
     random = np.random.default_rng([seed, epoch])
     order = np.arange(n) if balance is None else _each_class_alike(balance, random)
     order = random.permutation(order)
-    return iter(np.array_split(order, steps_per_epoch(n, batch_size))[start:])
+    shared = np.resize(order, (-(-n // parts), parts))
+    batches = np.array_split(shared, steps_per_epoch(n, batch_size))
+    return (batch.ravel() for batch in batches[start:])
 
 
 def class_weights(labels: np.ndarray, classes: int) -> np.ndarray:

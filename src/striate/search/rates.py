@@ -13,15 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from striate.data import Dataset, Examples
-from striate.data.pipeline import epoch_order
+from striate.data import Dataset
 from striate.errors import UsageError
+from striate.train import devices
 from striate.train.checkpoint import NoStore
 from striate.train.failures import memory_explained
-from striate.train.graphs import compile_graph, training_graph
 from striate.train.loop import Run
 from striate.train.progress import Watcher, watcher
-from striate.train.recipe import Recipe, make_recipe
+from striate.train.recipe import make_recipe
 from striate.train.run import Prepared, open_dataset, prepare
 from striate.train.strategies import freeze, phases_of
 from striate.train.tensorboard import Logs
@@ -133,19 +132,22 @@ def range_test(
         schedule={"name": "constant", "warmup": 0},
         early_stopping={"patience": None, "restore_best": False},
         optimizer={"learning_rate": low, "ema": 0},
+        snapshots=0,
     )
     watch = watcher(progress)
     dataset = open_dataset(recipe, data, watch)
     prepared = prepare(recipe, dataset, dataset.split("train"), None, watch)
-    with memory_explained(prepared.recipe):
-        trainer = _trainer(prepared, watch)
-        rates = np.geomspace(low, high, steps)
-        losses = list(_losses(trainer, prepared, rates, watch))
+    rates = np.geomspace(low, high, steps)
+    try:
+        with memory_explained(prepared.recipe):
+            losses = list(_losses(*_trainer(prepared, watch), rates, watch))
+    finally:
+        devices.use(1, recipe.batch_size)
     return RangeTest(rates[: len(losses)], np.array(losses))
 
 
-def _trainer(prepared: Prepared, watch: Watcher) -> Any:
-    """The graph of the first phase that follows a gradient, compiled; probes before it are solved.
+def _trainer(prepared: Prepared, watch: Watcher) -> tuple[Run, Any]:
+    """A run whose probes are solved, and the training graph of its first phase after them.
 
     Raises `UsageError` where no phase has a learning rate.
     """
@@ -158,16 +160,17 @@ def _trainer(prepared: Prepared, watch: Watcher) -> Any:
             "so it has no learning rate to look for"
         )
     quiet = {"store": NoStore(), "watch": watch, "logs": Logs(None)}
-    Run(net, spec, recipe, prepared.train, None, **quiet).through(probes)
-    freeze(net, phases[len(probes)])
-    trainer = training_graph(net, recipe, prepared.start.preprocess)
-    compile_graph(trainer, recipe, steps=1, epochs=1)
-    return trainer
+    run = Run(net, spec, recipe, prepared.train, None, **quiet)
+    run.through(probes)
+    phase = phases[len(probes)]
+    freeze(net, phase)
+    return run, run.trainer(phase)
 
 
-def _losses(trainer: Any, prepared: Prepared, rates: np.ndarray, watch: Watcher) -> Iterator[float]:
+def _losses(run: Run, trainer: Any, rates: np.ndarray, watch: Watcher) -> Iterator[float]:
     """The loss of the batch that follows a step at each rate, until it explodes."""
-    batches = _endless(prepared.train, prepared.recipe)
+    orders = itertools.chain.from_iterable(run.order(epoch) for epoch in itertools.count())
+    batches = run.train.stream(orders)
     recent, least = None, math.inf
     for i, rate in enumerate(watch.steps([*rates, rates[-1]], len(rates) + 1, "range test")):
         trainer.optimizer.learning_rate = float(rate)
@@ -179,10 +182,3 @@ def _losses(trainer: Any, prepared: Prepared, rates: np.ndarray, watch: Watcher)
             return
         if i:  # it was computed before this step, so it tells of the one before
             yield loss
-
-
-def _endless(train: Examples, recipe: Recipe) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    for epoch in itertools.count():
-        yield from train.stream(
-            epoch_order(len(train), recipe.batch_size, seed=recipe.seed, epoch=epoch)
-        )

@@ -8,6 +8,7 @@ import numpy as np
 from striate.data.pipeline import Examples
 from striate.lazy import keras
 from striate.preprocess import Spec
+from striate.train import devices
 from striate.train.augment import augmentation, mixing
 from striate.train.optimize import cross_entropy, make_optimizer
 from striate.train.recipe import Recipe
@@ -96,7 +97,7 @@ def logits_of(graph: Any, examples: Examples, batch_size: int) -> np.ndarray:
 
 def predict(graph: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
     """One batch, filled up to full size: a compiled backend compiles once for each size."""
-    n = len(images)
+    n, batch_size = len(images), devices.shared(batch_size)
     if n < batch_size:
         images = np.concatenate([images, np.repeat(images[-1:], batch_size - n, axis=0)])
     answer = graph.predict_on_batch(images)

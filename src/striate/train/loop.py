@@ -129,14 +129,7 @@ class Run:
         """Follow the gradient for a phase's epochs, from where a checkpoint left it."""
         recipe, state = self.recipe, self.state
         steps = steps_per_epoch(len(self.train), recipe.batch_size)
-        trainer = training_graph(self.net, recipe, self.train.preprocess)
-        if not trainer.trainable_variables:
-            raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
-        weights = self._class_weights(("weights",))
-        rates = learning_rates(self.net, trainer.trainable_variables, self.spec, phase)
-        compile_graph(
-            trainer, recipe, steps=steps, epochs=phase.epochs, weights=weights, rates=rates
-        )
+        trainer = self.trainer(phase)
         if "optimizer" in arrays:
             assign(trainer.variables, arrays["trainer"])
             assign(trainer.optimizer.variables, arrays["optimizer"])
@@ -160,22 +153,43 @@ class Run:
 
     def _stretches(self, phase: Phase, steps: int) -> Iterator[tuple[int, int, Iterator]]:
         """(step, stop, batches) of what is left of the epoch."""
-        recipe, state = self.recipe, self.state
-        first = state.step
-        order = epoch_order(
-            len(self.train),
-            recipe.batch_size,
-            seed=recipe.seed,
-            epoch=state.epoch,
-            start=first,
-            balance=self.train.labels if recipe.data.balance == "sampling" else None,
-        )
+        state, first = self.state, self.state.step
+        order = self.order(state.epoch, first)
         what = f"{phase.name}  epoch {state.epoch + 1}/{phase.epochs}"
         stream = self.watch.steps(self.train.stream(order), steps, what, done=first)
         for step in range(first, steps, STRETCH):
             stop = min(step + STRETCH, steps)
             yield step, stop, (batch for batch in itertools.islice(stream, stop - step))
         next(stream, None)  # let the stream see its end
+
+    def trainer(self, phase: Phase) -> Any:
+        """The compiled training graph of a phase, for the net as `freeze` has left it."""
+        recipe, train = self.recipe, self.train
+        trainer = training_graph(self.net, recipe, train.preprocess)
+        if not trainer.trainable_variables:
+            raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
+        compile_graph(
+            trainer,
+            recipe,
+            steps=steps_per_epoch(len(train), recipe.batch_size),
+            epochs=phase.epochs,
+            weights=self._class_weights(("weights",)),
+            rates=learning_rates(self.net, trainer.trainable_variables, self.spec, phase),
+        )
+        return trainer
+
+    def order(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
+        """The positions in each batch of an epoch, from step `start`."""
+        recipe = self.recipe
+        return epoch_order(
+            len(self.train),
+            recipe.batch_size,
+            seed=recipe.seed,
+            epoch=epoch,
+            start=start,
+            balance=self.train.labels if recipe.data.balance == "sampling" else None,
+            parts=recipe.devices,
+        )
 
     def _class_weights(self, where: tuple[str, ...]) -> np.ndarray | None:
         """What a picture of each class counts, where the recipe balances in one of these ways."""

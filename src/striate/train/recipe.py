@@ -274,7 +274,8 @@ class Recipe(Group):
     epochs: passes over the training pictures. batch_size: pictures a step.
     seed: of everything that is random. label_smoothing: the share of belief spread over all
     classes, except in a linear probe. precision: what is computed in; weights are always float32.
-    deterministic: the same bits every time; None for: on a CPU. calibrate: scores are divided by a
+    deterministic: the same bits every time; None for: on a CPU. devices: of this machine that share
+    each batch; more than 1 with JAX alone. calibrate: scores are divided by a
     temperature that suits the validation pictures. snapshots: what is written is the ensemble of
     the weights at the end of so many last cycles of the schedule; 0 for one net, that of the end.
     checkpoint_seconds: the least time between checkpoints.
@@ -297,6 +298,7 @@ class Recipe(Group):
     label_smoothing: Share = 0.0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
     deterministic: bool | None = None
+    devices: Annotated[int, Field(ge=1, le=1024)] = 1
     calibrate: bool = True
     snapshots: Annotated[int, Field(ge=0, le=100)] = 0
     checkpoint_seconds: NotNegative = 15.0

@@ -18,7 +18,7 @@ from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
 from striate.preprocess import Spec
 from striate.registry import get_spec
-from striate.train import build, judge, transfer
+from striate.train import build, devices, judge, transfer
 from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
 from striate.train.failures import Diverged
 from striate.train.frozen import Known
@@ -242,6 +242,7 @@ def prepare(
     start = build.measured(build.start_of(recipe), recipe, dataset, train)
     recipe = build.resolved(recipe, start)
     build.make_deterministic(recipe)
+    devices.use(recipe.devices, recipe.batch_size)
     train_examples = build.pixels_of(dataset, start, recipe, train)
     val_examples = build.pixels_of(dataset, start, recipe, val)
     if train_examples is None:
@@ -296,7 +297,10 @@ def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs)
         logs=logs,
         known=prepared.known,
     )
-    history = run.through(phases)
+    try:
+        history = run.through(phases)
+    finally:
+        devices.use(1, recipe.batch_size)
     logs.close()
     net = build.clean_copy(prepared.net, start, len(prepared.classes))
     if recipe.snapshots and phases:

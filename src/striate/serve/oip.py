@@ -1,8 +1,8 @@
 """The Open Inference Protocol (KServe v2) over the core, whatever carries it.
 
 What gRPC and REST have in common: which signature a request means, whether its tensors are those of
-that signature, the classification extension, and every answer that is not an inference, as plain
-data. Texts are Triton's, because clients read them.
+that signature, the classification extension, and Triton's texts, because clients read them. What is
+not inference is in `oip_about`.
 
 The protocol knows no signatures: its models have one set of inputs and outputs. Metadata shows the
 default signature; a request that names the inputs and outputs of another one (`image_bytes`,
@@ -14,26 +14,13 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 
 from striate.serve.core import Core, Request, Target
-from striate.serve.counters import Count
-from striate.serve.repository import Lease, State, Version
-from striate.serve.servable import Servable
 from striate.serve.signatures import DEFAULT, Signature, Tensors, TensorSpec
 from striate.serve.status import Code, QueueFull, ServingError, UnknownSignature, invalid
-
-EXTENSIONS = [
-    "binary_tensor_data",
-    "classification",
-    "model_configuration",
-    "model_repository",
-    "parameters",
-    "statistics",
-]
 
 _DATATYPES = {
     "bool": "BOOL",
@@ -50,15 +37,6 @@ _DATATYPES = {
     "float64": "FP64",
     "bfloat16": "BF16",
     "object": "BYTES",
-}
-
-_PLATFORMS = {
-    "onnx": "onnxruntime_onnx",
-    "packed": "onnxruntime_onnx",
-    "litert": "litert_tflite",
-    "tensorflow": "tensorflow_savedmodel",
-    "keras": "keras_keras",
-    "openvino": "openvino_onnx",
 }
 
 
@@ -183,142 +161,6 @@ def best_classes(scores: np.ndarray, count: int, labels: Sequence[str]) -> np.nd
     return objects([text.encode() for text in found]).reshape(*scores.shape[:-1], order.shape[1])
 
 
-# Everything but inference, as the protocol's JSON; gRPC's messages have the same fields
-
-
-def server_metadata() -> dict[str, Any]:
-    return {"name": "striate", "version": metadata.version("striate"), "extensions": EXTENSIONS}
-
-
-def model_ready(core: Core, target: Target) -> bool:
-    """Whether a model, or that version of it, answers; False as well where there is none."""
-    try:
-        with core.lease(target):
-            return True
-    except ServingError:
-        return False
-
-
-def model_metadata(core: Core, target: Target) -> dict[str, Any]:
-    with _leased(core, target) as lease:
-        signature = default_signature(lease.servable)
-        available = [target.version] if target.version is not None else _versions(core, lease.model)
-        return {
-            "name": lease.model,
-            "versions": [str(number) for number in available],
-            "platform": platform(lease.servable),
-            "inputs": [_described(name, spec) for name, spec in signature.inputs.items()],
-            "outputs": [_described(name, spec) for name, spec in signature.outputs.items()],
-        }
-
-
-def model_config(core: Core, target: Target) -> dict[str, Any]:
-    """The model as a Triton configuration; dims are without the batch where there is one."""
-    with _leased(core, target) as lease:
-        signature = default_signature(lease.servable)
-        most = max_batch(signature, core.max_bytes)
-        return {
-            "name": lease.model,
-            "platform": platform(lease.servable),
-            "max_batch_size": most,
-            "input": [_configured(*item, most) for item in signature.inputs.items()],
-            "output": [_configured(*item, most) for item in signature.outputs.items()],
-        }
-
-
-def repository_index(core: Core, *, only_ready: bool = False) -> list[dict[str, str]]:
-    """Every version of every model, in Triton's words for its state."""
-    found = []
-    for name in list(core.repository.models):
-        for version in sorted(_statuses(core, name), key=lambda version: version.number):
-            state = _STATES[version.state]
-            if only_ready and state != "READY":
-                continue
-            entry = {"name": name, "version": str(version.number), "state": state}
-            found.append({**entry, "reason": version.message} if version.message else entry)
-    return found
-
-
-_STATES = {
-    State.START: "LOADING",
-    State.LOADING: "LOADING",
-    State.AVAILABLE: "READY",
-    State.UNLOADING: "UNLOADING",
-    State.END: "UNAVAILABLE",
-}
-
-
-def statistics(core: Core, target: Target) -> list[dict[str, Any]]:
-    """What every version of a model, or of all of them, was asked; times in nanoseconds.
-
-    An engine computes a request whole, so there is one execution an answer; decoding counts as
-    `compute_input`, what is left of the whole.
-    """
-    if target.model:
-        with _leased(core, target):
-            pass  # a model that is not served has no statistics
-    found = []
-    counts = core.counters.snapshot()
-    for name, number in _served(core, target):
-        merged = [c for key, c in counts.items() if (key.model, key.version) == (name, number)]
-        found.append({"name": name, "version": str(number), **_statistics(merged)})
-    return found
-
-
-def _served(core: Core, target: Target) -> list[tuple[str, int]]:
-    """(model, version) of every version that answers and is asked about."""
-    return [
-        (name, number)
-        for name in ([target.model] if target.model else list(core.repository.models))
-        for number in _versions(core, name)
-        if target.version in (None, number)
-    ]
-
-
-def _statistics(counts: list[Count]) -> dict[str, Any]:
-    answered = sum(count.whole.n for count in counts)
-    whole, queue, compute = (
-        sum(getattr(count, part).seconds for count in counts)
-        for part in ("whole", "queue", "compute")
-    )
-    failed = sum(count.failed.n for count in counts)
-    return {
-        "last_inference": round(1000 * max((count.last for count in counts), default=0)),
-        "inference_count": sum(count.items for count in counts),
-        "execution_count": answered,
-        "inference_stats": {
-            "success": _duration(answered, whole),
-            "fail": _duration(failed, sum(count.failed.seconds for count in counts)),
-            "queue": _duration(answered, queue),
-            "compute_input": _duration(answered, whole - queue - compute),
-            "compute_infer": _duration(answered, compute),
-            "compute_output": _duration(answered, 0),
-        },
-    }
-
-
-def _duration(count: int, seconds: float) -> dict[str, int]:
-    return {"count": count, "ns": max(0, round(seconds * 1e9))}
-
-
-def control_refused() -> ServingError:
-    """Loading and unloading are the version policy's: it looks at the directory by itself."""
-    return ServingError(
-        Code.UNAVAILABLE, "explicit model load / unload is not allowed if polling is enabled"
-    )
-
-
-def platform(servable: Servable) -> str:
-    """What computes and which form it reads, as the protocol names such pairs."""
-    return _PLATFORMS.get(servable.engine, servable.engine)
-
-
-def default_signature(servable: Servable) -> Signature:
-    """The signature that metadata shows: the default one, or the only one."""
-    signatures = servable.signatures
-    return signatures[DEFAULT] if DEFAULT in signatures else next(iter(signatures.values()))
-
-
 def max_batch(signature: Signature, max_bytes: int) -> int:
     """How many items a request may carry; 0 for tensors that have no batch dimension."""
     specs = [*signature.inputs.values(), *signature.outputs.values()]
@@ -440,48 +282,12 @@ def worded(target: Target) -> Iterator[None]:
         raise
 
 
-@contextmanager
-def _leased(core: Core, target: Target) -> Iterator[Lease]:
-    with worded(target), core.lease(target) as lease:
-        yield lease
-
-
 def unknown(target: Target) -> ServingError:
     """The error for a model or a version that is not served."""
     version = f" version {target.version}" if target.version is not None else ""
     return ServingError(
         Code.NOT_FOUND, f"Request for unknown model: '{target.model}'{version} is not found"
     )
-
-
-def _versions(core: Core, model: str) -> list[int]:
-    """The numbers of the versions that answer, ascending."""
-    return sorted(
-        version.number for version in _statuses(core, model) if version.state == State.AVAILABLE
-    )
-
-
-def _statuses(core: Core, model: str) -> list[Version]:
-    """What became of each version of a model; nothing where none was ever looked at."""
-    try:
-        return core.statuses(Target(model))
-    except ServingError:
-        return []
-
-
-def _described(name: str, spec: TensorSpec) -> dict[str, Any]:
-    shape = [-1] if spec.shape is None else list(spec.shape)
-    return {"name": name, "datatype": datatype(spec.dtype), "shape": shape}
-
-
-def _configured(name: str, spec: TensorSpec, most: int) -> dict[str, Any]:
-    shape = [-1] if spec.shape is None else list(spec.shape)
-    word = datatype(spec.dtype)
-    return {
-        "name": name,
-        "data_type": "TYPE_STRING" if word == "BYTES" else f"TYPE_{word}",
-        "dims": shape[1:] or [1] if most else shape,
-    }
 
 
 def objects(values: list[bytes]) -> np.ndarray:

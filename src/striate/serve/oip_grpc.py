@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 from google.protobuf.json_format import ParseDict
 
-from striate.serve import oip
+from striate.serve import oip, oip_about
 from striate.serve.core import Core
 from striate.serve.oip_protos import SERVICE, message, service
 from striate.serve.status import ServingError, cut, invalid
@@ -70,40 +70,40 @@ class InferenceService:
     @answered
     def ModelReady(self, request, context):
         target = oip.target_of(request.name, request.version)
-        return message("ModelReadyResponse")(ready=oip.model_ready(self._core, target))
+        return message("ModelReadyResponse")(ready=oip_about.model_ready(self._core, target))
 
     @answered
     def ServerMetadata(self, request, context):
-        return ParseDict(oip.server_metadata(), message("ServerMetadataResponse")())
+        return ParseDict(oip_about.server_metadata(), message("ServerMetadataResponse")())
 
     @answered
     def ModelMetadata(self, request, context):
-        found = oip.model_metadata(self._core, oip.target_of(request.name, request.version))
+        found = oip_about.model_metadata(self._core, oip.target_of(request.name, request.version))
         return ParseDict(found, message("ModelMetadataResponse")())
 
     @answered
     def ModelConfig(self, request, context):
-        found = oip.model_config(self._core, oip.target_of(request.name, request.version))
+        found = oip_about.model_config(self._core, oip.target_of(request.name, request.version))
         return ParseDict({"config": found}, message("ModelConfigResponse")())
 
     @answered
     def ModelStatistics(self, request, context):
         target = oip.target_of(request.name, request.version)
-        found = {"model_stats": oip.statistics(self._core, target)}
+        found = {"model_stats": oip_about.statistics(self._core, target)}
         return ParseDict(found, message("ModelStatisticsResponse")())
 
     @answered
     def RepositoryIndex(self, request, context):
-        found = {"models": oip.repository_index(self._core, only_ready=request.ready)}
+        found = {"models": oip_about.repository_index(self._core, only_ready=request.ready)}
         return ParseDict(found, message("RepositoryIndexResponse")())
 
     @answered
     def RepositoryModelLoad(self, request, context):
-        raise oip.control_refused()
+        raise oip_about.control_refused()
 
     @answered
     def RepositoryModelUnload(self, request, context):
-        raise oip.control_refused()
+        raise oip_about.control_refused()
 
     @answered
     def ModelInfer(self, request, context):

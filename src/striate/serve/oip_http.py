@@ -21,7 +21,7 @@ import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from striate.serve import json_tensors, oip
+from striate.serve import json_tensors, oip, oip_about
 from striate.serve.core import Core, Target
 from striate.serve.status import Code, ServingError, invalid
 from striate.serve.web import json_response, left, raw_path
@@ -41,19 +41,19 @@ def answer(
     path = raw_path(request).rstrip("/")
     asked = (request.method, path)
     if asked == ("GET", "/v2"):
-        return json_response(oip.server_metadata())
+        return json_response(oip_about.server_metadata())
     if asked == ("GET", "/v2/health/live"):
         return json_response({"live": True})
     if asked == ("GET", "/v2/health/ready"):
         ready = core.repository.ready() and not draining()
         return json_response({"ready": ready}, 200 if ready else 400)
     if asked == ("GET", "/v2/models/stats"):
-        return json_response({"model_stats": oip.statistics(core, Target(""))})
+        return _stats(core, Target(""))
     if asked == ("POST", "/v2/repository/index"):
         only_ready = bool(_parsed(body or b"{}").get("ready", False))
-        return json_response(oip.repository_index(core, only_ready=only_ready))
+        return json_response(oip_about.repository_index(core, only_ready=only_ready))
     if request.method == "POST" and _CONTROL.fullmatch(path):
-        raise oip.control_refused()
+        raise oip_about.control_refused()
     if match := _MODEL.fullmatch(path):
         target = oip.target_of(unquote(match["model"]), unquote(match["version"] or ""))
         if request.method == "POST" and match["part"] == "infer":
@@ -64,16 +64,20 @@ def answer(
 
 
 def _ready(core: Core, target: Target) -> Response:
-    ready = oip.model_ready(core, target)
+    ready = oip_about.model_ready(core, target)
     document = {"name": target.model, "ready": ready}
     return json_response(document, 200 if ready else 400)
 
 
+def _stats(core: Core, target: Target) -> Response:
+    return json_response({"model_stats": oip_about.statistics(core, target)})
+
+
 _LOOKS: dict[str | None, Callable[[Core, Target], Response]] = {
-    None: lambda core, target: json_response(oip.model_metadata(core, target)),
+    None: lambda core, target: json_response(oip_about.model_metadata(core, target)),
     "ready": _ready,
-    "config": lambda core, target: json_response(oip.model_config(core, target)),
-    "stats": lambda core, target: json_response({"model_stats": oip.statistics(core, target)}),
+    "config": lambda core, target: json_response(oip_about.model_config(core, target)),
+    "stats": _stats,
 }
 
 
@@ -82,38 +86,35 @@ def _infer(
 ) -> Response:
     length = _header_length(request, len(body))
     document = _parsed(body[:length])
-    parameters = _member(document, "parameters", dict, {})
-    wanted = _member(document, "outputs", list, [])
-    for output in wanted:
-        _expect_name(output, "outputs")
     asked = oip.Inference(
         target,
         inputs=_inputs(document, body[length:]),
-        outputs={output["name"]: oip.class_count(_parameters(output)) for output in wanted},
-        parameters=parameters,
+        outputs={
+            name: oip.class_count(parameters) for name, parameters in _wanted(document).items()
+        },
+        parameters=_parameters(document),
         deadline=deadline,
         gone=left(request),
     )
-    found = oip.infer(core, asked)
-    as_bytes = {output["name"]: _parameters(output).get("binary_data") for output in wanted}
-    otherwise = bool(parameters.get("binary_data_output", False))
+    return _written(document, oip.infer(core, asked))
+
+
+def _written(document: dict[str, Any], found: oip.Inferred) -> Response:
+    """The answer to the request in `document`, each tensor as it wants to have it."""
+    wanted = _wanted(document)
+    otherwise = _parameters(document).get("binary_data_output", False)
     outputs, parts = [], []
     for name, array in found.outputs.items():
-        described = {
-            "name": name,
-            "datatype": oip.datatype(array.dtype),
-            "shape": list(array.shape),
-        }
-        chosen = as_bytes.get(name)
-        if otherwise if chosen is None else chosen:
+        output = {"name": name, "datatype": oip.datatype(array.dtype), "shape": list(array.shape)}
+        if wanted.get(name, {}).get("binary_data", otherwise):
             parts.append(oip.to_raw(array))
-            outputs.append({**described, "parameters": {"binary_data_size": len(parts[-1])}})
+            outputs.append({**output, "parameters": {"binary_data_size": len(parts[-1])}})
         else:
-            outputs.append({**described, "data": _values(array)})
-    answered = {"model_name": found.model, "model_version": found.version, "outputs": outputs}
+            outputs.append({**output, "data": _values(array)})
+    answer = {"model_name": found.model, "model_version": found.version, "outputs": outputs}
     if "id" in document:
-        answered["id"] = document["id"]
-    return _with_parts(answered, parts)
+        answer["id"] = document["id"]
+    return _with_parts(answer, parts)
 
 
 def _with_parts(document: dict[str, Any], parts: list[bytes]) -> Response:
@@ -126,6 +127,14 @@ def _with_parts(document: dict[str, Any], parts: list[bytes]) -> Response:
         media_type="application/octet-stream",
         headers={HEADER_LENGTH: str(len(head))},
     )
+
+
+def _wanted(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The outputs that a request names, and the parameters of each."""
+    outputs = _member(document, "outputs", list, [])
+    for output in outputs:
+        _expect_name(output, "outputs")
+    return {output["name"]: _parameters(output) for output in outputs}
 
 
 def _inputs(document: dict[str, Any], tail: bytes) -> list[oip.Input]:

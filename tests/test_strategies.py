@@ -7,7 +7,15 @@ from striate import artifact
 from striate.data import load
 from striate.errors import UsageError
 from striate.registry import create_model, get_spec
-from striate.train import build, cross_validate, fit, make_recipe, train
+from striate.train import (
+    build,
+    cross_validate,
+    finetune,
+    finetune_recipe,
+    fit,
+    make_recipe,
+    train,
+)
 from striate.train.optimize import make_optimizer
 from striate.train.strategies import freeze, learning_rates, phases_of, stages_of
 from striate.train.transfer import RULE, Measured, chosen
@@ -257,3 +265,58 @@ def test_cross_validation_looks_at_each_picture_once_and_finds_the_same(
     alone = [fit(recipe, stripes, *fold) for fold in stripes.folds(3)]
     for a, b in zip(together, alone, strict=True):
         np.testing.assert_allclose(a.val_logits, b.val_logits, rtol=1e-4, atol=1e-4)
+
+
+def test_folds_end_in_one_net_on_all_the_pictures(stripes, tmp_path):
+    made = train(LENET, tmp_path / "m", data=stripes, folds=3, progress=False, strategy="full")
+    found = made.manifest.metrics
+    assert made.manifest.data["splits"] == {"train": 36}
+    assert [fold["n"] for fold in found["folds"]["each"]] == [12, 12, 12]
+    mean = np.mean([fold["accuracy"] for fold in found["folds"]["each"]])
+    assert found["folds"]["n"] == 36
+    assert found["folds"]["accuracy"] == pytest.approx(mean)
+    assert "val" not in found
+
+
+def test_folds_refuse_a_recipe_that_looks_at_validation_pictures(stripes, tmp_path):
+    recipe = {**LENET, "early_stopping": {"patience": 2}}
+    with pytest.raises(UsageError, match="folds: expected a recipe that trains on all pictures"):
+        train(recipe, tmp_path / "m", data=stripes, folds=3, progress=False)
+
+
+# === Heads, channels and sizes ===
+
+
+def test_a_pretrained_net_learns_two_classes_of_small_grey_pictures(tmp_path):
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 90, (16, 24, 40), dtype=np.uint8)
+    images[::2, :12] += 100
+    np.savez(tmp_path / "grey.npz", images=images, labels=np.arange(16) % 2)
+    made = finetune(
+        "squeezenet1_1",
+        data=tmp_path / "grey.npz",
+        output=tmp_path / "m",
+        progress=False,
+        **{"model.size": [48, 64], "model.channels": 1},
+    )
+    assert made.model.input_shape == (None, 48, 64, 1)
+    assert made.model.output_shape == (None, 2)
+    assert made.manifest.metrics["val"]["accuracy"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("sets", "line"),
+    [
+        ({"model.size": 8}, "squeezenet1_1: expected an input of at least 17 x 17 pixels"),
+        ({"model.size": [8, 8, 8]}, "model.size: expected at most 2 sides"),
+        ({"model.channels": 2}, "model.channels should be 1 or 3"),
+        ({"strategy": "early"}, "strategy.name should be .*Did you mean 'early_features'"),
+        ({"strategy": {"name": "early_features", "until": "stage7_out"}}, "until: expected one of"),
+        ({"strategy": {"name": "gradual", "unfreeze_from": "stage9"}}, "unfreeze_from: expected"),
+        ({"strategy.decay": 2}, "strategy.decay should be less than or equal to 1"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(sets, line, stripes):
+    with pytest.raises(UsageError, match=line) as error:
+        fit(finetune_recipe("squeezenet1_1", sets=sets), stripes, np.arange(36))
+    assert "\n" not in str(error.value)

@@ -10,7 +10,7 @@ import fnmatch
 import inspect
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
@@ -111,20 +111,26 @@ class ModelSpec:
         """Whether maps over the picture can say where an answer comes from."""
         return self.kind == "picture" and bool(self.cam_layer) and "output" not in self.exceptions
 
-    def until(self, name: str) -> "ModelSpec":
-        """The spec of the shorter net that `create_model(..., until=name)` gives.
+    def until(self, layers: str | Sequence[str]) -> "ModelSpec":
+        """The spec of the net that `create_model(..., until=layers)` gives.
 
-        name: in `pyramid`. Its maps end there, and a dense layer stands on their averages. The
-        parameters and the accuracy are still those of the whole net. Raises `UsageError`.
+        The parameters and the accuracy are still those of the whole net. Raises `UsageError` where
+        a net cannot end there.
         """
-        if name not in self.pyramid:
+        last = layers if isinstance(layers, str) else next(iter(layers[::-1]), "")
+        ends = list(dict.fromkeys([*self.pyramid, self.cam_layer]))
+        if last not in ends or not last:
             raise UsageError(
-                f"{self.name}: until: expected one of {', '.join(self.pyramid) or 'no layers'}, "
-                f"got {name!r}.{did_you_mean(str(name), self.pyramid)}"
+                f"{self.name}: until: expected one of {', '.join(filter(None, ends)) or 'nothing'} "
+                f"at the end, got {last!r}.{did_you_mean(str(last), ends)}"
             )
-        kept = self.pyramid[: self.pyramid.index(name) + 1]
+        kept = self.pyramid[: self.pyramid.index(last) + 1] if last in self.pyramid else None
         return dataclasses.replace(
-            self, cam_layer=name, pyramid=kept, head="logits", features="features"
+            self,
+            cam_layer=last,
+            pyramid=self.pyramid if kept is None else kept,
+            head="logits",
+            features="features",
         )
 
     @property
@@ -267,7 +273,7 @@ def create_model(
     num_classes: int | None = None,
     input_shape: tuple[int, ...] | None = None,
     weights: str | Path | Pretrained | None = None,
-    until: str | None = None,
+    until: str | Sequence[str] | None = None,
     **options: Any,
 ) -> "keras.Model":
     """Build a net: normalised pixels float [N, H, W, C] -> float32 logits [N, num_classes].
@@ -280,7 +286,8 @@ def create_model(
         classes is the same, and starts fresh where it is not. The first convolution adapts to
         other channel counts.
     until: a layer of the spec's `pyramid`, where the net ends: a linear classifier on the averages
-        of that map takes the place of all that follows.
+        of its map takes the place of all that follows. Of several layers, the last of which is
+        such a one, the classifier sees the averages of each, side by side.
     options: of the net's family, see `get_spec(name).options`; by default what the weights need.
 
     Raises `UsageError` for a name, option, shape or weights file that does not fit.
@@ -307,24 +314,39 @@ def create_model(
     )
     whole = [layer.name for layer in model.layers]
     if until is not None:
-        model = _cut(model, spec.until(until))
+        layers = [until] if isinstance(until, str) else list(until)
+        model = _cut(model, spec.until(layers), layers)
     if loaded is not None:
         loaded.assign(model, first_conv=spec.first_conv, left_out=whole)
     return model
 
 
-def _cut(whole: Any, spec: ModelSpec) -> Any:
-    """The net up to `spec.cam_layer`, then averages and a linear classifier."""
-    maps = whole.get_layer(spec.cam_layer).output
-    pooling = {
-        4: keras.layers.GlobalAveragePooling2D,
-        5: keras.layers.GlobalAveragePooling3D,
-    }[len(maps.shape)]
-    features = pooling(name=spec.features)(maps)
+def _cut(whole: Any, spec: ModelSpec, ends: list[str]) -> Any:
+    """The net up to some layers, then their averages and a linear classifier."""
+    names = [layer.name for layer in whole.layers]
+    for name in ends:
+        if name not in names:
+            raise UsageError(
+                f"{spec.name}: until: it has no layer {name!r}.{did_you_mean(name, names)}"
+            )
+    averages = [_averaged(whole.get_layer(name)) for name in ends]
+    if len(averages) == 1:
+        features = keras.layers.Identity(name=spec.features)(averages[0])
+    else:
+        features = keras.layers.Concatenate(name=spec.features)(averages)
     classes = whole.output_shape[-1]
     logits = keras.layers.Dense(classes, dtype="float32", name=spec.head)(features)
     with deep_graphs():
         return keras.Model(whole.input, logits, name=whole.name)
+
+
+def _averaged(layer: Any) -> Any:
+    """A layer's map, averaged over all its places; a vector as it is."""
+    pooling = {4: keras.layers.GlobalAveragePooling2D, 5: keras.layers.GlobalAveragePooling3D}
+    maps = layer.output
+    if len(maps.shape) == 2:
+        return maps
+    return pooling[len(maps.shape)](name=f"{layer.name}_average")(maps)
 
 
 def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: dict) -> Any:

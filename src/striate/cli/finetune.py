@@ -20,6 +20,12 @@ def finetune(
     batch_size: BatchSize = None,
     seed: Seed = None,
     sets: Sets = None,
+    folds: Annotated[
+        int | None,
+        typer.Option(
+            min=2, help="Cross-validate on so many stratified folds, then train on all pictures."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Teach a pretrained net one's own classes.
@@ -36,4 +42,4 @@ def finetune(
         weights=weights,
         sets=changes(data, epochs, batch_size, seed, sets),
     )
-    run(chosen, output, as_json)
+    run(chosen, output, as_json, folds)

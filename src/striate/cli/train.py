@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow
+from striate.cli.console import Json, emit, load_tensorflow, table
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -76,24 +76,38 @@ def changes(
     return [f"{key}={value}" for key, value in flags.items() if value is not None] + (sets or [])
 
 
-def run(recipe: Any, output: Path | None, as_json: bool) -> None:
+def run(recipe: Any, output: Path | None, as_json: bool, folds: int | None = None) -> None:
     """Train a recipe that is known to be valid, and say what came of it."""
     from striate.train import train as train_recipe
 
     check_source(recipe)
     load_tensorflow()
-    artifact = train_recipe(recipe, output or Path("saved_models") / recipe.model.name)
-    judged = artifact.manifest.metrics.get("val", {})
+    base = output or Path("saved_models") / recipe.model.name
+    artifact = train_recipe(recipe, base, folds=folds)
+    found = artifact.manifest.metrics
     document = {
         "artifact": str(artifact.path),
         "model": artifact.manifest.model,
         "classes": artifact.labels,
-        "val": judged,
+        "val": found.get("val", {}),
     }
+    if folds is not None:
+        document["folds"] = found["folds"]
     if as_json:
         emit(document)
         return
+    if folds is not None:
+        _print_folds(found["folds"])
     print(artifact.path)
+
+
+def _print_folds(judged: dict[str, Any]) -> None:
+    low, high = judged["accuracy_interval"]
+    rows = [
+        [str(i), fold["n"], f"{fold['accuracy']:.1%}"] for i, fold in enumerate(judged["each"], 1)
+    ]
+    rows.append(["all", judged["n"], f"{judged['accuracy']:.1%} ({low:.1%} to {high:.1%})"])
+    table(["fold", "pictures", "named rightly"], rows)
 
 
 def check_source(recipe: Any) -> None:

@@ -110,18 +110,29 @@ class Dataset:
                 f"load it with kind={preprocess.kind!r}, or take another net"
             )
 
-    def folds(self, k: int = 5, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    def folds(
+        self, k: int = 5, seed: int = 0, split: str | None = None
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
         """k pairs (train, validation) of indices for cross-validation over all the pictures.
 
         Every picture validates exactly once, and each class is spread evenly; copies of one
-        picture stay together.
+        picture stay together. split: only over the pictures of this one.
         """
-        smallest = min(n for n in self.counts().values() if n)
-        if not 2 <= k <= len(self):
+        pool = np.arange(len(self)) if split is None else self.split(split)
+        smallest = min(n for n in self.counts(pool).values() if n)
+        if not 2 <= k <= len(pool):
             raise UsageError(
-                f"expected from 2 to {len(self)} folds, got {k} (smallest class: {smallest})"
+                f"expected from 2 to {len(pool)} folds, got {k} (smallest class: {smallest})"
             )
-        return stratified_folds(self.labels, self.digests, k, seed)
+        pairs = stratified_folds(self.labels[pool], self.digests[pool], k, seed)
+        return [(pool[train], pool[val]) for train, val in pairs]
+
+    def without_validation(self) -> "Dataset":
+        """The same pictures, those of `val` among those to train on."""
+        splits = dict(self.splits)
+        held_out = splits.pop("val", np.empty(0, np.int64))
+        splits["train"] = np.sort(np.concatenate([splits["train"], held_out]))
+        return dataclasses.replace(self, splits=splits)
 
     def report(self) -> list[str]:
         """What there is, in lines for a person: sizes first, then one line a problem."""

@@ -140,6 +140,12 @@ TORCHVISION = torchvision.layout(torchvision_names)
 
 # === Nets ===
 
+
+def finetune_options(early: str) -> dict:
+    """A linear classifier on the last maps and on those of fire 7, which know less of ImageNet."""
+    return {"classifier": "linear", "until": [early, "stage3_out"]}
+
+
 register_family(
     squeezenet,
     family="squeezenet",
@@ -153,7 +159,6 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
     layouts=(CAFFE, TORCHVISION),
-    finetune_options={"classifier": "linear"},
     exceptions={
         "features": "the paper's classifier averages class maps, not features; "
         "`classifier='linear'` has a `features` layer",
@@ -165,6 +170,7 @@ register_family(
                 "trainable": 1_248_424,
                 "total": 1_248_424,
                 "min_size": 21,
+                "finetune_options": finetune_options("stage2_block3_concat"),
                 "accuracy": Accuracy("ImageNet", 58.09, "torchvision IMAGENET1K_V1", top5=80.42),
                 "weights": torchvision.imagenet("squeezenet1_0-b66bff10.pth", TORCHVISION),
             },
@@ -175,6 +181,7 @@ register_family(
                 "trainable": 1_235_496,
                 "total": 1_235_496,
                 "min_size": 17,
+                "finetune_options": finetune_options("stage3_block2_concat"),
                 "accuracy": Accuracy("ImageNet", 58.18, "torchvision IMAGENET1K_V1", top5=80.62),
                 "weights": (IMAGENET,),
             },

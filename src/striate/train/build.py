@@ -74,7 +74,7 @@ def start_of(recipe: Recipe) -> Start:
         trained_at = opened.input_shape or spec.input_shape
         base = for_input(spec.kind, trained_at, opened.preprocess or spec.preprocess)
     base = _resized(base, _shape(recipe, spec, base.shape))
-    options = {**options, **spec.finetune_options, **model.options}
+    options = {**spec.finetune_options, **options, **model.options}
     return Start(_cut(spec, options), options, _adjusted(base, recipe), opened)
 
 

@@ -1,6 +1,6 @@
 """What a frozen net says of pictures, computed once for each however often it is asked for."""
 
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,8 +13,8 @@ from striate.train.progress import Silent, Watcher
 
 SILENT = Silent()
 
-# (body, picture's index in its data set, mirrored) -> its vector
-Known = MutableMapping[tuple[str, int, bool], np.ndarray]
+# (body, picture's index in its data set, which of its versions) -> its vector
+Known = MutableMapping[tuple[str, int, str], np.ndarray]
 
 
 class Body:
@@ -39,19 +39,28 @@ class Body:
         examples: Examples,
         batch_size: int,
         *,
-        mirror: bool = False,
+        version: str = "",
+        change: Callable[[np.ndarray], np.ndarray] = lambda images: images,
         watch: Watcher = SILENT,
     ) -> np.ndarray:
-        """float32 [N, d] of all examples, or of their mirror images."""
+        """float32 [N, d] of all examples, or of a version of them.
+
+        change: uint8 [B, H, W, C] -> that version, which is known by its name from then on.
+        """
         size = min(batch_size, len(examples))
-        keys = [(self.name, int(index), mirror) for index in examples.indices]
+        keys = [(self.name, int(index), version) for index in examples.indices]
         missing = [i for i, key in enumerate(keys) if key not in self.known]
         order = [np.array(missing[i : i + size]) for i in range(0, len(missing), size)]
         stream = watch.steps(examples.stream(order), len(order), "features")
         for positions, (images, _) in zip(order, stream, strict=True):
-            answers = predict(self.graph, images[..., ::-1, :] if mirror else images, size)
+            answers = predict(self.graph, change(images), size)
             self.known.update(zip([keys[i] for i in positions], answers, strict=True))
         return np.stack([self.known[key] for key in keys])
+
+
+def mirrored(images: np.ndarray) -> np.ndarray:
+    """Images [B, ..., W, C], left and right exchanged."""
+    return images[..., ::-1, :]
 
 
 def _averaged(x: Any) -> Any:

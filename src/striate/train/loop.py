@@ -6,6 +6,7 @@ here from top to bottom. A stretch begins at (epoch, step), and the pictures of 
 (seed, epoch, step) alone: continuing from a checkpoint is the same computation, bit for bit.
 """
 
+import functools
 import itertools
 import time
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ from striate.train import judge, probe
 from striate.train.augment import augmentation
 from striate.train.checkpoint import NoStore, State, Store, assign
 from striate.train.failures import check_loss, memory_explained
-from striate.train.frozen import Body, Known
-from striate.train.graphs import augmented, compile_graph, logits_of, predict, training_graph
+from striate.train.frozen import Body, Known, mirrored
+from striate.train.graphs import augmented, compile_graph, logits_of, training_graph
 from striate.train.optimize import lower_rate
 from striate.train.progress import Watcher, row_line
 from striate.train.recipe import Recipe
@@ -116,14 +117,15 @@ class Run:
         recipe, train, watch = self.recipe, self.train, self.watch
         features = [body.vectors(train, size, watch=watch)]
         if recipe.probe.mirror:
-            features.append(body.vectors(train, size, mirror=True, watch=watch))
+            features.append(
+                body.vectors(train, size, version="mirrored", change=mirrored, watch=watch)
+            )
         layers = augmentation(recipe.augment, recipe.seed, train.preprocess)
-        for _ in range(recipe.probe.copies if layers else 0):
-            batches = train.batches(size)
-            stream = watch.steps(batches, steps_per_epoch(len(train), size), "features")
-            features += [predict(body.graph, augmented(x, layers), size) for x, _ in stream]
-        features = np.concatenate(features)
-        return features, np.tile(train.labels, len(features) // len(train))
+        for i in range(recipe.probe.copies if layers else 0):
+            change = functools.partial(augmented, layers=layers)
+            copies = body.vectors(train, size, version=f"copy {i}", change=change, watch=watch)
+            features.append(copies)
+        return np.concatenate(features), np.tile(train.labels, len(features))
 
     def _fit(self, phase: Phase, arrays: dict[str, list[np.ndarray]]) -> None:
         """Follow the gradient for a phase's epochs, from where a checkpoint left it."""

@@ -81,17 +81,18 @@ def finetune(
     output: str | os.PathLike,
     recipe: Any = "finetune",
     weights: str | os.PathLike | None = None,
+    folds: int | None = None,
     progress: bool = True,
     **sets: Any,
 ) -> Artifact:
     """Fine-tune a pretrained net on one's own pictures and write it as an artifact.
 
     model: a net with pretrained weights; data: what `striate.data.load` reads; output: the model's
-    directory, which gets the next free version. sets: changes to the recipe, as
-    `epochs=20, strategy="full", **{"optimizer.learning_rate": 1e-4}`.
+    directory, which gets the next free version. folds: as in `train`. sets: changes to the recipe,
+    as `epochs=20, strategy="full", **{"optimizer.learning_rate": 1e-4}`.
     """
     chosen = finetune_recipe(model, data=data, recipe=recipe, weights=weights, sets=sets)
-    return train(chosen, output, progress=progress)
+    return train(chosen, output, folds=folds, progress=progress)
 
 
 def train(
@@ -99,6 +100,7 @@ def train(
     output: str | os.PathLike,
     *,
     data: str | os.PathLike | Dataset | None = None,
+    folds: int | None = None,
     progress: bool = True,
     **sets: Any,
 ) -> Artifact:
@@ -106,6 +108,8 @@ def train(
 
     recipe: a `Recipe`, a dictionary, a YAML file or the name of a shipped one; data: in place of
     the recipe's own source; sets: changes to the recipe, as in `finetune`.
+    folds: hold out no pictures for validation but cross-validate on so many stratified folds, and
+    then train on all of them; the artifact's `metrics["folds"]` say how good such a net is.
 
     A run leaves a hidden directory under `output` until its artifact is there. The same call again
     continues a killed run from its last checkpoint; on a CPU the weights are the same, bit for bit.
@@ -120,9 +124,16 @@ def train(
         raise UsageError(f"{base} is a version; expected the model's directory, {base.parent}")
     watch = watcher(progress)
     dataset = open_dataset(recipe, data, watch)
+    fits: list[Fitted] = []
+    if folds is not None:
+        _check_folds(recipe)
+        dataset = dataset.without_validation()
+        pairs = dataset.folds(folds, recipe.seed, split="train")
+        fits = _cross_validated(recipe, dataset, pairs, watch)
+        watch.say("now on all of them")
     train_indices = dataset.split("train")
     val_indices = dataset.splits.get("val")
-    if val_indices is None:
+    if val_indices is None and not fits:
         watch.say("no validation pictures: nothing will tell how good the classifier is")
     prepared = prepare(recipe, dataset, train_indices, val_indices, watch)
     fingerprint = _fingerprint(prepared, dataset)
@@ -134,7 +145,7 @@ def train(
         made = _published(base, store)
         if made is None:
             fitted = _guarded_run(prepared, store, watch)
-            made = _publish(base, fitted, prepared, dataset, store)
+            made = _publish(base, fitted, prepared, dataset, store, fits)
         _keep_logs(store, made)
         discard(store)
     watch.say(f"wrote {made.path}")
@@ -177,20 +188,46 @@ def cross_validate(
     folds: int = 5,
     seed: int = 0,
     progress: bool = False,
+    known: Known | None = None,
     **sets: Any,
 ) -> list[Fitted]:
     """Fit and judge once for each fold of a data set; seed: of the folds.
 
     What the frozen net says of a picture is computed once for all folds, unless a fold's training
-    pictures decide how pictures are normalised.
+    pictures decide how pictures are normalised. known: a dictionary that keeps it for the next
+    call with the same recipe and data set.
     """
-    recipe, watch = make_recipe(recipe, sets), watcher(progress)
-    known: Known | None = None if recipe.preprocess.normalise in MEASURED else {}
+    pairs = dataset.folds(folds, seed)
+    return _cross_validated(make_recipe(recipe, sets), dataset, pairs, watcher(progress), known)
+
+
+def _cross_validated(
+    recipe: Recipe,
+    dataset: Dataset,
+    pairs: list[tuple[np.ndarray, np.ndarray]],
+    watch: Watcher,
+    known: Known | None = None,
+) -> list[Fitted]:
+    if recipe.preprocess.normalise in MEASURED:
+        known = None
+    elif known is None:
+        known = {}
     fits = []
-    for i, fold in enumerate(dataset.folds(folds, seed), start=1):
-        watch.say(f"fold {i} of {folds}")
-        fits.append(_fit(recipe, dataset, *fold, watch, known))
+    for i, (train_indices, val_indices) in enumerate(pairs, start=1):
+        watch.say(f"fold {i} of {len(pairs)}")
+        fits.append(_fit(recipe, dataset, train_indices, val_indices, watch, known))
     return fits
+
+
+def _check_folds(recipe: Recipe) -> None:
+    """The last net sees all pictures, so that nothing is left for a recipe to look at."""
+    stopping = recipe.early_stopping
+    looks = stopping.patience or stopping.restore_best or recipe.schedule.name == "plateau"
+    if looks:
+        raise UsageError(
+            "folds: expected a recipe that trains on all pictures in the end, got one that looks "
+            "at validation pictures (early_stopping or schedule=plateau); leave that or folds out"
+        )
 
 
 # === The stations of a run ===
@@ -351,12 +388,19 @@ def _published(base: Path, store: Store) -> Artifact | None:
 
 
 def _publish(
-    base: Path, fitted: Fitted, prepared: Prepared, dataset: Dataset, store: Store
+    base: Path,
+    fitted: Fitted,
+    prepared: Prepared,
+    dataset: Dataset,
+    store: Store,
+    fits: list[Fitted],
 ) -> Artifact:
     judged = prepared.val or prepared.train
     graph = prediction_graph(fitted.model, fitted.preprocess)
     found: dict[str, Any] = {"training": {"run": store.run, "history": fitted.history}}
-    temperature = _temperature(fitted)
+    temperature = _temperature(fits or [fitted])
+    if fits:
+        found["folds"] = _judged_folds(fits, temperature)
     if fitted.val is not None:
         found["val"] = judge.summary(fitted.val_logits / temperature, fitted.val.labels)
     if "test" in dataset.splits:
@@ -400,11 +444,21 @@ def _identity(fitted: Fitted, start: build.Start) -> dict[str, Any]:
     return {"model_name": NAME, "options": {"members": [member] * fitted.recipe.snapshots}}
 
 
-def _temperature(fitted: Fitted) -> float:
+def _judged_folds(fits: list[Fitted], temperature: float) -> dict[str, Any]:
+    """What all folds together say of their validation pictures, and each alone."""
+    logits = np.concatenate([f.val_logits for f in fits]) / temperature
+    labels = np.concatenate([f.val.labels for f in fits])
+    each = [{"n": len(f.val), "accuracy": f.val_accuracy} for f in fits]
+    return {**judge.summary(logits, labels), "each": each}
+
+
+def _temperature(fits: list[Fitted]) -> float:
     """Fitted to the validation pictures where there are enough of them; else scores stay as is."""
-    if not fitted.recipe.calibrate or fitted.val is None or len(fitted.val) < CALIBRATING:
+    judged = [f for f in fits if f.val is not None]
+    if not fits[0].recipe.calibrate or sum(len(f.val) for f in judged) < CALIBRATING:
         return 1.0
-    return round(judge.temperature(fitted.val_logits, fitted.val.labels), 4)
+    logits = np.concatenate([f.val_logits for f in judged])
+    return round(judge.temperature(logits, np.concatenate([f.val.labels for f in judged])), 4)
 
 
 def _left_out(dataset: Dataset, prepared: Prepared) -> list[Any]:

@@ -290,6 +290,8 @@ ADD = {"model": "odd", "signature": "add"}
 ADD_DEFAULT = {"model": "odd", "signature": "add_default"}
 BROKEN = tensors.to_proto(X)
 BROKEN.tensor_content = b"123"
+VAST = tensors.to_proto(X)  # one value that stands for a million
+VAST.tensor_shape.dim[0].size = 1_000_000
 TWO = "half_plus_two"
 
 
@@ -344,6 +346,12 @@ MATRIX = [
         "Inputs contains invalid name. Used request inputs: x, request input: q,x",
     ),
     ("Predict", predict(tensor_protos={"x": BROKEN}), INVALID, "tensor parsing error: x"),
+    (
+        "Predict",
+        predict(tensor_protos={"x": VAST}),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "Input x: its shape [1000000] is over the limit of 100,000 bytes",
+    ),
     (
         "Predict",
         predict(x=np.int32([2])),

@@ -11,7 +11,9 @@ from striate.cli.console import Json, emit, load_tensorflow, note, quiet_librari
 def predict(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
-    engine: Annotated[str, typer.Option(help="auto, onnx, litert, packed, runner, tensorflow or keras.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras.")
+    ] = "auto",
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     as_json: Json = False,
 ) -> None:

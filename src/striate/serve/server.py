@@ -67,7 +67,11 @@ class Server:
             listeners.append(GrpcListener(self.core, self.options))
         if self.options.rest_api_port:
             listeners.append(HttpListener(self.core, self.options))
-        self._load()
+        try:
+            self._load()
+        except BaseException:
+            self.repository.close()
+            raise
         for listener in listeners:
             listener.start()
             self._listeners.append(listener)
@@ -94,8 +98,8 @@ class Server:
         try:
             configs = self._configured()
             if configs != self._configs:
-                self._configs = configs
                 self.core.reload(configs)
+                self._configs = configs  # not before: what failed is tried again at the next look
         except StriateError as error:
             log.error("%s", error)
 

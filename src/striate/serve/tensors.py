@@ -48,11 +48,15 @@ def dtype_of(number: int) -> np.dtype:
     return _TYPES[number][0]
 
 
+class TooLarge(ValueError):
+    """A tensor of more bytes than a request may unfold to."""
+
+
 def from_proto(proto, max_bytes: int) -> np.ndarray:
     """The array in a TensorProto.
 
-    Raises `ValueError` for one that is malformed, of an unknown dtype, or that would unfold to
-    more than `max_bytes` (a single repeated value can stand for any shape).
+    Raises `ValueError` for one that is malformed or of an unknown dtype, `TooLarge` for one that
+    would unfold to more than `max_bytes` (a single repeated value can stand for any shape).
     """
     if proto.dtype not in _TYPES:
         raise ValueError(f"dtype {proto.dtype} is not supported")
@@ -62,7 +66,7 @@ def from_proto(proto, max_bytes: int) -> np.ndarray:
         raise ValueError("its shape is not fully known")
     count = math.prod(shape)
     if count * dtype.itemsize > max_bytes:
-        raise ValueError(f"its shape {list(shape)} is over the limit of {max_bytes:,} bytes")
+        raise TooLarge(f"its shape {list(shape)} is over the limit of {max_bytes:,} bytes")
     if proto.tensor_content:
         return _from_content(proto.tensor_content, dtype, count).reshape(shape)
     return _from_values(getattr(proto, field), dtype, count).reshape(shape)

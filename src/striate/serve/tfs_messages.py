@@ -3,7 +3,7 @@
 from striate.serve import protos, tensors
 from striate.serve.core import Core, Request, Target
 from striate.serve.signatures import Signature, Tensors, TensorSpec, tensor_name
-from striate.serve.status import invalid
+from striate.serve.status import Code, ServingError, invalid
 
 METADATA_FIELD = "signature_def"
 
@@ -57,8 +57,10 @@ def predict_request(request, max_bytes: int) -> Request:
         for name in signature.inputs.keys() & request.inputs.keys():
             try:
                 found[name] = tensors.from_proto(request.inputs[name], max_bytes)
-            except ValueError as error:
-                raise invalid(f"tensor parsing error: {name} ({error})") from None
+            except tensors.TooLarge as error:
+                raise ServingError(Code.RESOURCE_EXHAUSTED, f"Input {name}: {error}") from None
+            except ValueError:
+                raise invalid(f"tensor parsing error: {name}") from None
         return found
 
     return Request(

@@ -210,7 +210,7 @@ def _rank(trial: Trial) -> tuple:
 def _say(trial: Trial, trials: int, watch: Watcher) -> None:
     what = trial.error or f"val_accuracy {trial.val_accuracy:.4f}  val_loss {trial.val_loss:.4f}"
     values = "  ".join(f"{key} {value}" for key, value in trial.values.items())
-    watch.say(f"trial {trial.number + 1}/{trials}  {values}  {what}")
+    watch.say(f"trial {trial.number}, {trial.number + 1} of {trials}  {values}  {what}")
 
 
 # === The directory of a search ===

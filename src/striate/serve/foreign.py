@@ -50,23 +50,30 @@ class TensorFlowProcess:
         """
         key = next(self._numbers)
         with self._lock:
+            self._models[key] = (str(directory), options)
             if self._socket is None:
                 self._start()
         try:
             definitions, kernel = self.ask("load", key, str(directory), options)
         except ServingError as error:
+            self._forget(key)
             reason = " ".join(str(error).split())
             raise ArtifactError(f"{directory}: TensorFlow cannot load it ({reason})") from None
-        self._models[key] = (str(directory), options)
         return key, definitions, kernel
 
     def close(self, key: int) -> None:
         """Let go of a model, and of the process with the last one."""
-        del self._models[key]
-        if self._models:
-            self.ask("close", key)
-        else:
-            self._stop()
+        if not self._forget(key):
+            with contextlib.suppress(ServingError):  # it just ended, and the model with it
+                self.ask("close", key)
+
+    def _forget(self, key: int) -> bool:
+        """Whether that was the last model; then the process is ended."""
+        with self._lock:
+            del self._models[key]
+            if not self._models:
+                self._stop()
+            return not self._models
 
     def ask(self, *message: Any) -> Any:
         """What the process answers; `ServingError` with what it says instead."""
@@ -112,8 +119,9 @@ class TensorFlowProcess:
             stopped, self._socket = self._socket, None
             if stopped is not None:
                 with contextlib.suppress(OSError):
-                    stopped.shutdown(socket.SHUT_RDWR)  # both ends see it, even while they read
+                    stopped.shutdown(socket.SHUT_RDWR)  # our reader sees it, even while it reads
                 stopped.close()
+                self._process.kill()
                 self._process.wait()
 
     def _read(self, connection: Connection) -> None:
@@ -136,8 +144,10 @@ class TensorFlowProcess:
     def _restart(self) -> None:
         log.error("TensorFlow's process ended (%s); it is started again", self._process.returncode)
         with self._lock:
-            self._start()
-        for key, (directory, options) in list(self._models.items()):
+            models = dict(self._models)
+            if models and self._socket is None:
+                self._start()
+        for key, (directory, options) in models.items():
             try:
                 self.ask("load", key, directory, options)
             except ServingError as error:

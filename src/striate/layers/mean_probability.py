@@ -1,5 +1,6 @@
 """The mean of what several classifiers believe, as logits again."""
 
+import math
 from collections.abc import Sequence
 
 import keras
@@ -26,7 +27,7 @@ class MeanProbability(keras.layers.Layer):
             ops.log_softmax(x / temperature, axis=-1)
             for x, temperature in zip(xs, self.temperatures, strict=True)
         ]
-        return ops.logsumexp(ops.stack(logs), axis=0) - ops.log(float(len(logs)))
+        return ops.logsumexp(ops.stack(logs), axis=0) - math.log(len(logs))
 
     def compute_output_shape(self, input_shapes):
         return input_shapes[0]

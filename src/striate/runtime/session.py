@@ -16,13 +16,15 @@ A message is (number, verb, ...) and its answer (number, value) or (number, code
 
 import gc
 import os
+import pickle
+import socket
+import struct
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.util import find_spec
-from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -41,6 +43,47 @@ class Refused(Exception):
     def __init__(self, code: int, message: str):
         super().__init__(code, message)
         self.code, self.message = code, message
+
+
+class Channel:
+    """Messages over a socket. Tensors travel as they lie in memory, beside what names them.
+
+    A message is the number of its parts, their lengths, and the parts: a pickle and its buffers.
+    """
+
+    def __init__(self, end: socket.socket):
+        self._end = end
+
+    def send(self, message: Any) -> None:
+        buffers: list[pickle.PickleBuffer] = []
+        body = pickle.dumps(message, 5, buffer_callback=buffers.append)
+        parts = [memoryview(body), *(buffer.raw() for buffer in buffers)]
+        self._end.sendall(struct.pack(f"<{len(parts) + 1}Q", len(parts), *map(len, parts)))
+        for part in parts:
+            self._end.sendall(part)
+
+    def recv(self) -> Any:
+        """The next message; `EOFError` when there is none, because the other end closed."""
+        (count,) = struct.unpack("<Q", self._read(8))
+        lengths = struct.unpack(f"<{count}Q", self._read(8 * count))
+        body, *buffers = [self._read(length) for length in lengths]
+        return pickle.loads(body, buffers=buffers)
+
+    def close(self) -> None:
+        """Both ends see it, even while they read."""
+        with suppress(OSError):
+            self._end.shutdown(socket.SHUT_RDWR)
+        self._end.close()
+
+    def _read(self, size: int) -> bytearray:
+        found = bytearray(size)
+        rest = memoryview(found)
+        while rest:
+            count = self._end.recv_into(rest)
+            if count == 0:
+                raise EOFError
+            rest = rest[count:]
+        return found
 
 
 class Session:
@@ -124,7 +167,7 @@ class Sessions:
         gc.collect()
 
 
-def serve(connection: Connection, workers: int) -> None:
+def serve(channel: Channel, workers: int) -> None:
     """Answer messages, `workers` at a time, until the socket ends."""
     sessions, turn = Sessions(), Lock()
 
@@ -136,19 +179,19 @@ def serve(connection: Connection, workers: int) -> None:
         except Exception as error:  # whatever TensorFlow raises for a file that it cannot read
             found = (number, INTERNAL, str(error).strip() or repr(error))
         with turn:
-            connection.send(found)
+            channel.send(found)
 
     with ThreadPoolExecutor(workers) as pool:
         while True:
-            pool.submit(answer, *connection.recv())
+            pool.submit(answer, *channel.recv())
 
 
 def main() -> None:
-    connection = Connection(int(sys.argv[1]))
+    channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     with _quiet():
         _take_only_sessions()
     try:
-        serve(connection, int(sys.argv[2]))
+        serve(channel, int(sys.argv[2]))
     except (EOFError, OSError):
         os._exit(0)  # whoever asked is gone, and so may be what is still computed
 

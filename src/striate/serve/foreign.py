@@ -15,11 +15,11 @@ import sys
 import threading
 import time
 from concurrent.futures import Future
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
 from striate.errors import ArtifactError
+from striate.runtime.session import Channel
 from striate.serve import protos, tensors
 from striate.serve.signatures import PREDICT, Signature, Tensors, TensorSpec
 from striate.serve.status import Code, ServingError
@@ -41,7 +41,7 @@ class TensorFlowProcess:
         self._lock = threading.RLock()
         self._pending: dict[int, Future] = {}
         self._models: dict[int, tuple[str, dict[str, Any]]] = {}
-        self._socket: socket.socket | None = None
+        self._channel: Channel | None = None
 
     def load(self, directory: Path, options: dict[str, Any]) -> tuple[int, dict[str, bytes], str]:
         """A model's key, its SignatureDefs, and the kernel that answers.
@@ -51,7 +51,7 @@ class TensorFlowProcess:
         key = next(self._numbers)
         with self._lock:
             self._models[key] = (str(directory), options)
-            if self._socket is None:
+            if self._channel is None:
                 self._start()
         try:
             definitions, kernel = self.ask("load", key, str(directory), options)
@@ -79,13 +79,13 @@ class TensorFlowProcess:
         """What the process answers; `ServingError` with what it says instead."""
         number, answer = next(self._numbers), Future[Any]()
         with self._lock:
-            if self._socket is None:
+            if self._channel is None:
                 raise ServingError(
                     Code.UNAVAILABLE, "TensorFlow is being started again; try again later"
                 )
             self._pending[number] = answer
             with contextlib.suppress(OSError):  # it just ended: `_read` fails what is pending
-                self._connection.send((number, *message))
+                self._channel.send((number, *message))
         value, *text = answer.result()
         if text:
             raise ServingError(Code(value), text[0])
@@ -109,30 +109,24 @@ class TensorFlowProcess:
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
         theirs.close()
-        self._socket = ours
-        self._connection = Connection(os.dup(ours.fileno()))
-        reader = threading.Thread(target=self._read, args=(self._connection,), daemon=True)
-        reader.start()
+        self._channel = Channel(ours)
+        threading.Thread(target=self._read, args=(self._channel,), daemon=True).start()
 
     def _stop(self) -> None:
         with self._lock:
-            stopped, self._socket = self._socket, None
+            stopped, self._channel = self._channel, None
             if stopped is not None:
-                with contextlib.suppress(OSError):
-                    stopped.shutdown(socket.SHUT_RDWR)  # our reader sees it, even while it reads
                 stopped.close()
                 self._process.kill()
                 self._process.wait()
 
-    def _read(self, connection: Connection) -> None:
-        try:
+    def _read(self, channel: Channel) -> None:
+        with contextlib.suppress(EOFError, OSError):
             while True:
-                number, *answer = connection.recv()
+                number, *answer = channel.recv()
                 self._pending.pop(number).set_result(answer)
-        except (EOFError, OSError):
-            connection.close()
         with self._lock:
-            if connection is not self._connection or self._socket is None:
+            if channel is not self._channel:
                 return  # it was stopped
             self._stop()
             lost, self._pending = self._pending, {}
@@ -145,7 +139,7 @@ class TensorFlowProcess:
         log.error("TensorFlow's process ended (%s); it is started again", self._process.returncode)
         with self._lock:
             models = dict(self._models)
-            if models and self._socket is None:
+            if models and self._channel is None:
                 self._start()
         for key, (directory, options) in models.items():
             try:

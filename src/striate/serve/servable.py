@@ -1,5 +1,6 @@
 """A version that is loaded, proven, and ready to be asked."""
 
+import io
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +13,7 @@ import numpy as np
 
 from striate.artifact import Artifact, load
 from striate.errors import DisagreementError, EngineError
+from striate.preprocess import Preprocess, pixels
 from striate.runtime import FLOAT_TOLERANCE, Engine, open_engine, usable
 from striate.serve.signatures import Signature, Tensors, signatures_of
 from striate.serve.status import Code, ServingError
@@ -120,6 +122,8 @@ def open_artifact(
     engines = _open_engines(artifact, engine, workers, threads)
     different = {id(engine): engine for engine in engines}.values()
     difference = max(_prove(engine, artifact) for engine in different)
+    if isinstance(artifact.preprocess, Preprocess):
+        _warm_decoder(artifact.preprocess)
     return ArtifactServable(artifact, engines, time.monotonic() - start, difference)
 
 
@@ -136,6 +140,15 @@ def _open_engines(artifact: Artifact, name: str | None, workers: int, threads: i
         return [first] * workers
     others = [open_engine(artifact, first.name, threads=threads) for _ in range(workers - 1)]
     return [first, *others]
+
+
+def _warm_decoder(spec: Preprocess) -> None:
+    """Load what decodes pictures now; else the first request waits for it."""
+    from PIL import Image
+
+    encoded = io.BytesIO()
+    Image.new("RGB", (1, 1)).save(encoded, "PNG")
+    pixels(encoded.getvalue(), spec)
 
 
 def _prove(engine: Engine, artifact: Artifact) -> float:

@@ -125,9 +125,9 @@ def connect(
     """Train a curve between two artifacts of one net, and measure it beside the straight line.
 
     data: what both were trained on, split as the first was: its training pictures are learnt from,
-    what it held out is only measured. kind: `bezier` or `chain`. learning_rate: of SGD, down half a cosine to 0.
-    points: values of t that are measured; at each, batch normalisation gets its statistics anew.
-    on_progress: called with (epochs and points done, all of them).
+    what it held out is only measured. kind: `bezier` or `chain`. learning_rate: of SGD, down half a
+    cosine to 0. points: values of t that are measured; at each, batch normalisation gets its
+    statistics anew. on_progress: called with (epochs and points done, all of them).
 
     Raises `UsageError` where the two cannot be compared weight by weight.
     """

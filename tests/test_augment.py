@@ -154,7 +154,7 @@ def test_zoom_shift_and_turn_stay_in_their_ranges_and_fill_them(wanted, least, m
     """Measured on a picture whose levels are its coordinates, near the middle."""
     rows, columns = np.mgrid[:25, :25].astype(np.uint8) * 10
     x = np.repeat(np.stack([rows, columns, rows], axis=-1)[None], 200, axis=0)
-    y = changed({**wanted, "fill": "constant"}, x[:, :, :, :] if "translate" not in wanted else x)
+    y = changed({**wanted, "fill": "constant"}, x)
     if "translate" in wanted:
         found = y[:, 12, 12, 1] / 10 - 12  # by up to a quarter of 25 pixels
         assert 5.5 < found.max() <= 6.25
@@ -372,10 +372,12 @@ def photographs(n=4):
     return np.stack([np.asarray(Image.fromarray(x).resize((32, 24), 3)) for x in coarse])
 
 
-@pytest.mark.parametrize("name", random_operations.OPERATIONS)
+# These two know no strength; at magnitude 0 they are left out.
+GRADED = sorted({*random_operations.OPERATIONS} - {"auto_contrast", "equalize"})
+
+
+@pytest.mark.parametrize("name", GRADED)
 def test_an_operation_without_strength_changes_nothing(name):
-    if name in ("auto_contrast", "equalize"):
-        pytest.skip("has no strength; left out at magnitude 0")
     x = photographs()
     np.testing.assert_allclose(by_operation(name, x, 0.0), x, atol=1e-4)
 

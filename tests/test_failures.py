@@ -60,6 +60,7 @@ def test_a_loss_that_nets_recover_from_is_no_explosion(loss, least):
         (float("inf"), 1.0, "training diverged: the loss became inf in epoch 2"),
         (24.0, 1.5, "training is exploding: the loss rose from 1.5 to 24 in epoch 2"),
         (401.0, 40.0, "training is exploding: the loss rose from 40 to 401 in epoch 2"),
+        (4.3e6, None, "training is exploding: the loss rose to 4.3e+06 in epoch 2"),
     ],
 )
 def test_a_lost_run_is_one_line_that_says_what_to_change(loss, least, message):

@@ -173,6 +173,21 @@ def test_the_rate_falls_when_validation_stalls_and_only_then(hard, tmp_path):
     np.testing.assert_allclose([row["learning_rate"] for row in history], expected, rtol=1e-6)
 
 
+def test_under_loss_scaling_too_with_an_average_and_several_batches_a_step(hard, tmp_path):
+    np.savez(tmp_path / "hard.npz", images=hard[0], labels=hard[1])
+    dataset = load(tmp_path / "hard.npz")
+    half = {"precision": "mixed_float16", "epochs": 3, "schedule.patience": 1}
+    more = {"optimizer.ema": 0.9, "optimizer.accumulate": 2}
+    fitted = fit(PLATEAU, dataset, *dataset.folds(3)[0], **half, **more)
+    lowest = 2e-3 * 0.5 ** sum(
+        b["val_loss"] >= min(row["val_loss"] for row in fitted.history[:i])
+        for i, b in enumerate(fitted.history[:-1])
+        if i
+    )
+    assert fitted.history[-1]["learning_rate"] == pytest.approx(lowest, rel=1e-6)
+    assert {w.dtype for w in fitted.model.get_weights()} == {np.dtype("float32")}
+
+
 def test_a_lowered_rate_stays_low_after_a_warm_up():
     variable = keras.Variable(START.astype("float32"))
     schedule = {"name": "plateau", "warmup": 1}

@@ -26,16 +26,19 @@ def check_loss(
     Exploding is a loss over 10 times the least of a stretch so far and over 10 times that of a net
     that knows nothing, ln(classes): there the net is wrong and certain of it, everywhere. Either
     alone happens to runs that end well: a penalty or badly scaled first weights make a loss large
-    from the start, and a loss close to 0 can rise tenfold by one picture.
+    from the start, and a loss close to 0 can rise tenfold by one picture. A first stretch, which
+    has none before it, may reach 1000 ln(classes).
     """
     if not math.isfinite(loss):
         raise Diverged(
             f"training diverged: the loss became {loss} in epoch {epoch}; {_remedies(recipe)}"
         )
-    if least is not None and loss > EXPLODED * max(least, math.log(classes)):
+    ignorant = math.log(classes)
+    if loss > EXPLODED * max(100 * ignorant if least is None else least, ignorant):
+        rose = "to" if least is None else f"from {least:.3g} to"
         raise Diverged(
-            f"training is exploding: the loss rose from {least:.3g} to {loss:.3g} in epoch "
-            f"{epoch}; {_remedies(recipe)}"
+            f"training is exploding: the loss rose {rose} {loss:.3g} in epoch {epoch}; "
+            f"{_remedies(recipe)}"
         )
 
 
@@ -56,8 +59,9 @@ def memory_explained(recipe: Recipe) -> Iterator[None]:
 
 def _remedies(recipe: Recipe) -> str:
     """What helps against a loss that grows; the run with it begins anew."""
+    penalty = " or the penalty" if recipe.penalty.l1 or recipe.penalty.l2 else ""
     return (
-        f"lower optimizer.learning_rate (now {recipe.optimizer.learning_rate:g}), "
+        f"lower optimizer.learning_rate (now {recipe.optimizer.learning_rate:g}){penalty}, "
         "lengthen schedule.warmup or set optimizer.clip_norm=1, and begin anew"
     )
 

@@ -4,10 +4,13 @@ import keras
 import numpy as np
 import pytest
 
+import striate
+from making import PHOTOS, SHIPPED
 from striate.explain import subject_of
 from striate.explain.fgsm import EPSILON, cross_entropy, fgsm, uphill
 from striate.explain.minimal import minimal
 from striate.explain.pgd import pgd
+from striate.preprocess import pixels
 from striate.registry import create_model
 
 RNG = np.random.default_rng(0)
@@ -89,3 +92,13 @@ def test_the_nearest_adversary_is_nearer_than_any_walk(subject, pictures):
         arrived = answers(subject, walk) == wanted
         far = np.sqrt(((walk - few) ** 2).sum(axis=(1, 2, 3)))
         assert (np.sqrt(((near - few) ** 2).sum(axis=(1, 2, 3)))[arrived] < far[arrived]).all()
+
+
+def test_the_paper_s_epsilon_flips_most_photographs():
+    net = subject_of(striate.load(SHIPPED))
+    photographs = [pixels(path, net.preprocess) for path in sorted(PHOTOS.glob("*.jpg"))]
+    before = np.stack(photographs).astype("float32")
+    labels = answers(net, before)
+    after = fgsm(net, before, labels, epsilon=EPSILON)
+    assert np.abs(after - before).max() <= EPSILON * 255 + 1e-3
+    assert (answers(net, after) != labels).mean() > 0.5

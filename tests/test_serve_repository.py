@@ -241,6 +241,7 @@ def test_a_directory_is_a_model_a_version_or_a_repository(tmp_path):
         {"port": 8500, "rest_api_port": 8500},
         {"workers": 0},
         {"threads": 0},
+        {"grpc_max_threads": 0},
         {"max_queue": -1},
         {"model_name": ""},
         {"model_base_path": ""},

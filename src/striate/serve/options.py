@@ -147,7 +147,7 @@ class ServerOptions:
         False, PORTS, "answer Predict with tensor_content instead of typed values"
     )
     monitoring_config_file: str = flag(
-        "", PORTS, "metrics, by a MonitoringConfig in protobuf's text format"
+        "", PORTS, "metrics at its path too, by a MonitoringConfig in protobuf's text format"
     )
     engine: str | None = flag(
         None,
@@ -188,7 +188,8 @@ class ServerOptions:
         models = str(self.model_base_path) or self.model_config_file
         _expect(models, "model_base_path", "that is a directory", self)
         _expect(self.model_name != "", "model_name", "that is not empty", self)
-        for name in ("threads", "workers", "max_message_bytes"):
+        threads = ("threads", "workers", "rest_api_num_threads", "grpc_max_threads")
+        for name in (*threads, "max_message_bytes"):
             _expect(
                 getattr(self, name) is None or getattr(self, name) >= 1, name, "of at least 1", self
             )

@@ -190,9 +190,8 @@ class ServerOptions:
         _expect(self.model_name != "", "model_name", "that is not empty", self)
         threads = ("threads", "workers", "rest_api_num_threads", "grpc_max_threads")
         for name in (*threads, "max_message_bytes"):
-            _expect(
-                getattr(self, name) is None or getattr(self, name) >= 1, name, "of at least 1", self
-            )
+            value = getattr(self, name)
+            _expect(value is None or value >= 1, name, "of at least 1", self)
         at_least_0 = (
             "max_queue",
             "file_system_poll_wait_seconds",

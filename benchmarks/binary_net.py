@@ -3,7 +3,8 @@
     python benchmarks/binary_net.py [--rounds 40] [--json]
 
 Both are untrained, take uint8 pictures of 224 x 224 and run behind the same `Engine.predict`: ours
-from the packed form, the peer from ONNX. They run in turn within every round; times are of the
+from the two files of the packed form (ONNX Runtime with our kernels; our runner in C alone), the
+peer from ONNX. They run in turn within every round; times are of the
 thread's processor. Untrained weights cost the same time as trained ones.
 """
 
@@ -48,29 +49,39 @@ def milliseconds(engine, image: np.ndarray, calls: int) -> float:
 
 
 def measure(rounds: int) -> list[dict]:
-    """One row for the time and one for the size of the file; a ratio above 1 is in our favour."""
+    """A row for the time and one for the file of each of our engines; a ratio above 1 is in our
+    favour."""
     images = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
     with tempfile.TemporaryDirectory() as directory:
         ours = exported(Path(directory), "xnor_resnet18", "packed", images)
         peer = exported(Path(directory), "resnet18", "onnx", images)
         if hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-        engines = open_engine(ours, "packed", threads=1), open_engine(peer, "onnx", threads=1)
+        engines = [
+            open_engine(ours, "packed", threads=1),
+            open_engine(ours, "runner", threads=1),
+            open_engine(peer, "onnx", threads=1),
+        ]
         for engine in engines:
             engine.predict(images[:1])
         times = np.array(
             [
-                [milliseconds(e, images[:1], n) for e, n in zip(engines, (6, 1), strict=True)]
+                [milliseconds(e, images[:1], n) for e, n in zip(engines, (6, 6, 1), strict=True)]
                 for _ in range(rounds)
             ]
         )
-        sizes = [ours.file("model.packed.onnx"), peer.file("model.onnx")]
-        megabytes = [path.stat().st_size / 1e6 for path in sizes]
-    kernel = engines[0].kernel
-    quartiles = np.percentile(times[:, 1] / times[:, 0], [25, 75])
-    time_row = row(f"xnor_resnet18, {kernel}", "ms", *np.median(times, axis=0), "resnet18, onnx")
-    time_row["quartiles"] = [round(float(q), 2) for q in quartiles]
-    return [time_row, row("xnor_resnet18, file", "MB", *megabytes, "resnet18, onnx")]
+        files = ours.file("model.packed.onnx"), ours.file("model.packed"), peer.file("model.onnx")
+        megabytes = [path.stat().st_size / 1e6 for path in files]
+    rows = []
+    for i, engine in enumerate(engines[:-1]):
+        quartiles = np.percentile(times[:, -1] / times[:, i], [25, 75])
+        median, theirs = np.median(times[:, [i, -1]], axis=0)
+        time_row = row(f"xnor_resnet18, {engine.kernel}", "ms", median, theirs, "resnet18, onnx")
+        time_row["quartiles"] = [round(float(q), 2) for q in quartiles]
+        rows.append(time_row)
+        case = f"xnor_resnet18, {files[i].name}"
+        rows.append(row(case, "MB", megabytes[i], megabytes[-1], "resnet18, onnx"))
+    return rows
 
 
 def row(case: str, unit: str, ours: float, peer: float, peer_name: str) -> dict:

@@ -31,6 +31,7 @@ typedef struct {
     const int32_t *base;     /* [case][block] */
     const uint8_t *cases;    /* which of them for each pixel */
     size_t case_step;        /* from one case to the next */
+    int odd;                 /* whether some of `base` are odd numbers */
     int filters;             /* of the block that exist; the others are computed and dropped */
     size_t out_step;         /* elements (for bits: bytes) from one output pixel to the next */
     int32_t *dots;           /* exactly one of these three, at the block's first filter */

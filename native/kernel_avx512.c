@@ -38,6 +38,12 @@ STRIATE_INLINE uint32_t signs_of(const float *values, int n) {
 }
 
 static void pack(const float *values, int64_t pixels, int channels, uint32_t *bits, int stride) {
+    if (channels == 32 * stride) { /* whole words one after the other */
+        int64_t words = pixels * stride;
+#pragma GCC unroll 4
+        for (int64_t i = 0; i < words; i++) bits[i] = signs_of(values + 32 * i, 32);
+        return;
+    }
     for (int64_t p = 0; p < pixels; p++, bits += stride)
         for (int c = 0, word = 0; c < channels; c += 32, word++) {
             int left = channels - c;
@@ -53,27 +59,20 @@ static void order(const uint32_t *bits, size_t words, uint8_t *own) {
         for (int f = 0; f < BLOCK; f++) out[word * BLOCK + f] = bits[f * words + word];
 }
 
-/* As `finish` in common.h, without taking the counts through memory. */
-STRIATE_INLINE __m512i dot_of(const int32_t *base, __m512i count) {
-    return _mm512_sub_epi32(_mm512_loadu_si512(base), _mm512_add_epi32(count, count));
-}
-
+/* As `finish` in common.h, without taking the sums through memory. `sum` times `factor` is the dot. */
 STRIATE_INLINE void finish_half(const striate_row row, int x, const int pixels, const int half,
-                                __m512i sum[PIXELS][2], uint32_t bits[PIXELS]) {
+                                __m512 factor, __m512i sum[PIXELS][2]) {
     int first = 16 * half, left = row.filters - first;
     __mmask16 live = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
     size_t at = (size_t)x * row.out_step + first;
-    const int32_t *base[PIXELS];
-#pragma GCC unroll 7
-    for (int p = 0; p < pixels; p++)
-        base[p] = row.base + row.cases[x + p] * row.case_step + first;
     if (row.scores) {
         __m512 alpha = _mm512_maskz_loadu_ps(live, row.alpha + first);
+        alpha = _mm512_mul_ps(alpha, factor);
         __m512 beta = _mm512_maskz_loadu_ps(live, row.beta + first);
         __m512 value[PIXELS];
 #pragma GCC unroll 7
         for (int p = 0; p < pixels; p++)
-            value[p] = _mm512_cvtepi32_ps(dot_of(base[p], sum[p][half]));
+            value[p] = _mm512_cvtepi32_ps(sum[p][half]);
         if (row.input_scale)
 #pragma GCC unroll 7
             for (int p = 0; p < pixels; p++)
@@ -82,31 +81,59 @@ STRIATE_INLINE void finish_half(const striate_row row, int x, const int pixels, 
         for (int p = 0; p < pixels; p++)
             _mm512_mask_storeu_ps(row.scores + at + p * row.out_step, live,
                                   _mm512_add_ps(_mm512_mul_ps(alpha, value[p]), beta));
-    } else if (row.dots) {
+    } else {
 #pragma GCC unroll 7
         for (int p = 0; p < pixels; p++)
-            _mm512_mask_storeu_epi32(row.dots + at + p * row.out_step, live,
-                                     dot_of(base[p], sum[p][half]));
-    } else {
-        __m512i flip = _mm512_loadu_si512(row.flip + first);
-        __m512i threshold = _mm512_loadu_si512(row.threshold + first);
+            _mm512_mask_storeu_epi32(row.dots + at + p * row.out_step, live, sum[p][half]);
+    }
+}
+
+/* Whole words of bits: a block has one. */
+STRIATE_INLINE void finish_words(const striate_row *row, int x, const int pixels,
+                                 __m512i sum[PIXELS][2]) {
+    __m512i flip = _mm512_loadu_si512(row->flip), more_flip = _mm512_loadu_si512(row->flip + 16);
+    __m512i least = _mm512_loadu_si512(row->threshold);
+    __m512i more_least = _mm512_loadu_si512(row->threshold + 16);
 #pragma GCC unroll 7
-        for (int p = 0; p < pixels; p++) {
-            __m512i flipped = _mm512_xor_si512(dot_of(base[p], sum[p][half]), flip);
-            bits[p] |= (uint32_t)_mm512_cmpge_epi32_mask(flipped, threshold) << first;
-        }
+    for (int p = 0; p < pixels; p++) {
+        __mmask16 low = _mm512_cmpge_epi32_mask(_mm512_xor_si512(sum[p][0], flip), least);
+        __mmask16 high =
+            _mm512_cmpge_epi32_mask(_mm512_xor_si512(sum[p][1], more_flip), more_least);
+        uint32_t word = _mm512_kunpackw(high, low);
+        memcpy(row->bits + (size_t)(x + p) * row->out_step, &word, 4);
+    }
+}
+
+STRIATE_INLINE __m512i doubled(__m512i sum, const int32_t *base, __m512i odd) {
+    __m512i rest = _mm512_and_si512(_mm512_loadu_si512(base), odd);
+    return _mm512_add_epi32(_mm512_add_epi32(sum, sum), rest);
+}
+
+/* Half of each dot, rounded down -> the dot. */
+STRIATE_INLINE void double_sums(const striate_row *row, int x, const int pixels,
+                                __m512i sum[PIXELS][2]) {
+    __m512i odd = _mm512_set1_epi32(row->odd);
+#pragma GCC unroll 7
+    for (int p = 0; p < pixels; p++) {
+        const int32_t *base = row->base + row->cases[x + p] * row->case_step;
+        sum[p][0] = doubled(sum[p][0], base, odd);
+        sum[p][1] = doubled(sum[p][1], base + 16, odd);
     }
 }
 
 STRIATE_INLINE void finish_tile(const striate_row *row, int x, const int pixels,
                                 __m512i sum[PIXELS][2]) {
-    uint32_t bits[PIXELS] = {0};
-    finish_half(*row, x, pixels, 0, sum, bits);
-    finish_half(*row, x, pixels, 1, sum, bits);
-    if (!row->bits) return;
-#pragma GCC unroll 7
-    for (int p = 0; p < pixels; p++) /* whole words: a block has one */
-        memcpy(row->bits + (size_t)(x + p) * row->out_step, &bits[p], 4);
+    __m512 factor = _mm512_set1_ps(2.0f);
+    if (row->odd || !row->scores) {
+        factor = _mm512_set1_ps(1.0f);
+        double_sums(row, x, pixels, sum);
+    }
+    if (row->bits) {
+        finish_words(row, x, pixels, sum);
+        return;
+    }
+    finish_half(*row, x, pixels, 0, factor, sum);
+    finish_half(*row, x, pixels, 1, factor, sum);
 }
 
 STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels) {
@@ -114,7 +141,11 @@ STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels) {
     const __m512i *weights = (const __m512i *)row->weights;
     __m512i sum[PIXELS][2];
 #pragma GCC unroll 7
-    for (int p = 0; p < pixels; p++) sum[p][0] = sum[p][1] = _mm512_setzero_si512();
+    for (int p = 0; p < pixels; p++) { /* base - 2 * count, halved */
+        const int32_t *base = row->base + row->cases[x + p] * row->case_step;
+        sum[p][0] = _mm512_srai_epi32(_mm512_loadu_si512(base), 1);
+        sum[p][1] = _mm512_srai_epi32(_mm512_loadu_si512(base + 16), 1);
+    }
     for (int y = 0; y < row->rows; y++, taps += row->row_step) {
         const uint32_t *at[PIXELS];
 #pragma GCC unroll 7
@@ -126,9 +157,9 @@ STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels) {
 #pragma GCC unroll 7
             for (int p = 0; p < pixels; p++) {
                 __m512i pixel = _mm512_set1_epi32((int)at[p][word]);
-                sum[p][0] = _mm512_add_epi32(
+                sum[p][0] = _mm512_sub_epi32(
                     sum[p][0], _mm512_popcnt_epi32(_mm512_xor_si512(first, pixel)));
-                sum[p][1] = _mm512_add_epi32(
+                sum[p][1] = _mm512_sub_epi32(
                     sum[p][1], _mm512_popcnt_epi32(_mm512_xor_si512(second, pixel)));
                 /* Keeps GCC from giving each sum a second register and moving it back. */
                 __asm__ volatile("" : "+v"(sum[p][0]), "+v"(sum[p][1]));

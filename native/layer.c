@@ -384,6 +384,7 @@ static striate_row start_block(const image *im, int block) {
         .rows = s->kernel,
         .words = s->kernel * layer->pixel_words,
         .case_step = (size_t)layer->blocks * size,
+        .odd = s->channels % 2,
         .filters = left < size ? left : size,
         .out_step = run->out_bits ? (size_t)bytes : (size_t)s->filters,
     };

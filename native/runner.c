@@ -14,7 +14,7 @@ enum {
     MOST_CHANNELS = 1 << 24,
     MOST_TAPS = 1 << 28, /* numbers under one window */
     MOST_OPERATIONS = 1 << 10,
-    SMALL_WORK = 1 << 18, /* products that one thread does before others would be awake */
+    SMALL_WORK = 1 << 22, /* products of floats that one thread does before others are awake */
     PANELS = 4,           /* of signs that are unpacked at once, each by a thread of its own */
 };
 

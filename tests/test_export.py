@@ -88,7 +88,7 @@ def test_a_form_that_answers_differently_is_never_kept(tmp_path, monkeypatch):
 
     honest = onnx.write
     monkeypatch.setattr(onnx, "write", lambda _, directory: honest(other, directory))
-    with pytest.raises(DisagreementError, match="onnx disagrees with Keras"):
+    with pytest.raises(DisagreementError, match="onnx, by onnx, disagrees with Keras"):
         export(artifact, ["onnx"])
     assert set(load(artifact.path).manifest.forms) == {"keras"}
     assert not (artifact.path / "model.onnx").exists()

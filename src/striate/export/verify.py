@@ -104,7 +104,8 @@ def check_form(
     )
     if difference > FLOAT_TOLERANCE or agreement.top1_agreement < 1:
         raise DisagreementError(
-            f"{artifact.path}: {form} disagrees with Keras: max |difference| {difference:.2g} "
+            f"{artifact.path}: {form}, by {engine.name}, disagrees with Keras: max |difference| "
+            f"{difference:.2g} "
             f"(expected at most {FLOAT_TOLERANCE:g}), same first class on "
             f"{agreement.top1_agreement:.1%} of {len(images)} pictures; it was not kept"
         )

@@ -49,6 +49,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+def address(array: np.ndarray) -> int:
+    """Where a contiguous array is; `array.ctypes.data` takes three times as long to say so."""
+    if array.flags.writeable and array.size:
+        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+    return array.ctypes.data
+
+
 def thresholds(
     function: Callable[[np.ndarray], np.ndarray], most: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -309,10 +316,11 @@ class BinaryConvolution:
         ((kind, out),) = output.items()
         run = self._prepared()
         run.images = len(x)
-        run.values, run.bits = (0, x.ctypes.data) if x.dtype == np.uint32 else (x.ctypes.data, 0)
+        place = address(x)
+        run.values, run.bits = (0, place) if x.dtype == np.uint32 else (place, 0)
         run.dots = run.scores = run.out_bits = 0
         run.scale_inputs = int(self.scale_inputs and kind == "scores")
-        setattr(run, kind, out.ctypes.data)
+        setattr(run, kind, address(out))
         if self._native.striate_layer_run(self._layer, ctypes.byref(run)):
             raise EngineError(f"the {self.kernel} kernel refused a call; please report it")
         return out

@@ -50,9 +50,9 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def address(array: np.ndarray) -> int:
-    """Where a contiguous array is; `array.ctypes.data` takes three times as long to say so."""
+    """Where a contiguous array is; `array.ctypes.data` takes twice as long to say so."""
     if array.flags.writeable and array.size:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array))
+        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
     return array.ctypes.data
 
 

@@ -4,11 +4,16 @@ Every request of every protocol goes through `Core.predict`. A face (gRPC, REST)
 into the arguments, the answer back into a message, and a `ServingError` into its own status.
 """
 
+import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+from striate.serve.access_log import AccessLog
+from striate.serve.calls import Call, current
 from striate.serve.counters import Asked, Counters
+from striate.serve.drift import Drift
+from striate.serve.keys import OPEN, Keys
 from striate.serve.options import ModelConfig
 from striate.serve.repository import Lease, Repository, Version
 from striate.serve.scheduler import Scheduler
@@ -29,6 +34,7 @@ from striate.serve.signatures import (
 from striate.serve.status import Code, ServingError, UnknownSignature, invalid
 
 _WORDS = {CLASSIFY: "classification", REGRESS: "regression"}
+_APIS = {PREDICT: "Predict", CLASSIFY: "Classify", REGRESS: "Regress"}
 _CHECKS = {CLASSIFY: check_classifier, REGRESS: check_regressor}
 
 
@@ -84,7 +90,8 @@ class Core:
 
     max_bytes: of one request, encoded or decoded. tensor_content: how Predict writes its answers.
     check_methods: whether Classify and Regress hold signatures to their method names.
-    labels_first: whether a new label may name a version that is not loaded yet.
+    labels_first: whether a new label may name a version that is not loaded yet. keys: without which
+    nothing is answered; none for everybody. access_log: that is told of every call.
     """
 
     def __init__(
@@ -96,6 +103,8 @@ class Core:
         tensor_content: bool = False,
         check_methods: bool = False,
         labels_first: bool = False,
+        keys: Keys | None = None,
+        access_log: AccessLog | None = None,
     ):
         self.repository = repository
         self.scheduler = scheduler
@@ -103,14 +112,24 @@ class Core:
         self.tensor_content = tensor_content
         self.check_methods = check_methods
         self.labels_first = labels_first
+        self.keys = keys
+        self.access_log = access_log
         self.counters = Counters()
+        self.drift = Drift()
 
     def predict(self, request: Request) -> Answer:
         """Answer a request, or raise the `ServingError` that says why not."""
+        call = current()
+        call.model = request.target.model
         with (
             self.lease(request.target) as lease,
-            self.counters.request(lease.model, lease.version) as asked,
+            self.counters.request(
+                lease.model,
+                lease.version,
+                (call.api or _APIS[request.method], call.entrypoint, lease.servable.engine),
+            ) as asked,
         ):
+            call.asked = asked
             signature = signature_for(
                 lease.servable.signatures, request, check_method=self.check_methods
             )
@@ -122,6 +141,7 @@ class Core:
                     lease.servable, signature.ask, feeds, request.deadline, _watched(request, asked)
                 )
                 asked.computed()
+            self.drift.observe(lease.servable, feeds, found)
             outputs = signature.answer(found)
         wanted = request.outputs or tuple(signature.outputs)
         return Answer(
@@ -144,6 +164,7 @@ class Core:
         """What became of the versions of a model; a label does not narrow them."""
         if not target.model:
             raise invalid("ModelSpec has no name specified.")
+        self.permit(target.model)
         return self.repository.statuses(target.model, target.version)
 
     def reload(self, configs: list[ModelConfig]) -> None:
@@ -152,6 +173,7 @@ class Core:
         Raises `ServingError` when one of them does not become available, or a label names a
         version that is not; the others are served as they are meant to be.
         """
+        self.permit(None)
         events = self.repository.configure(configs)
         for event in events:
             event.log()
@@ -165,10 +187,36 @@ class Core:
             )
         self.repository.label(configs, allow_unavailable=self.labels_first)
 
+    def admit(self, call: Call, authorization: str | None) -> None:
+        """Let a call in, by the key that it shows; UNAUTHENTICATED where it needs one and has none.
+
+        Faces ask before they read anything else of it.
+        """
+        if self.keys is not None and call.method not in OPEN:
+            call.key = self.keys.identify(authorization)
+
+    def permit(self, model: str | None) -> None:
+        """Check that the key of the current call opens a model; None: what is about all of them."""
+        if self.keys is None:
+            return
+        key = current().key
+        if key is None or (key.models is not None and model not in key.models):
+            what = "what concerns all models" if model is None else f"model {model}"
+            raise ServingError(Code.PERMISSION_DENIED, f"The API key is not for {what}")
+
+    def finished(self, call: Call) -> None:
+        """Take note of a call that has been answered; faces say so of every one."""
+        call.ended = time.monotonic()
+        if self.access_log is not None:
+            self.access_log.write(call)
+        if call.asked is None and call.code != Code.OK:
+            self.counters.refuse(call.entrypoint, call.code)
+
     def lease(self, target: Target) -> AbstractContextManager[Lease]:
         """The version that would answer, kept while somebody looks at it."""
         if not target.model:
             raise invalid("ModelSpec has no name specified.")
+        self.permit(target.model)
         return self.repository.lease(target.model, target.version, target.label)
 
 

@@ -27,12 +27,16 @@ RECENT = 1024  # requests whose exact times are kept for the quantiles
 class Key(NamedTuple):
     """Who was asked; the signature is empty where a request named none that there is.
 
-    Requests that reach no model are not counted: their names are anybody's.
+    api, entrypoint: how it was asked (Predict, ...; GRPC or REST); runtime: the engine. Requests
+    that reach no model have no key: their names are anybody's.
     """
 
     model: str
     version: int
     signature: str
+    api: str = ""
+    entrypoint: str = ""
+    runtime: str = ""
 
 
 @dataclass
@@ -47,6 +51,12 @@ class Durations:
         self.n += 1
         self.seconds += seconds
         self.counts[bisect_left(BUCKETS, seconds * 1e6)] += 1
+
+    def join(self, other: "Durations") -> None:
+        """Count what the other counted, too."""
+        self.n += other.n
+        self.seconds += other.seconds
+        self.counts = [a + b for a, b in zip(self.counts, other.counts, strict=True)]
 
     def copy(self) -> "Durations":
         return replace(self, counts=self.counts.copy())
@@ -90,8 +100,9 @@ class Asked:
     decoded, `turn` when it begins to be computed, and `computed` when that is done.
     """
 
-    def __init__(self, model: str, version: int):
+    def __init__(self, model: str, version: int, how: tuple[str, str, str] = ("", "", "")):
         self.model, self.version, self.signature = model, version, ""
+        self.how = how  # the last three of `Key`
         self.items = 0
         self.begun = self._ready = self._turn = self._computed = time.monotonic()
 
@@ -122,11 +133,17 @@ class Counters:
         self.since = time.time()
         self._lock = threading.Lock()
         self._counts: dict[Key, Count] = {}
+        self._refused: dict[tuple[str, Code], int] = {}
 
     @contextmanager
-    def request(self, model: str, version: int) -> Iterator[Asked]:
-        """Count what happens in the block as one request: answered, or refused with a code."""
-        asked = Asked(model, version)
+    def request(
+        self, model: str, version: int, how: tuple[str, str, str] = ("", "", "")
+    ) -> Iterator[Asked]:
+        """Count what happens in the block as one request: answered, or refused with a code.
+
+        how: api, entrypoint and runtime, as in `Key`.
+        """
+        asked = Asked(model, version, how)
         code = Code.OK
         try:
             yield asked
@@ -141,7 +158,7 @@ class Counters:
 
     def _add(self, asked: Asked, code: Code, whole: float) -> None:
         with self._lock:
-            key = Key(asked.model, asked.version, asked.signature)
+            key = Key(asked.model, asked.version, asked.signature, *asked.how)
             count = self._counts.setdefault(key, Count())
             count.codes[code] = count.codes.get(code, 0) + 1
             if code != Code.OK:
@@ -153,6 +170,17 @@ class Counters:
             count.queue.add(asked.queue)
             count.compute.add(asked.compute)
             count.recent.append(whole)
+
+    def refuse(self, entrypoint: str, code: Code) -> None:
+        """Count a call that ended before any model was found for it."""
+        with self._lock:
+            key = (entrypoint, code)
+            self._refused[key] = self._refused.get(key, 0) + 1
+
+    def refused(self) -> dict[tuple[str, Code], int]:
+        """How many calls reached no model, by entrypoint and code."""
+        with self._lock:
+            return dict(self._refused)
 
     def snapshot(self) -> dict[Key, Count]:
         """Copies of all counts, taken at one moment."""

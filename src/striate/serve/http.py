@@ -3,7 +3,9 @@
     POST /v1/models/NAME[/versions/N|/labels/L]:predict | :classify | :regress
     GET  /v1/models/NAME[/versions/N|/labels/L]              status
     GET  /v1/models/NAME[/versions/N|/labels/L]/metadata     signatures
+    GET  /v1/models/NAME[/versions/N|/labels/L]/drift        recent pictures beside the baseline
     GET  /healthz                                            200 once every model answers, else 503
+    GET  /metrics                                            for Prometheus (`metrics`)
 
 A body is JSON whatever its content type says, unless that is image/...: then the body is a picture
 (`pictures`). /v2 is the Open Inference Protocol (`oip_http`), / the page to try it (`page`).
@@ -30,6 +32,7 @@ from starlette.routing import Route
 
 from striate.serve import (
     json_tensors,
+    metrics,
     oip_http,
     page,
     pictures,
@@ -39,14 +42,14 @@ from striate.serve import (
 )
 from striate.serve.core import Core, Request, Target
 from striate.serve.signatures import Signature, Tensors
-from striate.serve.status import UnknownSignature, invalid
+from striate.serve.status import Code, ServingError, UnknownSignature, invalid
 from striate.serve.tfs_messages import METADATA_FIELD, metadata_of, status_of
 from striate.serve.web import METHODS, json_response, left, raw_path, threaded
 
 _WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _SHOW = re.compile(_WHOM + r":(?P<method>classify|predict|explain)", re.IGNORECASE)
 _ASK = re.compile(_WHOM + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
-_LOOK = re.compile(_WHOM + r"(?:/(?P<part>metadata))?", re.IGNORECASE)
+_LOOK = re.compile(_WHOM + r"(?:/(?P<part>metadata|drift))?", re.IGNORECASE)
 
 
 def application(
@@ -56,11 +59,12 @@ def application(
     timeout_seconds: float,
     draining: Callable[[], bool],
     cors: bool = False,
+    metrics_paths: tuple[str, ...] = (metrics.PATH,),
 ) -> Starlette:
     """The REST API. Requests are answered on `executor`'s threads, so that none holds up the rest.
 
     timeout_seconds: how long a request may wait for its turn; draining() says that the server is
-    on its way down. cors: whether pages of other sites may ask.
+    on its way down. cors: whether pages of other sites may ask. metrics_paths: for Prometheus.
     """
 
     async def healthz(request: HttpRequest) -> Response:
@@ -68,11 +72,12 @@ def application(
         return json_response({"ready": ready}, 200 if ready else 503)
 
     threads = functools.partial(
-        threaded, executor=executor, max_bytes=core.max_bytes, timeout_seconds=timeout_seconds
+        threaded, core=core, executor=executor, timeout_seconds=timeout_seconds
     )
     rest = threads(functools.partial(answer, core))
     oip = threads(functools.partial(oip_http.answer, core, draining))
     look = threads(functools.partial(page.answer, core))
+    scrape = threads(functools.partial(metrics.answer, core))
     anybody = Middleware(
         CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
     )
@@ -80,6 +85,7 @@ def application(
         middleware=[anybody] if cors else [],
         routes=[
             Route("/healthz", healthz),
+            *(Route(path, scrape) for path in metrics_paths),
             Route("/v1/{rest:path}", rest, methods=METHODS),
             Route("/v2", oip, methods=METHODS),
             Route("/v2/{rest:path}", oip, methods=METHODS),
@@ -161,8 +167,10 @@ def _short(value: float) -> float:
 
 
 def _look(core: Core, match: re.Match) -> dict[str, Any]:
-    """Status or metadata, as TensorFlow Serving prints its messages: defaults and all."""
+    """Status or metadata, as TensorFlow Serving prints its messages: defaults and all; drift."""
     target = _target(match)
+    if match["part"] and match["part"].lower() == "drift":
+        return _drift(core, target)
     if not match["part"]:
         request = protos.get_model_status_pb2.GetModelStatusRequest()
         _fill(request.model_spec, target)
@@ -177,6 +185,16 @@ def _look(core: Core, match: re.Match) -> dict[str, Any]:
         "model_spec": _printed(response.model_spec),
         "metadata": {METADATA_FIELD: _printed(signatures)},
     }
+
+
+def _drift(core: Core, target: Target) -> dict[str, Any]:
+    with core.lease(target) as lease:
+        report = core.drift.report(lease.servable)
+        artifact = lease.servable.artifact
+    if artifact is None or not artifact.manifest.drift_baseline:
+        raise ServingError(Code.NOT_FOUND, f"{lease.model} has no drift baseline")
+    whom = {"model": lease.model, "version": lease.version, "labels": artifact.labels}
+    return {**whom, **(report or {"pictures": 0})}
 
 
 def _printed(message) -> dict[str, Any]:

@@ -16,8 +16,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from striate.errors import StriateError, UsageError
-from striate.serve import oip_grpc, tfs_grpc
+from striate.serve import oip_grpc, text_configs, tfs_grpc
 from striate.serve.core import Core
+from striate.serve.grpc_calls import CallInterceptor
 from striate.serve.oip_protos import BothPools
 from striate.serve.options import ServerOptions
 from striate.serve.secure import Tls
@@ -56,6 +57,21 @@ def channel_arguments(text: str) -> list[tuple[str, int | str]]:
     return [(n, int(v) if v.lstrip("-").isdecimal() else v) for n, _, v in pairs]
 
 
+def metrics_paths(options: ServerOptions) -> tuple[str, ...]:
+    """Where metrics are: at /metrics, and where a MonitoringConfig enables them."""
+    from striate.serve import metrics
+
+    if not options.monitoring_config_file:
+        return (metrics.PATH,)
+    found = text_configs.read(options.monitoring_config_file, "MonitoringConfig").prometheus_config
+    if not found.enable:
+        return (metrics.PATH,)
+    path = found.path or metrics.TENSORFLOW_SERVING_PATH
+    if not path.startswith("/"):
+        raise UsageError(f"expected a prometheus_config path that begins with /, got {path!r}")
+    return (metrics.PATH, path)
+
+
 class GrpcListener:
     """All services, health and reflection on one port."""
 
@@ -65,7 +81,7 @@ class GrpcListener:
         self._streams = _OpenStreams()
         self._server = grpc.server(
             thread_pool(core, "grpc", options.grpc_max_threads),
-            interceptors=[self._streams],
+            interceptors=[self._streams, CallInterceptor(core)],
             options=[
                 ("grpc.max_receive_message_length", options.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
@@ -150,6 +166,7 @@ class HttpListener:
             timeout_seconds=options.rest_api_timeout_in_ms / 1000,
             draining=self._draining.is_set,
             cors=options.rest_api_enable_cors_support,
+            metrics_paths=metrics_paths(options),
         )
         config = uvicorn.Config(
             app,

@@ -11,6 +11,7 @@ import numpy as np
 from google.protobuf.json_format import ParseDict
 
 from striate.serve import oip, oip_about
+from striate.serve.calls import current
 from striate.serve.core import Core
 from striate.serve.oip_protos import SERVICE, message, service
 from striate.serve.status import ServingError, cut, invalid
@@ -126,6 +127,7 @@ class InferenceService:
             yield response
 
     def _infer(self, request, context) -> Any:
+        current().named(request.id)
         raw = bool(request.raw_input_contents)
         left = context.time_remaining()
         asked = oip.Inference(

@@ -22,6 +22,7 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
 from striate.serve import json_tensors, oip, oip_about
+from striate.serve.calls import current
 from striate.serve.core import Core, Target
 from striate.serve.status import Code, ServingError, invalid
 from striate.serve.web import json_response, left, raw_path
@@ -86,6 +87,7 @@ def _infer(
 ) -> Response:
     length = _header_length(request, len(body))
     document = _parsed(body[:length])
+    current().named(str(document.get("id", "")))
     asked = oip.Inference(
         target,
         inputs=_inputs(document, body[length:]),

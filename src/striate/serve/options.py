@@ -73,6 +73,7 @@ def flag(default: Any, group: str, help: str, *, kind: type | None = None) -> An
 
 
 MODELS, PORTS, COMPUTE, BATCHING, LIMITS = "Models", "Ports", "Compute", "Batching", "Limits"
+OBSERVING = "Keys and logs"
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,12 @@ class ServerOptions:
     )
     monitoring_config_file: str = flag(
         "", PORTS, "metrics at its path too, by a MonitoringConfig in protobuf's text format"
+    )
+    access_log: str = flag(
+        "", OBSERVING, "a file for one line of JSON a call; - for standard output"
+    )
+    api_keys_file: str = flag(
+        "", OBSERVING, "who may ask which models, in YAML; without it, everybody all"
     )
     engine: str | None = flag(
         None,

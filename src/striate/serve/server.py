@@ -10,9 +10,10 @@ from types import TracebackType
 
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
-from striate.serve import text_configs
+from striate.serve.access_log import AccessLog
 from striate.serve.core import Core
-from striate.serve.listeners import GrpcListener, HttpListener
+from striate.serve.keys import Keys
+from striate.serve.listeners import GrpcListener, HttpListener, metrics_paths
 from striate.serve.loading import Loader
 from striate.serve.model_config import find_models, read_config_file
 from striate.serve.options import ModelConfig, ServerOptions
@@ -21,6 +22,8 @@ from striate.serve.scheduler import Scheduler
 from striate.serve.servable import Servable
 
 log = logging.getLogger("striate.serve")
+
+KEYS_SECONDS = 1.0  # between looks at the file of API keys
 
 
 class Server:
@@ -49,9 +52,10 @@ class Server:
             tensor_content=options.enable_serialization_as_tensor_content,
             check_methods=options.enable_signature_method_name_check,
             labels_first=options.allow_version_labels_for_unavailable_models,
+            keys=Keys(options.api_keys_file) if options.api_keys_file else None,
+            access_log=AccessLog(options.access_log) if options.access_log else None,
         )
-        if options.monitoring_config_file:
-            text_configs.read(options.monitoring_config_file, "MonitoringConfig")
+        metrics_paths(options)  # a file that is wrong ends the start
         self._configs = self._configured()
         self._listeners: list[GrpcListener | HttpListener] = []
 
@@ -77,6 +81,8 @@ class Server:
             self._listeners.append(listener)
         if self.options.file_system_poll_wait_seconds:
             self.repository.watch(self.options.file_system_poll_wait_seconds)
+        if self.core.keys is not None:
+            self.repository.every(KEYS_SECONDS, self.core.keys.refresh)
         poll = self.options.model_config_file_poll_wait_seconds
         if self.options.model_config_file and poll:
             self.repository.every(poll, self._reconfigure)
@@ -111,6 +117,8 @@ class Server:
             stopped.wait(max(0.0, deadline - time.monotonic()) + 1)
         self._listeners.clear()
         self.core.scheduler.close()
+        if self.core.access_log is not None:
+            self.core.access_log.close()
         self.repository.close()
 
     def __enter__(self) -> "Server":

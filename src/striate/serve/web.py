@@ -4,7 +4,6 @@ import asyncio
 import functools
 import json
 import logging
-import time
 import zlib
 from collections.abc import Callable
 from concurrent.futures import Executor
@@ -13,6 +12,8 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from striate.serve.calls import ID_HEADER, Call, during, request_id
+from striate.serve.core import Core
 from striate.serve.status import Code, ServingError, cut
 
 log = logging.getLogger("striate.serve")
@@ -42,37 +43,67 @@ HTTP_STATUS = {
 _WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 Endpoint = Callable[[Request], Any]
+Answerer = Callable[[Request, bytes, float], Response]
 
 
 def threaded(
-    answer: Callable[[Request, bytes, float], Response],
+    answer: Answerer,
+    core: Core,
     executor: Executor,
     *,
-    max_bytes: int,
     timeout_seconds: float,
 ) -> Endpoint:
     """An endpoint that reads the body and answers on one of `executor`'s threads.
 
     answer(request, body, deadline): deadline in `time.monotonic()`. What it raises becomes
-    {"error": "..."} with the status of its code.
+    {"error": "..."} with the status of its code. The core is told of every call.
     """
 
-    async def endpoint(request: Request) -> Response:
-        deadline = time.monotonic() + timeout_seconds
+    async def respond(request: Request, call: Call) -> Response:
+        deadline = call.begun + timeout_seconds
         try:
-            body = await _body(request, max_bytes)
+            core.admit(call, request.headers.get("authorization"))
+            body = await _body(request, core.max_bytes)
         except ServingError as error:
+            call.code = error.code
             return refusal(error, 413 if error.code == Code.RESOURCE_EXHAUSTED else None)
         except ClientDisconnect:
+            call.code = Code.CANCELLED
             return Response(status_code=499)
-        work = functools.partial(_answered, answer, request, body, deadline)
+        call.received = len(body)
+        work = functools.partial(_answered, answer, request, body, deadline, call)
         watch = asyncio.create_task(_watch(request))
         try:
             return await asyncio.get_running_loop().run_in_executor(executor, work)
         finally:
             watch.cancel()
 
+    async def endpoint(request: Request) -> Response:
+        call = _call(request)
+        try:
+            response = await respond(request, call)
+            response.headers[ID_HEADER] = call.id
+            call.sent = len(response.body)
+            return response
+        finally:
+            core.finished(call)
+
     return endpoint
+
+
+def _call(request: Request) -> Call:
+    path = raw_path(request)
+    given = request.headers.get(ID_HEADER)
+    id = request_id(given)
+    peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
+    return Call(
+        entrypoint="REST",
+        api="ModelInfer" if path.startswith("/v2") else "",
+        method=f"{request.method} {path}",
+        peer=peer,
+        id=id,
+        own_id=id != given,
+    )
 
 
 async def _watch(request: Request) -> None:
@@ -89,17 +120,17 @@ def left(request: Request) -> Callable[[], bool]:
 
 
 def _answered(
-    answer: Callable[[Request, bytes, float], Response],
-    request: Request,
-    body: bytes,
-    deadline: float,
+    answer: Answerer, request: Request, body: bytes, deadline: float, call: Call
 ) -> Response:
     try:
-        return answer(request, body, deadline)
+        with during(call):
+            return answer(request, body, deadline)
     except ServingError as error:
+        call.code = error.code
         return refusal(error)
     except Exception as error:  # a mistake of ours: the client gets one line, the log the rest
         log.exception("%s %s", request.method, raw_path(request))
+        call.code = Code.INTERNAL
         return json_response({"error": cut(f"{type(error).__name__}: {error}")}, 500)
 
 
@@ -110,7 +141,10 @@ def json_response(document: Any, status: int = 200, *, indent: int | None = None
 
 def refusal(error: ServingError, status: int | None = None) -> Response:
     """The response that says why not, in one line."""
-    return json_response({"error": cut(str(error))}, status or HTTP_STATUS[error.code])
+    response = json_response({"error": cut(str(error))}, status or HTTP_STATUS[error.code])
+    if error.code == Code.UNAUTHENTICATED:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
 
 
 def raw_path(request: Request) -> str:

@@ -54,6 +54,7 @@ _HEADERS = {
 
 def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Response:
     """The response to one request for the page or for something of it."""
+    core.permit(None)  # it shows all models
     path = raw_path(request)
     if path in _FILES:
         name, media_type = _FILES[path]

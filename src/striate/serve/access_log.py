@@ -1,0 +1,119 @@
+"""One line of JSON for each call, written by a thread of its own.
+
+A request hands its call over and goes on. Where the thread cannot keep up (a full disk, a pipe that
+nobody reads, a burst) lines are lost and counted; requests are neither refused nor held up. The
+file is opened anew for what has gathered, so whoever rotates logs may rename it at any time.
+"""
+
+import json
+import logging
+import os
+import queue
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from striate.errors import UsageError
+from striate.serve.calls import Call
+
+log = logging.getLogger("striate.serve")
+
+WAITING = 10_000  # calls whose lines are not written yet; more are lost
+TOGETHER = 1_000  # lines written at once
+
+
+class AccessLog:
+    """Appends to a file, or to standard output where `path` is `-`.
+
+    lost: how many lines were not written. Raises `UsageError` for a file that cannot be opened.
+    """
+
+    def __init__(self, path: str):
+        self._path = path
+        self.lost = 0
+        self._torn = False
+        self._waiting: queue.Queue[tuple[float, Call] | None] = queue.Queue(WAITING)
+        try:
+            os.close(self._open())
+        except OSError as error:
+            raise UsageError(f"access_log {path}: cannot be written ({error.strerror})") from None
+        self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
+        self._thread.start()
+
+    def write(self, call: Call) -> None:
+        """Have a line written about a call that has been answered; never waits."""
+        try:
+            self._waiting.put_nowait((time.time(), call))
+        except queue.Full:
+            self.lost += 1
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Write what waits, for so many seconds at most."""
+        try:
+            self._waiting.put(None, timeout=seconds)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        goes_on = True
+        while goes_on:
+            found = [self._waiting.get()]
+            while len(found) < TOGETHER and not self._waiting.empty():
+                found.append(self._waiting.get())
+            goes_on = None not in found
+            self._append([line(*entry) for entry in found if entry is not None])
+
+    def _append(self, lines: list[bytes]) -> None:
+        data = b"\n" * self._torn + b"".join(lines)
+        written = 0
+        try:
+            file = self._open()
+            try:
+                written = os.write(file, data)
+            finally:
+                os.close(file)
+        except OSError as error:
+            log.warning("access_log %s: %d lines are lost (%s)", self._path, len(lines), error)
+        if written < len(data):  # the disk is full now: what follows begins on a line of its own
+            self.lost += len(lines) - data[:written].count(b"\n")
+            self._torn = self._torn or written > 0
+
+    def _open(self) -> int:
+        if self._path == "-":
+            return os.dup(1)
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+
+
+def line(ended: float, call: Call) -> bytes:
+    """What the log says about a call that ended at `ended`, in `time.time()`."""
+    document: dict[str, Any] = {
+        "time": datetime.fromtimestamp(ended, UTC).isoformat(timespec="milliseconds"),
+        "id": call.id,
+        "protocol": call.entrypoint,
+        "method": call.method[:512],
+        "peer": call.peer,
+        "key": call.key.name if call.key else None,
+        "model": call.model[:256] or None,
+        "version": None,
+        "signature": None,
+        "items": None,
+        "code": call.code.name,
+        "ms": _ms(call.seconds),
+        "queue_ms": None,
+        "compute_ms": None,
+        "received": call.received,
+        "sent": call.sent,
+    }
+    if call.asked is not None:
+        document["version"] = call.asked.version
+        document["signature"] = call.asked.signature
+        document["items"] = call.asked.items
+        document["queue_ms"] = _ms(call.asked.queue)
+        document["compute_ms"] = _ms(call.asked.compute)
+    return json.dumps(document).encode() + b"\n"
+
+
+def _ms(seconds: float) -> float:
+    return round(1000 * seconds, 3)

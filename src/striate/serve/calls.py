@@ -1,0 +1,80 @@
+"""One call of a client, whatever protocol brought it: who asks, what for, and how it ended.
+
+A face makes a `Call` for each request, answers within `during(call)`, and hands it to
+`Core.finished`. Whoever is asked deeper inside (the core) finds it by `current()`.
+"""
+
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from striate.serve.counters import Asked
+from striate.serve.keys import ApiKey
+from striate.serve.status import Code
+
+ID_HEADER = "x-request-id"
+
+_SPEAKABLE = re.compile(r"[!-~]{1,128}")  # an id that is safe in a header and in a line of a log
+
+
+def request_id(given: str | None = None) -> str:
+    """The client's id for its request where it has a fit one, else one of 16 hexadecimal digits."""
+    return given if given and _SPEAKABLE.fullmatch(given) else secrets.token_hex(8)
+
+
+@dataclass
+class Call:
+    """What is known of a call; the parts that are found out while it is answered come last.
+
+    entrypoint: GRPC or REST; api: what TensorFlow Serving calls it: Predict, Classify, ...; method:
+    the RPC, or the HTTP method and path. id: the client's, or made; own_id: whether it is made.
+    key: that it shows. model: that it asks. asked: the last request that reached a model.
+    received, sent: bytes of the messages, None for streams.
+    """
+
+    entrypoint: str = ""
+    api: str = ""
+    method: str = ""
+    peer: str = ""
+    id: str = field(default_factory=request_id)
+    own_id: bool = True
+    key: ApiKey | None = None
+    code: Code = Code.OK
+    model: str = ""
+    asked: Asked | None = None
+    received: int | None = None
+    sent: int | None = None
+    begun: float = field(default_factory=time.monotonic)
+    ended: float = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """From when the call was taken up until its answer was ready to be sent."""
+        return self.ended - self.begun
+
+    def named(self, id: str) -> None:
+        """Take the id that a message itself carries, unless its header had one."""
+        if self.own_id and _SPEAKABLE.fullmatch(id):
+            self.id, self.own_id = id, False
+
+
+_CURRENT: ContextVar[Call] = ContextVar("call")
+
+
+@contextmanager
+def during(call: Call) -> Iterator[None]:
+    """What happens in the block, on this thread, is this call's."""
+    token = _CURRENT.set(call)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+
+
+def current() -> Call:
+    """The call that is being answered; a blank one where nobody's is."""
+    return _CURRENT.get(None) or Call()

@@ -1,0 +1,97 @@
+"""Every call over gRPC as a `Call`: whatever service it is for, its id, its size, how it ended."""
+
+import logging
+from typing import Any
+
+import grpc
+
+from striate.serve.calls import ID_HEADER, Call, during, request_id
+from striate.serve.core import Core
+from striate.serve.status import Code, ServingError
+
+log = logging.getLogger("striate.serve")
+
+OURS = ("/tensorflow.serving.", "/inference.")  # health and reflection are not worth a line
+
+
+class CallInterceptor(grpc.ServerInterceptor):
+    """Wraps the methods of our services; the others are left as they are."""
+
+    def __init__(self, core: Core):
+        self._core = core
+
+    def intercept_service(self, continuation, details):
+        handler = continuation(details)
+        if handler is None or not details.method.startswith(OURS):
+            return handler
+        if handler.response_streaming:
+            return handler._replace(stream_stream=self._streamed(details, handler.stream_stream))
+        return handler._replace(
+            unary_unary=self._unary(details, handler),
+            request_deserializer=None,
+            response_serializer=None,
+        )
+
+    def _unary(self, details, handler):
+        def answer(data: bytes, context) -> bytes:
+            call = _call(details, context)
+            call.received = len(data)
+            try:
+                with during(call):
+                    self._admit(call, details, context)
+                    request = _read(handler.request_deserializer, data, context)
+                    response = handler.unary_unary(request, context)
+                    sent = handler.response_serializer(response)
+                call.sent = len(sent)
+                return sent
+            finally:
+                self._finished(call, context)
+
+        return answer
+
+    def _streamed(self, details, behaviour):
+        def answer(requests, context):
+            call = _call(details, context)
+            try:
+                with during(call):
+                    self._admit(call, details, context)
+                    yield from behaviour(requests, context)
+            finally:
+                self._finished(call, context)
+
+        return answer
+
+    def _admit(self, call: Call, details, context) -> None:
+        try:
+            self._core.admit(call, dict(details.invocation_metadata or ()).get("authorization"))
+        except ServingError as error:
+            context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
+
+    def _finished(self, call: Call, context) -> None:
+        context.set_trailing_metadata(((ID_HEADER, call.id),))
+        code = context.code()
+        call.code = Code.OK if code is None else Code(code.value[0])
+        self._core.finished(call)
+
+
+def _call(details, context) -> Call:
+    headers = dict(details.invocation_metadata or ())
+    given = headers.get(ID_HEADER)
+    id = request_id(given)
+    return Call(
+        entrypoint="GRPC",
+        api=details.method.rpartition("/")[2],
+        method=details.method,
+        peer=context.peer(),
+        id=id,
+        own_id=id != given,
+    )
+
+
+def _read(deserialize, data: bytes, context) -> Any:
+    """The message in the bytes of a request; what is none is refused in gRPC's own words."""
+    try:
+        return deserialize(data)
+    except Exception:  # protobuf's, whichever of its implementations reads
+        log.info("a request that is no message: %d bytes", len(data))
+        context.abort(grpc.StatusCode.INTERNAL, "Exception deserializing request!")

@@ -15,7 +15,7 @@ FLOORS = [
     {"registry", "costs", "diagram", "preprocess", "pretrained", "torch_files", "fetch"},
     {"models", "data", "artifact", "committee", "convolutional"},
     {"train", "runtime", "explain"},
-    {"ensemble", "evaluate", "export", "serve", "search"},
+    {"bench", "ensemble", "evaluate", "export", "serve", "search"},
     {"cli", "__main__", "__init__"},
 ]
 FLOOR = {name: level for level, names in enumerate(FLOORS) for name in names}

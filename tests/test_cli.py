@@ -217,6 +217,9 @@ def test_doctor_says_what_is_installed():
         "openvino",
         "tensorflow",
         "keras",
+        "onnx-int8",
+        "litert-int8",
+        "litert-float16",
     }
     assert document["binary"]["kernel"] == document["binary"]["kernels"][0]
     assert document["binary"]["kernels"][-1] == "numpy"

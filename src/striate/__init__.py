@@ -34,6 +34,7 @@ _LAZY = {
 _PACKAGES = (
     "arithmetic",
     "artifact",
+    "bench",
     "costs",
     "data",
     "diagram",

@@ -40,6 +40,7 @@ def _striate(
 
 def _add_verbs() -> None:
     from striate.cli import (
+        bench,
         doctor,
         ensemble,
         evaluate,
@@ -68,6 +69,7 @@ def _add_verbs() -> None:
         ("explain", explain),
         ("export", export),
         ("serve", serve),
+        ("bench", bench),
         ("doctor", doctor),
     ]
     for name, module in verbs:

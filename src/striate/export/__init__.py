@@ -1,11 +1,13 @@
 """Export with proof: write a form, load it in its own runtime, hold it to Keras, then keep it.
 
     artifact, rows = export(artifact, ["saved_model", "onnx", "litert"])
+    artifact, rows = export(artifact, ["int8"], images=pictures)
     rows = verify(artifact)
 
 A form that disagrees never enters the artifact. One file per form.
 """
 
+import os
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -15,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from striate.artifact import Artifact, add_form
+from striate.data import load as load_data
 from striate.errors import EngineError, UsageError, did_you_mean
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
@@ -29,8 +32,14 @@ FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
     "litert": ("striate.export.litert", ("litert",)),
 }
 # Forms that only some nets have, written when they are asked for.
-SPECIAL_FORMS = {"packed": ("striate.export.packed", ("packed", "runner"))}
+SPECIAL_FORMS = {
+    "packed": ("striate.export.packed", ("packed", "runner")),
+    "int8": ("striate.export.int8", ("litert-int8", "onnx-int8")),
+    "float16": ("striate.export.float16", ("litert-float16",)),
+}
 ALL_FORMS = {**FORMS, **SPECIAL_FORMS}
+
+FEWEST_PICTURES = 8  # that int8 can be calibrated and compared on
 
 
 def export(
@@ -38,40 +47,86 @@ def export(
     to: Iterable[str] = tuple(FORMS),
     *,
     images: np.ndarray | None = None,
+    accept_loss: bool = False,
 ) -> tuple[Artifact, list[Agreement]]:
     """Write exported forms into an artifact, each only after it gave Keras' answers.
 
     to: forms out of `ALL_FORMS`; images: uint8 [N, H, W, C] to compare on besides the goldens
-    (default: pictures made from the goldens, and noise).
+    (default: pictures made from the goldens, and noise). `int8` needs them: every second one shows
+    it which numbers occur, and it is compared on the others. accept_loss: keep `int8` and `float16`
+    also where they name another first class on more than 1 % of the pictures.
 
     Returns the artifact with its new forms, and one `Agreement` a form, or one for each engine that
-    reads it. Raises `UsageError` for an
-    unknown form, `DisagreementError` when a form answers differently, `EngineError` when its
-    runtime is missing or refuses it; the forms before that one are kept.
+    reads it. Raises `UsageError` for an unknown form and for `int8` without images,
+    `DisagreementError` when a form answers differently, `EngineError` when its runtime is missing
+    or refuses it; the forms before that one are kept.
     """
     forms = check_names(to)
+    shown = None
+    if "int8" in forms:
+        shown, images = _shown_and_asked(images)
     _need_tensorflow_backend()
     probes = probe_images(artifact, images)
     expected = reference_scores(artifact, probes)
     rows = []
     for form in forms:
-        artifact, agreements = _export_form(artifact, form, probes, expected)
+        artifact, agreements = _export_form(
+            artifact, form, probes, expected, shown=shown, accept_loss=accept_loss
+        )
         rows += agreements
     return artifact, rows
 
 
+def some_pictures(artifact: Artifact, data: str | os.PathLike, most: int) -> np.ndarray:
+    """At most so many pictures, spread evenly over a data set, as uint8 [N, H, W, C].
+
+    Raises `DataError` where there are none, or none of what the net takes.
+    """
+    dataset = load_data(data, kind=artifact.preprocess.kind, split=0)
+    taken = np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(np.int64)
+    examples = dataset.examples(artifact.preprocess, taken)
+    return examples.pixels(np.arange(len(examples)))
+
+
+def _shown_and_asked(images: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures that int8 may see, and the others, that it is compared on."""
+    if images is None or len(images) < FEWEST_PICTURES:
+        raise UsageError(
+            f"int8 needs at least {FEWEST_PICTURES} pictures of the kind that it will see, got "
+            f"{0 if images is None else len(images)}: give --data (images=)"
+        )
+    return images[::2], images[1::2]
+
+
 def _export_form(
-    artifact: Artifact, form: str, probes: np.ndarray, expected: np.ndarray
+    artifact: Artifact,
+    form: str,
+    probes: np.ndarray,
+    expected: np.ndarray,
+    *,
+    shown: np.ndarray | None,
+    accept_loss: bool,
 ) -> tuple[Artifact, list[Agreement]]:
     writer, engines = ALL_FORMS[form]
+    more = {"images": shown} if form == "int8" else {}
     found = []
 
     def write(staged: Path) -> None:
-        import_module(writer).write(artifact, staged)
+        import_module(writer).write(artifact, staged, **more)
 
     def check(staged: Path) -> dict[str, Any]:
         for engine in engines:
-            found.append(check_form(artifact, form, engine, probes, expected, root=staged))
+            found.append(
+                check_form(
+                    artifact,
+                    form,
+                    engine,
+                    probes,
+                    expected,
+                    root=staged,
+                    accept_loss=accept_loss,
+                )
+            )
         others = {row.engine: row.record() for row in found[1:]}
         return {**found[0].record(), **others}
 
@@ -87,7 +142,7 @@ def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agre
     probes = probe_images(artifact, images)
     expected = reference_scores(artifact, probes)
     return [
-        check_form(artifact, form, engine, probes, expected)
+        check_form(artifact, form, engine, probes, expected, accept_loss=True)
         for form in artifact.manifest.forms
         if form in ALL_FORMS
         for engine in ALL_FORMS[form][1]

@@ -40,6 +40,7 @@ class EngineKind(NamedTuple):
     needs: str
     distribution: str
     light: bool  # starts in well under a second, so `auto` may try it
+    exact: bool = True  # gives Keras' scores; of others nobody gets an answer unasked
 
 
 ENGINES: dict[str, EngineKind] = {
@@ -67,6 +68,33 @@ ENGINES: dict[str, EngineKind] = {
         False,
     ),
     "keras": EngineKind("keras", "model.keras", "striate.runtime.keras", "keras", "keras", False),
+    "onnx-int8": EngineKind(
+        "int8",
+        "model.int8.onnx",
+        "striate.runtime.onnx",
+        "onnxruntime",
+        "onnxruntime",
+        True,
+        exact=False,
+    ),
+    "litert-int8": EngineKind(
+        "int8",
+        "model.int8.tflite",
+        "striate.runtime.litert",
+        "ai_edge_litert",
+        "ai-edge-litert",
+        True,
+        exact=False,
+    ),
+    "litert-float16": EngineKind(
+        "float16",
+        "model.float16.tflite",
+        "striate.runtime.litert",
+        "ai_edge_litert",
+        "ai-edge-litert",
+        True,
+        exact=False,
+    ),
 }
 
 
@@ -92,7 +120,7 @@ def open_engine(
 ) -> Engine:
     """An engine that answers for an artifact.
 
-    name: `auto`, `onnx`, `litert`, `packed`, `runner`, `openvino`, `tensorflow` or `keras`.
+    name: `auto`, or one of `ENGINES`.
     threads: for one call; None leaves it to the engine. root: read the form's files there instead
     of in the artifact (verification).
 
@@ -119,7 +147,13 @@ def open_engine(
 
 
 def usable(artifact: Artifact) -> list[str]:
-    """The engines that are installed here and whose form the artifact holds."""
+    """The engines that are installed here, whose form the artifact holds, and that give Keras'
+    scores."""
+    return [name for name in readable(artifact) if ENGINES[name].exact]
+
+
+def readable(artifact: Artifact) -> list[str]:
+    """The engines that are installed here and whose form the artifact holds, int8 and all."""
     return [name for name in installed() if ENGINES[name].file in artifact.manifest.files]
 
 

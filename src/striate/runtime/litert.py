@@ -10,9 +10,10 @@ from striate.artifact import Artifact
 
 
 class LiteRtEngine:
-    """An interpreter over `model.tflite`. It holds its tensors, so calls take turns."""
+    """An interpreter over `model.tflite`, or over one of smaller numbers, `model.int8.tflite`.
 
-    name = "litert"
+    It holds its tensors, so calls take turns.
+    """
 
     def __init__(self, path: Path, threads: int | None):
         from ai_edge_litert.interpreter import Interpreter
@@ -23,7 +24,10 @@ class LiteRtEngine:
         self._output = self._interpreter.get_output_details()[0]["index"]
         self._shape: tuple[int, ...] = ()
         self._turn = threading.Lock()
-        self.kernel = f"litert {metadata.version('ai-edge-litert')} xnnpack fp32"
+        precision = path.stem.partition(".")[2]
+        self.name = f"litert-{precision}" if precision else "litert"
+        version = metadata.version("ai-edge-litert")
+        self.kernel = f"litert {version} xnnpack {precision or 'fp32'}"
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         with self._turn:

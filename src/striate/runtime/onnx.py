@@ -8,9 +8,7 @@ from striate.artifact import Artifact
 
 
 class OnnxEngine:
-    """A session over `model.onnx`. Sessions are thread-safe: many threads may call `predict`."""
-
-    name = "onnx"
+    """A session over `model.onnx` or `model.int8.onnx`; many threads may call `predict`."""
 
     def __init__(self, path: Path, threads: int | None):
         import onnxruntime
@@ -27,7 +25,9 @@ class OnnxEngine:
         ]
         self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         provider = self._session.get_providers()[0].removesuffix("ExecutionProvider").lower()
-        self.kernel = f"onnxruntime {onnxruntime.__version__} {provider} fp32"
+        precision = path.stem.partition(".")[2]
+        self.name = f"onnx-{precision}" if precision else "onnx"
+        self.kernel = f"onnxruntime {onnxruntime.__version__} {provider} {precision or 'fp32'}"
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         return self._session.run(["scores"], {"image": images})[0]

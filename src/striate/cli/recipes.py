@@ -1,6 +1,6 @@
 """`striate recipes`: the recipes that come with striate."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,7 @@ def recipes(
         print(shipped[name].read_text("utf-8"), end="")
         return
     chosen = shipped if name is None else {name: shipped[name]}
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"name": each, **recipe_head(path), "recipe": make_recipe(each).to_dict()}
         for each, path in chosen.items()
     ]

@@ -25,7 +25,7 @@ def serve(
     from striate.serve.flags import help_text, parse
     from striate.serve.options import ServerOptions
 
-    arguments = list(arguments or ["--help"])
+    arguments = list(arguments or [])
     if {"-h", "--help"} & set(arguments):
         typer.echo(help_text())
         return

@@ -17,6 +17,7 @@ from striate.serve.keys import ApiKey
 from striate.serve.status import Code
 
 ID_HEADER = "x-request-id"
+CLIENT_HEADER = "x-client-id"
 
 _SPEAKABLE = re.compile(r"[!-~]{1,128}")  # an id that is safe in a header and in a line of a log
 
@@ -26,12 +27,18 @@ def request_id(given: str | None = None) -> str:
     return given if given and _SPEAKABLE.fullmatch(given) else secrets.token_hex(8)
 
 
+def client_of(given: str | None, peer: str) -> str:
+    """Who a client says that it is (`x-client-id`), else the address that it calls from."""
+    return given or peer.removeprefix("ipv4:").rpartition(":")[0]
+
+
 @dataclass
 class Call:
     """What is known of a call; the parts that are found out while it is answered come last.
 
     entrypoint: GRPC or REST; api: what TensorFlow Serving calls it: Predict, Classify, ...; method:
-    the RPC, or the HTTP method and path. id: the client's, or made; own_id: whether it is made.
+    the RPC, or the HTTP method and path. client: what is the same for all its calls (see
+    `client_of`). id: the client's, or made; own_id: whether it is made.
     key: that it shows. model: that it asks. asked: the last request that reached a model.
     received, sent: bytes of the messages, None for streams.
     """
@@ -40,6 +47,7 @@ class Call:
     api: str = ""
     method: str = ""
     peer: str = ""
+    client: str = ""
     id: str = field(default_factory=request_id)
     own_id: bool = True
     key: ApiKey | None = None

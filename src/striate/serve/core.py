@@ -7,7 +7,7 @@ into the arguments, the answer back into a message, and a `ServingError` into it
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from striate.serve.access_log import AccessLog
 from striate.serve.calls import Call, current
@@ -16,6 +16,8 @@ from striate.serve.drift import Drift
 from striate.serve.keys import OPEN, Keys
 from striate.serve.options import ModelConfig
 from striate.serve.repository import Lease, Repository, Version
+from striate.serve.request_log import Logged, RequestLog
+from striate.serve.rollout import Compared, Shadow, choose
 from striate.serve.scheduler import Scheduler
 from striate.serve.servable import Servable
 from striate.serve.signatures import (
@@ -91,7 +93,8 @@ class Core:
     max_bytes: of one request, encoded or decoded. tensor_content: how Predict writes its answers.
     check_methods: whether Classify and Regress hold signatures to their method names.
     labels_first: whether a new label may name a version that is not loaded yet. keys: without which
-    nothing is answered; none for everybody. access_log: that is told of every call.
+    nothing is answered; none for everybody. access_log: that is told of every call. request_log:
+    that is given a sample of requests and answers. canary, shadow: see `rollout`.
     """
 
     def __init__(
@@ -105,6 +108,9 @@ class Core:
         labels_first: bool = False,
         keys: Keys | None = None,
         access_log: AccessLog | None = None,
+        request_log: RequestLog | None = None,
+        canary: Mapping[str, dict[str, float]] | None = None,
+        shadow: Mapping[str, dict[str, float]] | None = None,
     ):
         self.repository = repository
         self.scheduler = scheduler
@@ -114,13 +120,18 @@ class Core:
         self.labels_first = labels_first
         self.keys = keys
         self.access_log = access_log
+        self.request_log = request_log
+        self.canary = canary or {}
+        self.shadow = Shadow(dict(shadow), self._named) if shadow else None
         self.counters = Counters()
         self.drift = Drift()
 
     def predict(self, request: Request) -> Answer:
         """Answer a request, or raise the `ServingError` that says why not."""
         call = current()
-        call.model = request.target.model
+        kept: Tensors = {}
+        if self.request_log is not None and self.request_log.sampled():
+            request = replace(request, read=_keeping(request.read, kept))
         with (
             self.lease(request.target) as lease,
             self.counters.request(
@@ -143,8 +154,10 @@ class Core:
                 asked.computed()
             self.drift.observe(lease.servable, feeds, found)
             outputs = signature.answer(found)
+            if self.shadow is not None:
+                self.shadow.offer(Compared(lease.model, lease.version, signature.ask, feeds, found))
         wanted = request.outputs or tuple(signature.outputs)
-        return Answer(
+        answer = Answer(
             lease.model,
             lease.version,
             signature.name,
@@ -154,6 +167,10 @@ class Core:
             asked.queue,
             asked.compute,
         )
+        if kept and self.request_log is not None:
+            whom = answer.model, answer.version, answer.signature
+            self.request_log.write(Logged(*whom, time.time(), kept, answer.outputs))
+        return answer
 
     def signatures(self, target: Target) -> tuple[int, Mapping[str, Signature]]:
         """The version that would answer, and its signatures by name."""
@@ -197,9 +214,11 @@ class Core:
 
     def permit(self, model: str | None) -> None:
         """Check that the key of the current call opens a model; None: what is about all of them."""
+        call = current()
+        call.model = call.model or model or ""
         if self.keys is None:
             return
-        key = current().key
+        key = call.key
         if key is None or (key.models is not None and model not in key.models):
             what = "what concerns all models" if model is None else f"model {model}"
             raise ServingError(Code.PERMISSION_DENIED, f"The API key is not for {what}")
@@ -217,7 +236,32 @@ class Core:
         if not target.model:
             raise invalid("ModelSpec has no name specified.")
         self.permit(target.model)
+        if target.model in self.canary and target.version is None and target.label is None:
+            target = replace(target, version=self._canary(target.model))
         return self.repository.lease(target.model, target.version, target.label)
+
+    def _canary(self, model: str) -> int | None:
+        """The version that answers the current client; None (the newest) where it is not there."""
+        label = choose(self.canary[model], model, current().client)
+        known = self.repository.models.get(model)
+        number = int(label) if label.isdecimal() else known and known.labels.get(label)
+        return number if known and number in known.available() else None
+
+    def _named(self, model: str, label: str) -> AbstractContextManager[Lease]:
+        """A version by its label, or by its number as text."""
+        if label.isdecimal():
+            return self.repository.lease(model, int(label))
+        return self.repository.lease(model, label=label)
+
+
+def _keeping(read: Callable[[Signature], Tensors], kept: Tensors) -> Callable[[Signature], Tensors]:
+    """The same `read`, which leaves what it found in `kept`."""
+
+    def reading(signature: Signature) -> Tensors:
+        kept.update(read(signature))
+        return dict(kept)
+
+    return reading
 
 
 def _watched(request: Request, asked: Asked) -> Callable[[], bool]:

@@ -118,8 +118,10 @@ def help_text() -> str:
 
 def _written(name: str, field: dataclasses.Field) -> str:
     kind = field.metadata["kind"]
+    if kind is bool:
+        return f"--{name}"
     words = {str: "TEXT", int: "N", float: "SECONDS", VersionPolicy: "POLICY"}
-    return f"--{name}" if kind is bool else f"--{name}={words[kind]}"
+    return f"--{name}={'SHARE' if name.endswith('_rate') else words[kind]}"
 
 
 def _default(field: dataclasses.Field) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import grpc
 
-from striate.serve.calls import ID_HEADER, Call, during, request_id
+from striate.serve.calls import CLIENT_HEADER, ID_HEADER, Call, client_of, during, request_id
 from striate.serve.core import Core
 from striate.serve.status import Code, ServingError
 
@@ -83,6 +83,7 @@ def _call(details, context) -> Call:
         api=details.method.rpartition("/")[2],
         method=details.method,
         peer=context.peer(),
+        client=client_of(headers.get(CLIENT_HEADER), context.peer()),
         id=id,
         own_id=id != given,
     )

@@ -60,6 +60,8 @@ def families(core: Core) -> list[Family]:
         *_requests(core, counts),
         *_states(core, versions),
         *_drift(core, versions),
+        *_logs(core),
+        *_shadows(core),
     ]
 
 
@@ -153,10 +155,6 @@ def _codes(counts: dict[Key, Count]) -> Iterator[tuple[Key, Code, int]]:
             yield key, code, n
 
 
-def _lost(core: Core) -> int:
-    return 0 if core.access_log is None else core.access_log.lost
-
-
 def _states(core: Core, versions: list[tuple[str, Version]]) -> list[Family]:
     one = ("model", "version")
     states = [((name, v.number, v.state.name), 1) for name, v in versions]
@@ -167,7 +165,6 @@ def _states(core: Core, versions: list[tuple[str, Version]]) -> list[Family]:
         _gauge("striate_version_state", "1 for a version's state.", (*one, "state"), states),
         _gauge("striate_in_flight", "Requests that a version is answering.", one, in_flight),
         _gauge("striate_workers", "Calls that compute at once.", (), _one(scheduler.workers)),
-        _counter("striate_access_log_lost_total", "Lines not written.", (), _one(_lost(core))),
         _gauge("striate_max_queue", "Requests that may wait.", (), _one(scheduler.max_queue)),
     ]
 
@@ -199,6 +196,49 @@ def _drift(core: Core, versions: list[tuple[str, Version]]) -> list[Family]:
             "Mean less that of the baseline, in standard deviations of the baseline.",
             (*one, "of"),
             shifts,
+        ),
+    ]
+
+
+def _shadows(core: Core) -> list[Family]:
+    counts = list(core.shadow.counts.items()) if core.shadow else []
+    whom = ("model", "version", "shadow")
+    about = {
+        "items": "Items that a shadow was asked about, too.",
+        "same": "Of those, the ones with the same best class.",
+        "distance": "Sum over those of the largest difference of a score.",
+        "skipped": "Requests that found the shadow busy.",
+        "failed": "Requests that the shadow did not answer.",
+    }
+    return [
+        _counter(
+            f"striate_shadow_{name}_total",
+            text,
+            whom,
+            [(key, getattr(count, name)) for key, count in counts],
+        )
+        for name, text in about.items()
+    ]
+
+
+def _logs(core: Core) -> list[Family]:
+    lines, requests = core.access_log, core.request_log
+    name = "striate_request_log"
+    return [
+        _counter(
+            "striate_access_log_lost_total",
+            "Lines of the access log that were not written.",
+            (),
+            _one(lines.lost if lines else 0),
+        ),
+        _counter(
+            f"{name}_total", "Requests logged.", (), _one(requests.written if requests else 0)
+        ),
+        _counter(
+            f"{name}_lost_total",
+            "Requests that were to be logged and were not.",
+            (),
+            _one(requests.lost if requests else 0),
         ),
     ]
 

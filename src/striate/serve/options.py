@@ -99,6 +99,8 @@ class ServerOptions:
     version_policy: VersionPolicy = flag(
         VersionPolicy(), MODELS, "versions to serve: latest, latest:N, all, or numbers: 3,5"
     )
+    canary: str = flag("", MODELS, "versions for shares of the clients: MODEL:LABEL=PERCENT,...")
+    shadow: str = flag("", MODELS, "versions that are only compared: MODEL:LABEL=PERCENT,...")
     file_system_poll_wait_seconds: float = flag(
         1.0, MODELS, "how often to look for versions; 0: only once"
     )
@@ -152,6 +154,12 @@ class ServerOptions:
     )
     access_log: str = flag(
         "", OBSERVING, "a file for one line of JSON a call; - for standard output"
+    )
+    request_log_dir: str = flag(
+        "", OBSERVING, "a directory for a sample of requests and answers, as PredictionLog"
+    )
+    request_log_sampling_rate: float = flag(
+        0.01, OBSERVING, "the share of requests in it, from 0 to 1"
     )
     api_keys_file: str = flag(
         "", OBSERVING, "who may ask which models, in YAML; without it, everybody all"
@@ -209,6 +217,8 @@ class ServerOptions:
         )
         for name in at_least_0:
             _expect(getattr(self, name) >= 0, name, "of at least 0", self)
+        rate = self.request_log_sampling_rate
+        _expect(0 <= rate <= 1, "request_log_sampling_rate", "from 0 to 1", self)
         if self.batching_parameters_file and not self.enable_batching:
             raise UsageError("You supplied --batching_parameters_file without --enable_batching")
 

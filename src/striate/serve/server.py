@@ -18,6 +18,8 @@ from striate.serve.loading import Loader
 from striate.serve.model_config import find_models, read_config_file
 from striate.serve.options import ModelConfig, ServerOptions
 from striate.serve.repository import Repository, Retries
+from striate.serve.request_log import RequestLog
+from striate.serve.rollout import parse, parse_canary
 from striate.serve.scheduler import Scheduler
 from striate.serve.servable import Servable
 
@@ -54,6 +56,9 @@ class Server:
             labels_first=options.allow_version_labels_for_unavailable_models,
             keys=Keys(options.api_keys_file) if options.api_keys_file else None,
             access_log=AccessLog(options.access_log) if options.access_log else None,
+            request_log=_request_log(options),
+            canary=parse_canary(options.canary),
+            shadow=parse(options.shadow, "shadow"),
         )
         metrics_paths(options)  # a file that is wrong ends the start
         self._configs = self._configured()
@@ -117,8 +122,9 @@ class Server:
             stopped.wait(max(0.0, deadline - time.monotonic()) + 1)
         self._listeners.clear()
         self.core.scheduler.close()
-        if self.core.access_log is not None:
-            self.core.access_log.close()
+        for worker in (self.core.shadow, self.core.access_log, self.core.request_log):
+            if worker is not None:
+                worker.close()
         self.repository.close()
 
     def __enter__(self) -> "Server":
@@ -177,6 +183,12 @@ def _scheduler(options: ServerOptions) -> Scheduler:
     file = options.batching_parameters_file
     parameters = BatchingParameters.read(file) if file else BatchingParameters()
     return BatchingScheduler(options.worker_count, options.max_queue, parameters)
+
+
+def _request_log(options: ServerOptions) -> RequestLog | None:
+    if not options.request_log_dir:
+        return None
+    return RequestLog(options.request_log_dir, options.request_log_sampling_rate)
 
 
 def _check_engine(name: str | None) -> None:

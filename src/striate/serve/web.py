@@ -12,7 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from striate.serve.calls import ID_HEADER, Call, during, request_id
+from striate.serve.calls import CLIENT_HEADER, ID_HEADER, Call, client_of, during, request_id
 from striate.serve.core import Core
 from striate.serve.status import Code, ServingError, cut
 
@@ -101,6 +101,7 @@ def _call(request: Request) -> Call:
         api="ModelInfer" if path.startswith("/v2") else "",
         method=f"{request.method} {path}",
         peer=peer,
+        client=client_of(request.headers.get(CLIENT_HEADER), peer),
         id=id,
         own_id=id != given,
     )

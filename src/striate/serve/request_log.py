@@ -1,0 +1,202 @@
+"""A sample of the requests and their answers, as PredictionLog in TFRecord files.
+
+    DIRECTORY/MODEL-20261121T180000.000000.tfrecord
+
+Whatever protocol brought a request, it is logged as the Predict that would ask the same, so a file
+can be replayed (`serving/replay.py`) or put into a version as its warm-up. A thread of its own
+writes: where it cannot keep up, or the disk is full, records are lost and counted, and requests go
+on. Files are begun anew at `FILE_BYTES`; of each model the last `FILES` are kept.
+"""
+
+import errno
+import logging
+import os
+import queue
+import random
+import struct
+import threading
+from datetime import UTC, datetime
+from glob import escape
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+import numpy as np
+
+from striate.errors import UsageError
+from striate.serve import protos, tensors
+from striate.serve.signatures import Tensors
+
+log = logging.getLogger("striate.serve")
+
+FILE_BYTES = 64 << 20
+FILES = 16
+WAITING = 64  # requests that are not written yet; more are lost, for they hold pictures
+
+
+class Logged(NamedTuple):
+    """A request that was answered: who by, when (`time.time()`), and the tensors of both."""
+
+    model: str
+    version: int
+    signature: str
+    time: float
+    inputs: Tensors
+    outputs: Tensors
+
+
+class RequestLog:
+    """Writes a share of the requests, from 0 to 1, under a directory.
+
+    lost: how many records were not written; written: how many were. Raises `UsageError` for a
+    directory that cannot be written to.
+    """
+
+    def __init__(
+        self,
+        directory: str | Path,
+        share: float,
+        *,
+        file_bytes: int = FILE_BYTES,
+        files: int = FILES,
+    ):
+        self._directory, self._share = Path(directory), share
+        self._file_bytes, self._files = file_bytes, files
+        self._current: dict[str, Path] = {}
+        self.lost = self.written = 0
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"request_log_dir {directory}: {error.strerror}") from None
+        if not os.access(self._directory, os.W_OK):
+            raise UsageError(f"request_log_dir {directory}: cannot be written")
+        self._waiting: queue.Queue[Logged | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._work, name="request-log", daemon=True)
+        self._thread.start()
+
+    def sampled(self) -> bool:
+        """Whether the next request is one of the sample."""
+        return random.random() < self._share
+
+    def write(self, logged: Logged) -> None:
+        """Have a request written; never waits."""
+        try:
+            self._waiting.put_nowait(logged)
+        except queue.Full:
+            self.lost += 1
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Write what waits, for so many seconds at most."""
+        try:
+            self._waiting.put(None, timeout=seconds)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def _work(self) -> None:
+        while (logged := self._waiting.get()) is not None:
+            try:
+                self._append(logged.model, record(encoded(logged, self._share)))
+                self.written += 1
+            except Exception as error:  # a full disk, a tensor that has no proto: the next goes on
+                self.lost += 1
+                log.warning("request_log_dir %s: a record is lost (%s)", self._directory, error)
+
+    def _append(self, model: str, data: bytes) -> None:
+        path = self._current.get(model)
+        size = path.stat().st_size if path is not None and path.exists() else None
+        if path is None or size is None or size + len(data) > self._file_bytes:
+            path, size = self._next(model), 0
+        with path.open("ab", buffering=0) as file:
+            if file.write(data) < len(data):
+                file.truncate(size)  # half a record would spoil what follows
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def _next(self, model: str) -> Path:
+        """A new file for a model; the oldest of its files go."""
+        stem = quote(model, safe="")
+        now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
+        path = self._directory / f"{stem}-{now}.tfrecord"
+        mine = sorted(self._directory.glob(f"{escape(stem)}-????????T??????.??????.tfrecord"))
+        for old in mine[: max(0, len(mine) + 1 - self._files)]:
+            old.unlink(missing_ok=True)
+        self._current[model] = path
+        return path
+
+
+def encoded(logged: Logged, share: float) -> bytes:
+    """A PredictionLog of a request and its answer."""
+    entry = protos.prediction_log_pb2.PredictionLog()
+    entry.log_metadata.sampling_config.sampling_rate = share
+    entry.log_metadata.timestamp_secs = int(logged.time)
+    predict = entry.predict_log
+    for spec in (
+        entry.log_metadata.model_spec,
+        predict.request.model_spec,
+        predict.response.model_spec,
+    ):
+        spec.name, spec.signature_name = logged.model, logged.signature
+    # The request names no version: replayed, or as a warm-up, it asks the one that is there
+    predict.response.model_spec.version.value = logged.version
+    entry.log_metadata.model_spec.version.value = logged.version
+    _fill(predict.request.inputs, logged.inputs)
+    _fill(predict.response.outputs, logged.outputs)
+    return entry.SerializeToString()
+
+
+def _fill(messages, arrays: Tensors) -> None:
+    for name, array in arrays.items():
+        write = tensors.to_proto if array.dtype.kind == "O" else tensors.to_content
+        messages[name].CopyFrom(write(array))
+
+
+def record(data: bytes) -> bytes:
+    """Bytes as a record of a TFRecord file: length, its checksum, the bytes, their checksum."""
+    length = struct.pack("<Q", len(data))
+    return length + _masked(length) + data + _masked(data)
+
+
+def _masked(data: bytes) -> bytes:
+    crc = crc32c(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+LANES = 1024  # parts of the data whose checksums are taken side by side
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C (Castagnoli) of at least four bytes, by numpy: a picture's in a millisecond.
+
+    The state after a byte is linear in the state before it and in the byte. So the parts of the
+    data can be summed apart, each from 0, and joined: what comes before a part goes through as many
+    zero bytes as the part is long. What that does to each of the 32 bits of a state is found on the
+    way, in 32 more lanes.
+    """
+    data = bytes(255 - byte for byte in data[:4]) + data[4:]  # the state begins as ones
+    size = -(-len(data) // LANES)
+    parts = np.frombuffer(data.rjust(size * LANES, b"\0"), np.uint8).reshape(LANES, size)
+    columns = np.vstack([parts, np.zeros((32, size), np.uint8)]).T
+    states = np.concatenate([np.zeros(LANES, np.uint32), np.uint32(1) << np.arange(32, dtype="u4")])
+    for column in columns:
+        states = _TABLE[(states ^ column) & 255] ^ (states >> 8)
+    found, zeros = states[:LANES], states[LANES:]
+    while len(found) > 1:
+        found = _through(zeros, found[::2]) ^ found[1::2]
+        zeros = _through(zeros, zeros)
+    return int(found[0]) ^ 0xFFFFFFFF
+
+
+def _through(zeros: np.ndarray, states: np.ndarray) -> np.ndarray:
+    """States after the zero bytes that do `zeros[i]` to bit i."""
+    bits = (states[:, np.newaxis] >> np.arange(32, dtype=np.uint32)) & 1
+    return np.bitwise_xor.reduce(np.where(bits, zeros, np.uint32(0)), axis=1)
+
+
+def _table() -> np.ndarray:
+    states = np.arange(256, dtype=np.uint32)
+    for _ in range(8):
+        states = np.where(states & 1, (states >> 1) ^ np.uint32(0x82F63B78), states >> 1)
+    return states
+
+
+_TABLE = _table()

@@ -1,0 +1,157 @@
+"""A new version beside the old one: a canary that answers some clients, a shadow that answers none.
+
+    --canary=mine:stable=90,next=10       of the clients that name no version, 10 % are answered by
+                                          `next`, and go on being
+    --shadow=mine:next=5                  of 100 requests, 5 are asked of `next` again, after the
+                                          answer, and only counted
+
+What stands before = is a label, or a version's number. Several models are separated by `;`.
+"""
+
+import hashlib
+import logging
+import queue
+import random
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from striate.errors import UsageError
+from striate.serve.repository import Lease
+from striate.serve.signatures import Tensors
+from striate.serve.status import ServingError
+
+log = logging.getLogger("striate.serve")
+
+WAITING = 8  # requests for a shadow that are not computed yet; more are passed over
+
+
+def parse(text: str, flag: str) -> dict[str, dict[str, float]]:
+    """Model -> label or number -> percent, of what the flag called `flag` says."""
+    found = {}
+    for part in filter(None, text.split(";")):
+        model, _, shares = part.strip().rpartition(":")
+        pairs = [pair.partition("=") for pair in shares.split(",")]
+        try:
+            percents = {label.strip(): float(percent) for label, _, percent in pairs}
+        except ValueError:
+            percents = {}
+        if not model or not all(percents) or not all(0 <= p <= 100 for p in percents.values()):
+            percents = {}
+        if not percents:
+            raise UsageError(f"expected {flag} MODEL:LABEL=PERCENT,..., got {part!r}")
+        found[model] = percents
+    return found
+
+
+def parse_canary(text: str) -> dict[str, dict[str, float]]:
+    """The same, where the percents of each model are to be 100 together."""
+    found = parse(text, "canary")
+    for model, percents in found.items():
+        if abs(sum(percents.values()) - 100) > 1e-6:
+            raise UsageError(
+                f"expected canary of {model} with 100 % together, got {sum(percents.values()):g} %"
+            )
+    return found
+
+
+def choose(percents: dict[str, float], model: str, client: str) -> str:
+    """The label that answers a client: always the same one while the percents are.
+
+    Where the last label's percent grows, it keeps the clients that it had.
+    """
+    digest = hashlib.sha256(f"{model}\0{client}".encode()).digest()
+    place = 100 * int.from_bytes(digest[:8]) / 2**64
+    for label, percent in percents.items():
+        place -= percent
+        if place < 0:
+            return label
+    return label
+
+
+class Compared(NamedTuple):
+    """A request that was answered: by whom, what the engine was given, what it found."""
+
+    model: str
+    version: int
+    ask: str
+    feeds: Tensors
+    found: Tensors
+
+
+@dataclass
+class Agreement:
+    """What came of asking a shadow: how many items, the same best class of how many, the sum of the
+    largest differences of a score; requests passed over, and those that it did not answer."""
+
+    items: int = 0
+    same: int = 0
+    distance: float = 0.0
+    skipped: int = 0
+    failed: int = 0
+
+
+@dataclass
+class Shadow:
+    """Asks versions that nobody waits for, one request at a time, on a thread of its own.
+
+    percents: as of `parse`. lease: (model, label or number) -> the version. counts: by model,
+    version that answered, and label.
+    """
+
+    percents: dict[str, dict[str, float]]
+    lease: Callable[[str, str], AbstractContextManager[Lease]]
+    counts: dict[tuple[str, int, str], Agreement] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._waiting: queue.Queue[tuple[str, Compared] | None] = queue.Queue(WAITING)
+        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, compared: Compared) -> None:
+        """Have some requests computed again; never waits."""
+        if "scores" not in compared.found:
+            return
+        for label, percent in self.percents.get(compared.model, {}).items():
+            if 100 * random.random() >= percent:
+                continue
+            try:
+                self._waiting.put_nowait((label, compared))
+            except queue.Full:
+                self._count(label, compared).skipped += 1
+
+    def close(self, seconds: float = 5.0) -> None:
+        try:
+            self._waiting.put(None, timeout=seconds)
+        except queue.Full:
+            return
+        self._thread.join(seconds)
+
+    def _count(self, label: str, compared: Compared) -> Agreement:
+        return self.counts.setdefault((compared.model, compared.version, label), Agreement())
+
+    def _work(self) -> None:
+        while (entry := self._waiting.get()) is not None:
+            label, compared = entry
+            count = self._count(label, compared)
+            try:
+                with self.lease(compared.model, label) as lease:
+                    if lease.version == compared.version:
+                        continue  # it answered itself
+                    found = lease.servable.run(compared.ask, compared.feeds)
+                before, now = compared.found["scores"], found["scores"]
+                if before.shape != now.shape:
+                    raise ValueError(f"scores {list(now.shape)} instead of {list(before.shape)}")
+            except ServingError:  # no such version now
+                count.failed += 1
+            except Exception as error:  # it takes other pictures, or it is broken
+                count.failed += 1
+                log.debug("shadow %s %s: %s", compared.model, label, error)
+            else:
+                count.items += len(now)
+                count.same += int((before.argmax(axis=1) == now.argmax(axis=1)).sum())
+                count.distance += float(np.abs(before - now).max(axis=1).sum())

@@ -1,0 +1,175 @@
+"""The request log: what was asked and answered, kept so that it can be asked again."""
+
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+
+import numpy as np
+import pytest
+
+from making import ROOT
+from served import ServerProcess
+from striate.errors import UsageError
+from striate.serve import protos, tensors
+from striate.serve.client import Client
+from striate.serve.loading import WARMUP, records, warm_up
+from striate.serve.options import ServerOptions
+from striate.serve.request_log import Logged, RequestLog, crc32c, record
+from striate.serve.servable import open_artifact
+
+pytest_plugins = ["serving_fixtures"]
+
+
+def entries(directory) -> list:
+    files = sorted(directory.glob("*.tfrecord"))
+    parse = protos.prediction_log_pb2.PredictionLog.FromString
+    return [parse(data) for file in files for data in records(file)]
+
+
+def logged(model: str = "m", number: int = 0) -> Logged:
+    pixels = np.full((1, 4, 4, 3), number, np.uint8)
+    return Logged(model, 7, "s", 1e9, {"image": pixels}, {"scores": np.zeros((1, 2), np.float32)})
+
+
+@pytest.fixture(scope="module")
+def kept(tiny, picture, tmp_path_factory):
+    """(server, directory) after three requests that are answered, and one that is not."""
+    directory = tmp_path_factory.mktemp("requests")
+    options = {"request_log_dir": str(directory), "request_log_sampling_rate": 1.0}
+    with ServerProcess(tiny.path.parent, **options) as server:
+        with Client(server.address, "tiny") as client:
+            client.predict(tiny.goldens()[0])
+            client.predict([picture])
+            with pytest.raises(Exception, match="expects shape"):
+                client.predict(np.zeros((1, 5, 5, 3), np.uint8))
+        url = f"{server.url}/v1/models/tiny:classify"
+        headers = {"Content-Type": "image/png"}
+        urllib.request.urlopen(urllib.request.Request(url, picture, headers)).close()
+        deadline = time.monotonic() + 60
+        while len(entries(directory)) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield server, directory
+
+
+def test_requests_of_every_protocol_are_kept_with_their_answers(kept, tiny, picture):
+    _, directory = kept
+    first, second, third = entries(directory)
+    images, scores = tiny.goldens()
+    asked, answered = first.predict_log.request, first.predict_log.response
+    np.testing.assert_array_equal(tensors.from_proto(asked.inputs["image"], 1 << 20), images)
+    found = tensors.from_proto(answered.outputs["scores"], 1 << 20)
+    np.testing.assert_allclose(found, scores, atol=1e-4)
+    assert first.log_metadata.model_spec.name == "tiny"
+    assert first.log_metadata.model_spec.version.value == 1
+    assert first.log_metadata.sampling_config.sampling_rate == 1
+    assert abs(time.time() - first.log_metadata.timestamp_secs) < 600
+    assert second.predict_log.request.inputs["image_bytes"].string_val == [picture]
+    assert third.predict_log.request.inputs["image"].tensor_shape.dim[1].size == 32
+
+
+def test_what_was_kept_can_be_asked_again(kept):
+    server, directory = kept
+    before = len(entries(directory))
+    files = sorted(map(str, directory.glob("*.tfrecord")))
+    command = [sys.executable, str(ROOT / "serving" / "replay.py"), server.address, *files]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{before} requests were answered, 0 refused" in ran.stdout
+    assert "the best class is the same of 100.0%" in ran.stdout
+
+
+def test_what_was_kept_warms_a_version_up(kept, tiny, tmp_path, monkeypatch):
+    _, directory = kept
+    (tmp_path / WARMUP).parent.mkdir()
+    shutil.copy(min(directory.glob("*.tfrecord")), tmp_path / WARMUP)
+    servable = open_artifact(tiny.path, engine="onnx", workers=1, threads=1)
+    asked = []
+    monkeypatch.setattr(servable, "run", lambda ask, feeds: asked.append(len(feeds["image"])))
+    warm_up(tmp_path, servable, times=1)
+    assert asked[:3] == [4, 1, 1]
+
+
+def test_tensorflow_reads_the_files_and_their_checksums(tmp_path):
+    import tensorflow as tf
+
+    log = RequestLog(tmp_path, 1.0)
+    for number in range(3):
+        log.write(logged(number=number))
+    log.close()
+    found = list(tf.data.TFRecordDataset([str(path) for path in tmp_path.iterdir()]))
+    assert len(found) == 3
+    assert [found[i].numpy() for i in range(3)] == [
+        e.SerializeToString() for e in entries(tmp_path)
+    ]
+
+
+def test_the_checksum_is_that_of_the_standard():
+    assert crc32c(b"123456789") == 0xE3069283  # RFC 3720, and the catalogues of checksums
+    assert crc32c(b"\0" * 32) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(bytes(range(32))) == 0x46DD794E
+
+
+def test_files_are_begun_anew_and_the_oldest_go(tmp_path):
+    (tmp_path / "another-20200101T000000.000000.tfrecord").touch()
+    (tmp_path / "m-other-20200101T000000.000000.tfrecord").touch()
+    log = RequestLog(tmp_path, 1.0, file_bytes=500, files=3)
+    for number in range(20):
+        log.write(logged(number=number))
+    log.close()
+    mine = sorted(tmp_path.glob("m-2*"))
+    assert len(mine) == 3
+    assert all(path.stat().st_size <= 500 for path in mine)
+    assert len(list(tmp_path.iterdir())) == 5  # those of other models stay
+    last = list(records(mine[-1]))[-1]
+    entry = protos.prediction_log_pb2.PredictionLog.FromString(last).predict_log
+    assert tensors.from_proto(entry.request.inputs["image"], 1 << 20).max() == 19
+
+
+def test_a_models_name_is_no_path(tmp_path):
+    log = RequestLog(tmp_path / "log", 1.0)
+    log.write(logged("../../etc/m"))
+    log.close()
+    assert [path.name[:16] for path in (tmp_path / "log").iterdir()] == ["..%2F..%2Fetc%2F"]
+
+
+def test_a_full_disk_costs_records_and_leaves_whole_ones(tmp_path, monkeypatch):
+    log = RequestLog(tmp_path, 1.0)
+    log.write(logged(number=1))
+    log.close()
+    (path,) = tmp_path.iterdir()
+    half = RequestLog(tmp_path, 1.0)
+    half._current["m"] = path
+    monkeypatch.setattr("striate.serve.request_log.record", Torn)
+    half.write(logged(number=2))
+    half.close()
+    assert (half.lost, half.written) == (1, 0)
+    assert len(entries(tmp_path)) == 1
+
+
+class Torn(bytes):
+    """A record that seems longer than what is written of it, as on a disk that is full."""
+
+    def __new__(cls, data: bytes) -> "Torn":
+        return super().__new__(cls, record(data)[:-7])
+
+    def __len__(self) -> int:
+        return super().__len__() + 7
+
+
+def test_the_sample_has_the_share_that_was_asked_for(tmp_path):
+    assert not any(RequestLog(tmp_path, 0.0).sampled() for _ in range(100))
+    assert all(RequestLog(tmp_path, 1.0).sampled() for _ in range(100))
+    log = RequestLog(tmp_path, 0.3)
+    # 2000 draws: a standard deviation of 0.01
+    assert np.mean([log.sampled() for _ in range(2000)]) == pytest.approx(0.3, abs=0.05)
+
+
+def test_what_cannot_be_is_said_at_the_start(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UsageError, match="request_log_dir"):
+        RequestLog(tmp_path / "file" / "log", 1.0)
+    with pytest.raises(UsageError, match="request_log_sampling_rate from 0 to 1, got 2"):
+        ServerOptions("m", request_log_sampling_rate=2)

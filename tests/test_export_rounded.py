@@ -8,6 +8,7 @@ from striate.artifact import load
 from striate.errors import DisagreementError, UsageError
 from striate.export import export, some_pictures, verify
 from striate.runtime import FLOAT_TOLERANCE, fastest_engine, open_engine, readable, usable
+from striate.serve.servable import open_artifact
 
 SHAPE = (32, 32, 3)
 
@@ -66,6 +67,15 @@ def test_nobody_gets_rounded_answers_unasked(rounded):
     assert usable(artifact) == ["onnx", *(n for n in usable(artifact) if n != "onnx")]
     assert not [name for name in usable(artifact) if "int8" in name or "float16" in name]
     assert "fp32" in fastest_engine(artifact).kernel
+
+
+def test_a_server_answers_by_them_when_told_to(rounded):
+    artifact, _ = rounded
+    for name in ("litert-int8", "onnx-int8"):
+        served = open_artifact(artifact.path, engine=name, workers=1, threads=1)
+        assert "int8" in served.kernel
+    served = open_artifact(artifact.path, engine=None, workers=1, threads=1)
+    assert "fp32" in served.kernel
 
 
 def test_they_can_be_checked_again(rounded, pictures):

@@ -157,6 +157,19 @@ def readable(artifact: Artifact) -> list[str]:
     return [name for name in installed() if ENGINES[name].file in artifact.manifest.files]
 
 
+def tolerance(artifact: Artifact, name: str) -> float:
+    """How far a score of an engine may be from the golden one.
+
+    Of rounded numbers, twice as far as when the form was written: another processor may round
+    otherwise.
+    """
+    kind = ENGINES[name]
+    if kind.exact:
+        return FLOAT_TOLERANCE
+    record = artifact.manifest.forms[kind.form]
+    return 2 * record.get(name, record)["max_abs_diff"] + FLOAT_TOLERANCE
+
+
 def needs_tensorflow(artifact: Artifact, name: str = "auto") -> bool:
     """Whether answering by this engine imports TensorFlow, or Keras, which takes seconds."""
     if name == "auto":

@@ -14,7 +14,7 @@ import numpy as np
 from striate.artifact import Artifact, load
 from striate.errors import DisagreementError, EngineError
 from striate.preprocess import Preprocess, pixels
-from striate.runtime import FLOAT_TOLERANCE, Engine, open_engine, usable
+from striate.runtime import Engine, open_engine, tolerance, usable
 from striate.serve.signatures import Signature, Tensors, signatures_of
 from striate.serve.status import Code, ServingError
 
@@ -157,16 +157,17 @@ def _prove(engine: Engine, artifact: Artifact) -> float:
     Returns the largest difference of a score.
     """
     images, expected = artifact.goldens()
+    most = tolerance(artifact, engine.name)
     largest = 0.0
     for n in (1, len(images)):
         found = engine.predict(images[:n])
         difference = (
             np.abs(found - expected[:n]).max() if found.shape == expected[:n].shape else np.inf
         )
-        if not difference <= FLOAT_TOLERANCE:
+        if not difference <= most:
             raise DisagreementError(
                 f"{artifact.path}: the {engine.name} engine differs from the golden scores by "
-                f"{difference:.2g}, expected at most {FLOAT_TOLERANCE:.0e}; export it again"
+                f"{difference:.2g}, expected at most {most:.0e}; export it again"
             )
         largest = max(largest, float(difference))
     return largest

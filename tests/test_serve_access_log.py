@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import threading
 import time
 import urllib.request
 
@@ -110,6 +111,28 @@ def test_an_id_is_made_where_there_is_none_or_no_fit_one(logged):
     assert len(made) == 16
     for unfit in ("", "a b", "x" * 129, "ü", 'a\n"b'):
         assert request_id(unfit) != unfit
+
+
+def test_a_stream_that_its_client_gave_up_is_logged_as_cancelled(logged):
+    server, path = logged
+    request = message("ModelInferRequest")(model_name="tiny")
+    with grpc.insecure_channel(server.address) as channel:
+        call = channel.stream_stream(
+            f"/{SERVICE}/ModelStreamInfer",
+            type(request).SerializeToString,
+            message("ModelStreamInferResponse").FromString,
+        )
+        given_up = threading.Event()
+
+        def requests():
+            yield request
+            given_up.wait(60)
+
+        answers = call(requests(), metadata=[("x-request-id", "abc-5")], timeout=60)
+        assert "inputs" in next(answers).error_message
+        answers.cancel()
+        given_up.set()
+    assert found(path, "abc-5")["code"] == "CANCELLED"
 
 
 def test_what_is_no_message_is_refused_and_logged(logged):

@@ -27,6 +27,7 @@ class Slow:
     engine = kernel = "none"
     labels: list[str] = []  # noqa: RUF012
     item_bytes = 0
+    artifact = None
     signatures = {  # noqa: RUF012
         DEFAULT: Signature(DEFAULT, PREDICT, {"x": FLOATS}, {"y": FLOATS})
     }

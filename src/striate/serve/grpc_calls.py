@@ -70,7 +70,10 @@ class CallInterceptor(grpc.ServerInterceptor):
     def _finished(self, call: Call, context) -> None:
         context.set_trailing_metadata(((ID_HEADER, call.id),))
         code = context.code()
-        call.code = Code.OK if code is None else Code(code.value[0])
+        if code is not None:
+            call.code = Code(code.value[0])
+        elif not context.is_active():
+            call.code = Code.CANCELLED  # the client went away
         self._core.finished(call)
 
 

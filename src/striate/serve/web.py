@@ -86,6 +86,8 @@ def threaded(
             call.sent = len(response.body)
             return response
         finally:
+            if call.code == Code.OK and left(request)():
+                call.code = Code.CANCELLED
             core.finished(call)
 
     return endpoint

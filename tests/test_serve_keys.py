@@ -19,8 +19,11 @@ from tensorflow_serving.apis import (
 
 from served import ServerProcess
 from striate.errors import UsageError
+from striate.serve.core import Core
 from striate.serve.keys import Keys, read
 from striate.serve.oip_protos import SERVICE, message
+from striate.serve.repository import Repository
+from striate.serve.scheduler import Scheduler
 from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -211,3 +214,12 @@ def test_the_scheme_has_no_case_and_must_be_bearer(tmp_path):
 def test_a_server_without_keys_says_so_by_ending(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         Keys(str(tmp_path / "none"))
+
+
+def test_where_keys_are_asked_for_nothing_passes_without_a_call(tmp_path):
+    keys = Keys(write(tmp_path / "keys", *ENTRIES))
+    core = Core(Repository([], open), Scheduler(1, 1), 1, keys=keys)
+    for model in ("tiny", None):
+        with pytest.raises(ServingError) as error:
+            core.permit(model)
+        assert error.value.code == Code.PERMISSION_DENIED

@@ -8,8 +8,11 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from served import ServerProcess
+from striate.errors import UsageError
 from striate.serve.client import Client, HttpClient
 from striate.serve.counters import BUCKETS
+from striate.serve.listeners import metrics_paths
+from striate.serve.options import ServerOptions
 from striate.serve.status import ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -134,3 +137,25 @@ def test_without_a_monitoring_config_there_are_metrics_at_our_path_alone(served)
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(f"{served.url}/monitoring/prometheus/metrics")
     assert error.value.code == 404
+
+
+@pytest.mark.parametrize(
+    ("text", "paths"),
+    [
+        ("prometheus_config { enable: true }", ("/metrics", "/monitoring/prometheus/metrics")),
+        ('prometheus_config { enable: true path: "/mine" }', ("/metrics", "/mine")),
+        ('prometheus_config { path: "/mine" }', ("/metrics",)),
+        ("", ("/metrics",)),
+    ],
+)
+def test_a_monitoring_config_adds_its_path(tmp_path, text, paths):
+    (tmp_path / "config").write_text(text)
+    options = ServerOptions("m", monitoring_config_file=str(tmp_path / "config"))
+    assert metrics_paths(options) == paths
+
+
+def test_a_path_that_is_none_is_said(tmp_path):
+    (tmp_path / "config").write_text('prometheus_config { enable: true path: "mine" }')
+    options = ServerOptions("m", monitoring_config_file=str(tmp_path / "config"))
+    with pytest.raises(UsageError, match="path that begins with /, got 'mine'"):
+        metrics_paths(options)

@@ -96,6 +96,13 @@ def test_a_batch_is_padded_to_the_next_size_that_is_allowed(scheduler, doubler):
     assert doubler.sizes == [1, 6]
 
 
+def test_batches_are_counted_by_size_and_so_is_what_fills_them_up(scheduler, doubler):
+    batches = scheduler(max_batch_size=8, allowed_sizes=(4, 8))
+    ask_behind(batches, doubler, [items(1), items(2), items(3), items(4), items(5)])
+    assert batches.batches == {1: 1, 8: 1}  # the one that kept the thread busy was alone
+    assert batches.padding == 3
+
+
 def test_shapes_that_differ_never_share_a_batch(scheduler, doubler):
     wide = {"x": np.ones((1, 2), np.float32)}
     assert ask_behind(scheduler(), doubler, [items(1), wide, items(2)]) == [[2], [[2, 2]], [4]]

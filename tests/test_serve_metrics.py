@@ -10,9 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from served import ServerProcess
 from striate.errors import UsageError
 from striate.serve.client import Client, HttpClient
+from striate.serve.core import Core
 from striate.serve.counters import BUCKETS
 from striate.serve.listeners import metrics_paths
+from striate.serve.metrics import _gauge, families, written
 from striate.serve.options import ServerOptions
+from striate.serve.repository import Repository
+from striate.serve.scheduler import Scheduler
 from striate.serve.status import ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -124,8 +128,6 @@ def test_the_states_of_versions_and_of_the_process_are_there(after):
 
 
 def test_names_cannot_break_the_format():
-    from striate.serve.metrics import _gauge, written
-
     name = 'a"b\\c\nd'
     text = written([_gauge("g", "Help.", ("model",), [((name,), 0.5)])])
     (family,) = text_string_to_metric_families(text)
@@ -137,6 +139,25 @@ def test_without_a_monitoring_config_there_are_metrics_at_our_path_alone(served)
     with pytest.raises(urllib.error.HTTPError) as error:
         urllib.request.urlopen(f"{served.url}/monitoring/prometheus/metrics")
     assert error.value.code == 404
+
+
+def test_batches_are_a_histogram_of_their_sizes():
+    scheduler = Scheduler(1, 1)
+    scheduler.batches.update({1: 5, 3: 2, 5000: 1})
+    scheduler.padding = 7
+    found = {f.name: f for f in families(Core(Repository([], open), scheduler, 1))}
+    (histogram,) = text_string_to_metric_families(written([found["striate_batch_size"]]))
+    values = {(s.name, s.labels.get("le")): s.value for s in histogram.samples}
+    name = "striate_batch_size"
+    assert [values[f"{name}_bucket", le] for le in ("1", "2", "4", "1024", "+Inf")] == [
+        5,
+        5,
+        7,
+        7,
+        8,
+    ]
+    assert (values[f"{name}_count", None], values[f"{name}_sum", None]) == (8, 5011)
+    assert found["striate_batch_padding_total"].lines == [" 7"]
 
 
 @pytest.mark.parametrize(

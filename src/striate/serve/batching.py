@@ -208,15 +208,23 @@ class BatchingScheduler(Scheduler):
             answers = None
         if answers is None:
             for task in tasks:
+                self._count(task.size)
                 _answer_alone(batch, task)
             return
         for task, found in zip(tasks, answers, strict=True):
             task.answer.set_result(found)
 
+    def _count(self, size: int, padding: int = 0) -> None:
+        with self._changed:
+            self.batches[size] += 1
+            self.padding += padding
+
     def _together(self, batch: Batch, tasks: list[Task]) -> list[Tensors] | None:
         """The answers of tasks computed as one; None for answers that cannot be told apart."""
         size = sum(task.size for task in tasks)
-        feeds = _padded(_joined([task.feeds for task in tasks]), self._padded_size(size) - size)
+        padding = self._padded_size(size) - size
+        self._count(size + padding, padding)
+        feeds = _padded(_joined([task.feeds for task in tasks]), padding)
         found = batch.servable.run(batch.ask, feeds)
         if any(len(t) != self._padded_size(size) if t.ndim else True for t in found.values()):
             return None

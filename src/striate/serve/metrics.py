@@ -21,6 +21,8 @@ from striate.serve.status import Code, ServingError
 PATH = "/metrics"
 TENSORFLOW_SERVING_PATH = "/monitoring/prometheus/metrics"
 
+BATCH_SIZES = [2**k for k in range(11)]
+
 Labels = tuple[object, ...]
 
 
@@ -62,6 +64,7 @@ def families(core: Core) -> list[Family]:
         *_drift(core, versions),
         *_logs(core),
         *_shadows(core),
+        *_batches(core),
     ]
 
 
@@ -218,6 +221,27 @@ def _shadows(core: Core) -> list[Family]:
             [(key, getattr(count, name)) for key, count in counts],
         )
         for name, text in about.items()
+    ]
+
+
+def _batches(core: Core) -> list[Family]:
+    """Sizes of batches; all 0 where requests are computed alone."""
+    sizes = dict(core.scheduler.batches)
+    count = sum(sizes.values())
+    lines = [
+        f'_bucket{{le="{edge}"}} {sum(n for size, n in sizes.items() if size <= edge)}'
+        for edge in BATCH_SIZES
+    ]
+    lines += [
+        f'_bucket{{le="+Inf"}} {count}',
+        f"_sum {sum(size * n for size, n in sizes.items())}",
+        f"_count {count}",
+    ]
+    about = "Items computed together, padding among them."
+    padding = _one(core.scheduler.padding)
+    return [
+        Family("striate_batch_size", "histogram", about, lines),
+        _counter("striate_batch_padding_total", "Items that fill batches up.", (), padding),
     ]
 
 

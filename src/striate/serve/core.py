@@ -152,10 +152,8 @@ class Core:
                     lease.servable, signature.ask, feeds, request.deadline, _watched(request, asked)
                 )
                 asked.computed()
-            self.drift.observe(lease.servable, feeds, found)
+            self._observe(lease, signature, feeds, found)
             outputs = signature.answer(found)
-            if self.shadow is not None:
-                self.shadow.offer(Compared(lease.model, lease.version, signature.ask, feeds, found))
         wanted = request.outputs or tuple(signature.outputs)
         answer = Answer(
             lease.model,
@@ -171,6 +169,12 @@ class Core:
             whom = answer.model, answer.version, answer.signature
             self.request_log.write(Logged(*whom, time.time(), kept, answer.outputs))
         return answer
+
+    def _observe(self, lease: Lease, signature: Signature, feeds: Tensors, found: Tensors) -> None:
+        """Compare what was asked and answered: with the baseline, and with a shadow."""
+        self.drift.observe(lease.servable, feeds, found)
+        if self.shadow is not None:
+            self.shadow.offer(Compared(lease.model, lease.version, signature.ask, feeds, found))
 
     def signatures(self, target: Target) -> tuple[int, Mapping[str, Signature]]:
         """The version that would answer, and its signatures by name."""

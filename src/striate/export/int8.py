@@ -2,12 +2,14 @@
 
 Weights become whole numbers of 8 bits with a scale for each output channel, activations with one
 for each tensor, found by showing the net pictures (post-training quantisation; Jacob et al. 2018,
-https://arxiv.org/abs/1712.05877). `image` stays uint8 and `scores` float32; the softmax is computed
-in floats, as 1/256 is too coarse a step for scores.
+https://arxiv.org/abs/1712.05877). `image` stays uint8 and `scores` float32; normalisation
+and softmax are computed in floats, as 1/256 is too coarse a step for scores.
 """
 
+import io
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from striate.artifact import Artifact
 from striate.export import onnx
 from striate.export.litert import converter
 
-LITERT_FLOATS = ["SOFTMAX"]
+LITERT_FLOATS = ["SOFTMAX", "SUB"]  # SUB: of the mean, from pixels
 ONNX_INTEGERS = [
     "Add",
     "AveragePool",
@@ -60,7 +62,12 @@ def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
 
     That format (QDQ) is standard ONNX: a runtime without int8 kernels computes it in floats.
     """
-    from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
+    from onnxruntime.quantization import (
+        CalibrationDataReader,
+        CalibrationMethod,
+        QuantType,
+        quantize_static,
+    )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     class Shown(CalibrationDataReader):
@@ -71,7 +78,8 @@ def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
             image = next(self._images, None)
             return None if image is None else {"image": image[np.newaxis]}
 
-    with tempfile.TemporaryDirectory() as folder:
+    said = io.StringIO()  # the calibrator prints to standard output, where a document may be due
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(said):
         ready = Path(folder) / "ready.onnx"
         quant_pre_process(_float_form(artifact, Path(folder)), ready, skip_symbolic_shape=True)
         quantize_static(
@@ -82,6 +90,7 @@ def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
+            calibrate_method=CalibrationMethod.Percentile,  # nearer than the whole range
         )
 
 

@@ -18,7 +18,11 @@ def evaluate(
         str | None, typer.Option(help="train, val, test or all [default: the held-out part].")
     ] = None,
     engine: Annotated[
-        str, typer.Option(help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras.")
+        str,
+        typer.Option(
+            help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras; rounded: "
+            "onnx-int8, litert-int8, litert-float16."
+        ),
     ] = "auto",
     batch_size: Annotated[int, typer.Option(min=1)] = 32,
     tta: Annotated[

@@ -12,7 +12,11 @@ def predict(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
     engine: Annotated[
-        str, typer.Option(help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras.")
+        str,
+        typer.Option(
+            help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras; rounded: "
+            "onnx-int8, litert-int8, litert-float16."
+        ),
     ] = "auto",
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     as_json: Json = False,

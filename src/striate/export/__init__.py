@@ -19,6 +19,7 @@ import numpy as np
 from striate.artifact import Artifact, add_form
 from striate.data import load as load_data
 from striate.errors import EngineError, UsageError, did_you_mean
+from striate.export.undecided import decided
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
 from striate.runtime import ENGINES
@@ -67,7 +68,7 @@ def export(
         shown, images = _shown_and_asked(images)
     _need_tensorflow_backend()
     probes = probe_images(artifact, images)
-    expected = reference_scores(artifact, probes)
+    probes, expected = decided(artifact, probes, reference_scores(artifact, probes))
     rows = []
     for form in forms:
         artifact, agreements = _export_form(
@@ -140,7 +141,7 @@ def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agre
     """
     artifact.check()
     probes = probe_images(artifact, images)
-    expected = reference_scores(artifact, probes)
+    probes, expected = decided(artifact, probes, reference_scores(artifact, probes))
     return [
         check_form(artifact, form, engine, probes, expected, accept_loss=True)
         for form in artifact.manifest.forms

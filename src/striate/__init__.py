@@ -7,6 +7,7 @@ The verbs of the command line, in Python:
     striate.train("recipe.yaml", "saved_models/mine")
     artifact = striate.load("saved_models/mine")        artifact.predict(["a.jpg"])
     striate.evaluate(artifact, "my_pictures/")          striate.export(artifact, ["onnx"])
+    striate.report(artifact, "my_pictures/", "report.html")
     striate.explain(artifact, ["a.jpg"]).save("out/")
     striate.ensemble(["saved_models/a", "saved_models/b"], "saved_models/committee")
     striate.serve("saved_models/mine", port=8500)
@@ -30,6 +31,7 @@ _LAZY = {
     "convolutionalise": "striate.convolutional",
     "load": "striate.artifact",
     "finetune": "striate.train",
+    "report": "striate.evaluate.everything",
 }
 _PACKAGES = (
     "arithmetic",

@@ -3,8 +3,9 @@
 evaluation = evaluate(striate.load("saved_models/mine/1"), "my_pictures/", report="report.html")
 evaluation.accuracy, evaluation.intervals["accuracy"]
 
-On request it also judges the mean over several views of each picture (`views`), and pictures that
-were spoilt in twelve ways (`corruptions`).
+On request it also judges the mean over several views of each picture (`views`) and pictures that
+were spoilt in twelve ways (`corruptions`), and looks inside the net (`inside`). `striate.report`
+does all of it.
 """
 
 import dataclasses
@@ -21,14 +22,15 @@ from striate.artifact import Artifact, environment
 from striate.data import Dataset
 from striate.data import load as load_data
 from striate.errors import DataError, UsageError, did_you_mean
-from striate.evaluate.answers import Answers, Mistake, Questions, ask, ask_spoilt
+from striate.evaluate.answers import Answers, Mistake, Questions, ask, ask_spoilt, some_of
 from striate.evaluate.corruptions import SEVERITIES, Robustness, check_names
+from striate.evaluate.inside import ATTACKED, WORK, Inside, look_inside
 from striate.evaluate.report import check_writable, write_report
 from striate.evaluate.views import Viewing, check_views, spec_of_views
 from striate.lazy import Verb
 from striate.runtime import open_engine
 
-__all__ = ["Evaluation", "Mistake", "Robustness", "evaluate", "write_report"]
+__all__ = ["Evaluation", "Inside", "Mistake", "Robustness", "evaluate", "write_report"]
 
 sys.modules[__name__].__class__ = Verb  # striate.evaluate(...) is striate.evaluate.evaluate(...)
 
@@ -43,10 +45,12 @@ class Evaluation:
     (low, high) of accuracy, top5 (Wilson), macro_f1, nll (bootstrap). labels: the artifact's;
     per_class and confusion [true, predicted] are in their order. mistakes: the most confident
     first. skipped: a line for each picture that could not be read. data: source, split,
-    fingerprint, and whether the net was trained on these very pictures (`trained_on`).
+    fingerprint, `counts` (split -> class -> pictures), and whether the net was trained on these
+    very pictures (`trained_on`).
     tta: what test-time augmentation makes of it: name, accuracy, top5, nll, ece, mean_score and
-    intervals, and the gain in accuracy. corruptions: how it fares on spoilt pictures. Both are None
-    where they were not asked for, and all the other numbers are of the plain pictures.
+    intervals, and the gain in accuracy. corruptions: how it fares on spoilt pictures. inside: what
+    a look inside the net found. Each is None where it was not asked for, and all the other numbers
+    are of the plain pictures.
     """
 
     n: int
@@ -71,6 +75,7 @@ class Evaluation:
     environment: dict[str, str] = dataclasses.field(repr=False)
     tta: dict[str, Any] | None = None
     corruptions: Robustness | None = None
+    inside: Inside | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as JSON holds it: plain types, None for what is not defined."""
@@ -87,6 +92,7 @@ class Evaluation:
             ],
             "skipped": list(self.skipped),
             "corruptions": self.corruptions and self.corruptions.to_dict(),
+            "inside": self.inside and self.inside.to_dict(),
         }
 
     def class_rows(self) -> list[dict[str, Any]]:
@@ -129,6 +135,7 @@ def evaluate(
     split: str | None = None,
     tta: str | None = None,
     corruptions: bool | Iterable[str] = False,
+    inside: bool = False,
     seed: int = 0,
     report: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -143,7 +150,9 @@ def evaluate(
         else all.
     tta: also judge the mean over views of each picture: `mirror`, `crops` or `ten_crops`.
     corruptions: also judge spoilt pictures: True for every way of `corruptions.CORRUPTIONS`, or the
-        names of some. seed: of what is random in them.
+        names of some. With `inside`, only 200 of the pictures are spoilt, so that it ends soon.
+    inside: also look inside the net: maps of its mistakes, filters, features, attacks, latency.
+    seed: of what is random in them.
     report: where to write one self-contained HTML page.
     on_progress: called with (pictures done, pictures) after every batch; each spoilt copy counts.
 
@@ -163,7 +172,9 @@ def evaluate(
     runner = open_engine(artifact, engine)
     questions = Questions(dataset, indices, targets, tuple(artifact.labels), batch_size)
     spec, n = artifact.preprocess, len(indices)
-    total = n * (1 + (tta is not None) + len(ways) * SEVERITIES)
+    spoilt = some_of(questions, ATTACKED, seed) if inside else questions
+    copies = len(spoilt.indices) * len(ways) * SEVERITIES
+    total = n * (1 + (tta is not None)) + copies + inside * WORK
 
     def progress_after(before: int) -> Callable[[int], None]:
         return lambda done: on_progress(before + done, total)
@@ -171,14 +182,17 @@ def evaluate(
     start = time.perf_counter()
     answers = ask(runner, spec, questions, progress_after(0))
     seconds = time.perf_counter() - start
-    viewed = robustness = None
+    viewed = robustness = seen = None
     if tta is not None:
         views = Viewing(runner, tta, spec)
         found = ask(views, spec_of_views(tta, spec), questions, progress_after(n))
         viewed = {"name": tta, **_compared(answers, found, len(artifact.labels))}
     if ways:
-        before = total - n * len(ways) * SEVERITIES
-        robustness = ask_spoilt(runner, spec, questions, ways, seed, progress_after(before))
+        before = total - copies - inside * WORK
+        robustness = ask_spoilt(runner, spec, spoilt, ways, seed, progress_after(before))
+    if inside:
+        after = progress_after(total - WORK)
+        seen = look_inside(artifact, runner, questions, answers.mistakes, seed, after)
     evaluation = Evaluation(
         **_measure(answers.table, len(artifact.labels)),
         labels=tuple(artifact.labels),
@@ -191,6 +205,7 @@ def evaluate(
             "source": str(dataset.source),
             "split": split,
             "fingerprint": dataset.fingerprint,
+            "counts": _counts(dataset),
             "trained_on": split in ("train", "all") and _same_data(artifact, dataset),
         },
         artifact={
@@ -202,6 +217,7 @@ def evaluate(
         environment=environment(),
         tta=viewed,
         corruptions=robustness,
+        inside=seen,
     )
     if report is not None:
         write_report(evaluation, artifact, report)
@@ -241,6 +257,12 @@ def _choose(artifact: Artifact, dataset: Dataset, split: str | None) -> tuple[st
             held_out = ["val"]
         split = held_out[0] if held_out else "all"
     return split, np.arange(len(dataset)) if split == "all" else dataset.split(split)
+
+
+def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
+    """Split -> class -> pictures; "all" where the data has no splits."""
+    splits = {name: dataset.counts(indices) for name, indices in dataset.splits.items()}
+    return splits or {"all": dataset.counts()}
 
 
 def _same_data(artifact: Artifact, dataset: Dataset) -> bool:

@@ -135,6 +135,25 @@ def ask_spoilt(
     return Robustness(names, np.concatenate(right), seed)
 
 
+def read(questions: Questions, spec: Spec, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(pixels uint8 [N, H, W, C], right labels int64 [N]) of some pictures that can be read."""
+    chosen = some_of(questions, most, seed)
+    good = [
+        (i, tensor)
+        for batch in _batches(chosen, spec)
+        for i, tensor in batch
+        if isinstance(tensor, np.ndarray)
+    ]
+    where, tensors = zip(*good, strict=True)
+    return np.stack(tensors), questions.true(where)
+
+
+def some_of(questions: Questions, most: int, seed: int) -> Questions:
+    """At most so many of the pictures, drawn by the seed, in an order that is random too."""
+    order = np.random.default_rng(seed).permutation(questions.indices)
+    return dataclasses.replace(questions, indices=order[:most])
+
+
 def _scores(engine: Engine, images: np.ndarray, name: str) -> np.ndarray:
     scores = engine.predict(images)
     if not np.isfinite(scores).all():

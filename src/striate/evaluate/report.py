@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MATRIX = 30  # classes up to which the confusion matrix can be read as a matrix
 FIRST = 30  # classes that are listed openly; the others fold away
 PAIRS = 20  # confused pairs that are listed
+COLOURS = 24  # classes up to which the colours of points are named
 SMALL = 64  # pixels on a side below which a picture is enlarged unsmoothed
 
 
@@ -70,11 +71,17 @@ def render(evaluation: "Evaluation", artifact: Artifact) -> str:
         first=FIRST,
         matrix=_matrix(evaluation),
         pairs=_pairs(evaluation),
-        pictures=[(m, _picture(_seen(m.pixels, spec.kind))) for m in evaluation.mistakes],
+        pictures=_mistakes(evaluation, spec.kind),
         small=max(spec.shape[-3:-1], default=0) < SMALL,
         wrong=evaluation.n - int(np.trace(evaluation.confusion)),
         curves=_curves(artifact.manifest.metrics.get("training", {}).get("history", [])),
         robustness=_robustness(evaluation),
+        inside=evaluation.inside,
+        filters=_filters(evaluation),
+        plane=_plane(evaluation),
+        attack=_attack(evaluation),
+        splits=evaluation.data["counts"],
+        counts=_counts(evaluation),
         forms=_forms(artifact),
         manifest=artifact.manifest,
         command=_command(evaluation),
@@ -121,6 +128,58 @@ def _pairs(evaluation: "Evaluation") -> list[dict[str, Any]]:
     return pairs
 
 
+def _mistakes(evaluation: "Evaluation", kind: str) -> list[tuple[Any, str, str]]:
+    """(mistake, its picture, its map) of each, or of those alone that have maps; "" for no map."""
+    maps = evaluation.inside.maps if evaluation.inside else None
+    mistakes = evaluation.mistakes[: len(maps)] if maps else evaluation.mistakes
+    urls = [_picture(heat) for heat in maps] if maps else [""] * len(mistakes)
+    return [
+        (mistake, _picture(_seen(mistake.pixels, kind)), url)
+        for mistake, url in zip(mistakes, urls, strict=True)
+    ]
+
+
+def _counts(evaluation: "Evaluation") -> list[tuple[str, list[int]]]:
+    """Class -> its pictures in each split, the classes that have any; by name."""
+    counts = evaluation.data["counts"].values()
+    every = sorted({label for split in counts for label, n in split.items() if n})
+    return [(label, [split.get(label, 0) for split in counts]) for label in every]
+
+
+def _filters(evaluation: "Evaluation") -> str:
+    """The sheet of filters as PNG, each of its pixels one pixel; "" without any."""
+    sheet = evaluation.inside.filters if evaluation.inside else None
+    return "" if sheet is None else _picture(sheet, "png")
+
+
+def _plane(evaluation: "Evaluation") -> dict[str, Any] | None:
+    """The features as points in a box of 600 x 400, coloured by class around the wheel."""
+    inside = evaluation.inside
+    if inside is None or inside.points is None:
+        return None
+    low, high = inside.points.min(axis=0), inside.points.max(axis=0)
+    shares = (inside.points - low) / np.where(high > low, high - low, 1)
+    present = sorted(set(inside.true.tolist()))
+    hue = {label: round(360 * i / len(present)) for i, label in enumerate(present)}
+    return {
+        "by": inside.plane,
+        "points": [
+            (f"{600 * x:.1f}", f"{400 * (1 - y):.1f}", hue[label], evaluation.labels[label])
+            for (x, y), label in zip(shares, inside.true.tolist(), strict=True)
+        ],
+        "key": [(hue[label], evaluation.labels[label]) for label in present[:COLOURS]],
+        "unnamed": len(present[COLOURS:]),
+    }
+
+
+def _attack(evaluation: "Evaluation") -> dict[str, Any] | None:
+    """The curve of accuracy under attack, as a polyline and as rows."""
+    found = evaluation.inside.endurance if evaluation.inside else None
+    if found is None:
+        return None
+    return {"rows": found, "points": _points([share for _, share in found], 0, 1)}
+
+
 def _seen(tensor: np.ndarray, kind: str) -> np.ndarray | None:
     """uint8 [H, W, C] to show of what the net saw: of a clip the frame in the middle, of voxels
     the fullest along the depth; None for a row of numbers."""
@@ -131,16 +190,16 @@ def _seen(tensor: np.ndarray, kind: str) -> np.ndarray | None:
     return tensor.max(axis=0) if kind == "voxels" else tensor
 
 
-def _picture(pixels: np.ndarray | None) -> str:
+def _picture(pixels: np.ndarray | None, kind: str = "") -> str:
     """uint8 [H, W, C] as a data URL: JPEG, or PNG where the picture is small; "" for None."""
     from PIL import Image
 
     if pixels is None:
         return ""
     image = Image.fromarray(pixels.squeeze(-1) if pixels.shape[-1] == 1 else pixels)
-    kind, options = ("png", {}) if max(image.size) < SMALL else ("jpeg", {"quality": 85})
+    kind = kind or ("png" if max(image.size) < SMALL else "jpeg")
     data = io.BytesIO()
-    image.save(data, kind, **options)
+    image.save(data, kind, quality=85)  # which PNG ignores
     return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}"
 
 
@@ -180,6 +239,7 @@ def _robustness(evaluation: "Evaluation") -> dict[str, Any] | None:
         "lines": [_points(line, 0, 1) for line in lines],
         "mean_line": _points(mean, 0, 1),
         "severities": range(1, len(mean)),
+        "n": len(found.right),
     }
 
 
@@ -224,12 +284,14 @@ def _forms(artifact: Artifact) -> list[dict[str, Any]]:
 def _command(evaluation: "Evaluation") -> str:
     """What to type to get this page again."""
     data = evaluation.data
-    words = ["striate", "evaluate", evaluation.artifact["path"], "--data", data["source"]]
+    verb = "report" if evaluation.inside else "evaluate"
+    words = ["striate", verb, evaluation.artifact["path"], "--data", data["source"]]
     words += ["--split", data["split"], "--engine", evaluation.engine]
     if evaluation.tta:
         words += ["--tta", evaluation.tta["name"]]
     if evaluation.corruptions:
-        words += ["--corruptions", "--seed", str(evaluation.corruptions.seed)]
+        words += [] if evaluation.inside else ["--corruptions"]
+        words += ["--seed", str(evaluation.corruptions.seed)]
     return shlex.join(words)
 
 

@@ -5,10 +5,11 @@ arXiv:1412.6572.
 """
 
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 
-from striate.explain.subject import Subject, Tensor, of_targets, value_and_gradient
+from striate.explain.subject import Subject, Tensor, as_array, of_targets, value_and_gradient
 from striate.lazy import keras
 
 EPSILON = 0.007  # the paper's: 1.8 grey levels of 255
@@ -22,6 +23,18 @@ def fgsm(
     epsilon: the furthest that a pixel moves, as a share of the range.
     """
     return np.clip(pixels + 255 * epsilon * np.sign(uphill(subject, pixels, targets)), 0, 255)
+
+
+def endurance(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, epsilons: Sequence[float]
+) -> np.ndarray:
+    """Which pictures are still taken for their targets after a step of each size.
+
+    bool [epsilons, N]; one gradient serves them all.
+    """
+    signs = np.sign(uphill(subject, pixels, targets))
+    steps = (np.clip(pixels + 255 * epsilon * signs, 0, 255) for epsilon in epsilons)
+    return np.stack([as_array(subject.logits(x)).argmax(axis=-1) == targets for x in steps])
 
 
 def uphill(subject: Subject, pixels: np.ndarray, targets: np.ndarray) -> np.ndarray:

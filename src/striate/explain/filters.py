@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from striate.errors import UsageError
 from striate.explain.subject import Subject
 
 
@@ -10,10 +11,14 @@ def filters(subject: Subject, *, layer: str | None = None) -> np.ndarray:
 
     layer: by default the spec's first convolution. Kernels on three channels are shown in colour,
     in RGB order whatever the net's; of others the mean over the input's channels. Each is stretched
-    to its own range, around grey for 0.
+    to its own range, around grey for 0. Raises `UsageError` for a layer that is no convolution.
     """
     name = layer or subject.spec.first_conv
-    kernel = np.asarray(subject.layer(name).kernel, np.float32)
+    if not name:
+        raise UsageError(f"{subject.spec.name} has no convolution whose filters could be drawn")
+    kernel = np.asarray(getattr(subject.layer(name), "kernel", 0), np.float32)
+    if kernel.ndim != 4:
+        raise UsageError(f"{subject.spec.name}: the layer {name!r} has no kernels [h, w, in, out]")
     pictures = np.moveaxis(kernel, -1, 0)
     if name == subject.spec.first_conv and pictures.shape[-1] == 3:
         pictures = pictures[..., ::-1] if subject.preprocess.order == "bgr" else pictures

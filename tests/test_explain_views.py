@@ -251,3 +251,40 @@ def test_one_class_on_the_command_line_is_explained_in_every_picture(tmp_path):
 def test_the_list_names_every_method():
     ran = CliRunner().invoke(app, ["explain", "--list", "--json"])
     assert {row["method"] for row in json.loads(ran.stdout)} == METHODS.keys() | VIEWS.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        ("maximise", {"steps": 3}),
+        ("invert", {"steps": 3}),
+        ("minimal", {"tries": 2, "iterations": 1}),
+        ("occlusion", {"window": 0.5, "stride": 0.5}),
+        ("smoothgrad", {"samples": 2}),
+        ("integrated_gradients", {"steps": 2}),
+    ],
+)
+def test_what_takes_long_says_how_far_it_is(subject, pictures, method, options):
+    shares = []
+    images = pictures[:2].astype("uint8")
+    list(
+        draw(
+            subject,
+            images,
+            method,
+            [0, 1],
+            on_progress=lambda done, total: shares.append(done / total),
+            **options,
+        )
+    )
+    assert len(shares) >= 2
+    assert shares == sorted(shares)
+    assert 0.5 < shares[-1] <= 1
+
+
+def test_progress_is_no_option_of_a_method(subject, pictures):
+    with pytest.raises(UsageError, match="maximise has no option 'progress'"):
+        list(draw(subject, [], "maximise", 0, progress=True))
+    with pytest.raises(UsageError) as error:
+        list(draw(subject, [], "maximise", 0, stepz=1))
+    assert "on_progress" not in str(error.value)

@@ -50,10 +50,13 @@ def _cell(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, one line at the end elsewhere; it yields `advance(done, total)`."""
+def progress(label: str, *, ends: bool = True) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, one line at the end elsewhere; it yields `advance(done, total)`.
+
+    ends: whether that line is written, for a total that means something to a person.
+    """
     if not sys.stderr.isatty():
-        yield lambda done, total: note(f"{label}: {total}") if done == total else None
+        yield lambda done, total: note(f"{label}: {total}") if ends and done == total else None
         return
     from rich.console import Console
     from rich.progress import Progress

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries, table
+from striate.cli.console import Json, emit, load_tensorflow, note, progress, quiet_libraries, table
 
 
 def explain(
@@ -45,13 +45,14 @@ def explain(
 
     make_folder(output)
     classes = target[0] if target and len(target) == 1 else target  # one is for all the pictures
-    drawn = draw(load(artifact), images or [], method, classes, **_options(settings or []))
-    rows = []
-    for name, drawing in drawn:
-        path = output / f"{name}.{method}.png"
-        save_picture(drawing.pixels, path)
-        rows.append({"file": str(path), "method": method, **drawing.facts})
-        note(f"{path}: {drawing.caption}")
+    options, rows = _options(settings or []), []
+    with progress(method, ends=False) as advance:
+        drawn = draw(load(artifact), images or [], method, classes, on_progress=advance, **options)
+        for name, drawing in drawn:
+            path = output / f"{name}.{method}.png"
+            save_picture(drawing.pixels, path)
+            rows.append({"file": str(path), "method": method, **drawing.facts})
+            note(f"{path}: {drawing.caption}")
     if as_json:
         emit(rows)
 

@@ -38,7 +38,7 @@ def report(
     loaded = load(artifact)
     loaded.check()
     load_tensorflow()  # the look inside needs the net in Keras
-    with progress("reporting") as advance, quiet_libraries():
+    with progress("reporting", ends=False) as advance, quiet_libraries():
         found = write(
             loaded,
             data,

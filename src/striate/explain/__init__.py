@@ -19,6 +19,7 @@ import numpy as np
 
 from striate.errors import UsageError, did_you_mean
 from striate.explain.cam import cam
+from striate.explain.descent import unheard
 from striate.explain.drawing import (
     coloured,
     make_folder,
@@ -37,6 +38,8 @@ from striate.explain.subject import Subject, as_array, subject_of
 from striate.explain.views import VIEWS, Drawing
 from striate.lazy import Verb
 from striate.preprocess import pixels as decode
+
+Progress = Callable[[int, int], None]
 
 __all__ = [
     "METHODS",
@@ -148,13 +151,15 @@ def explain(
     method: str = "grad_cam",
     target: Any = None,
     batch_size: int = 16,
+    on_progress: Progress = unheard,
     **options: Any,
 ) -> Explanation:
     """Say which parts of pictures speak for a class.
 
     source: an artifact, a net of `create_model`, or a `Subject`; images: paths, or uint8 pixels
     [N, H, W, C] at the size of the net's input; target: a label or an index, or one for each
-    picture, by default what the net answers; options: of the method.
+    picture, by default what the net answers; options: of the method; on_progress: called with (work
+    done, work), in units that depend on the method.
 
     Raises `UsageError` for an unknown method, option or class, `DataError` for an unreadable file.
 
@@ -169,7 +174,16 @@ def explain(
     floats = pixels.astype(np.float32)
     logits = np.concatenate([as_array(subject.logits(floats[batch])) for batch in batches])
     targets = subject.targets(target, logits)
-    maps = [chosen.function(subject, floats[b], targets[b], **options) for b in batches]
+    maps = [
+        chosen.function(
+            subject,
+            floats[batch],
+            targets[batch],
+            **options,
+            **_heard(chosen.function, on_progress, i, len(batches)),
+        )
+        for i, batch in enumerate(batches)
+    ]
     names = tuple(_names(images))
     return Explanation(method, np.concatenate(maps), pixels, targets, logits, subject.labels, names)
 
@@ -179,6 +193,8 @@ def draw(
     images: Sequence[Any] | np.ndarray,
     method: str = "grad_cam",
     target: Any = None,
+    *,
+    on_progress: Progress = unheard,
     **options: Any,
 ) -> Iterator[tuple[str, Drawing]]:
     """(name, drawing) of each picture, by any of `METHODS` or `VIEWS`.
@@ -186,31 +202,44 @@ def draw(
     Arguments and errors as of `explain`; a view of classes or of the net takes no images.
     """
     if method not in VIEWS:
-        yield from explain(source, images, method=method, target=target, **options).drawings()
+        how = {"method": method, "target": target, "on_progress": on_progress}
+        yield from explain(source, images, **how, **options).drawings()
         return
     view = VIEWS[method]
     _check_options(method, view.options or view.function, options)
     subject = source if isinstance(source, Subject) else subject_of(source)
     if view.of == "pictures":
-        yield from _views_of_pictures(subject, view, images, target, options)
+        yield from _views_of_pictures(subject, view, images, target, options, on_progress)
         return
     if view.of == "classes" and target is None:
         raise UsageError(f"{method} needs the classes to draw, as target=[...] or --class")
     wanted = target if isinstance(target, list | tuple) else [target]
     classes = [subject.index(one) for one in wanted] if view.of == "classes" else []
     nothing = np.zeros((0, *subject.preprocess.shape), np.float32)
+    options |= _heard(view.options or view.function, on_progress, 0, 1)
     drawings = view.function(subject, nothing, np.array(classes, np.int64), **options)
     names = unique([subject.labels[i] for i in classes] or [subject.spec.name])
     yield from zip(names, drawings, strict=True)
 
 
-def _views_of_pictures(subject, view, images, target, options) -> Iterator[tuple[str, Drawing]]:
+def _views_of_pictures(
+    subject, view, images, target, options, on_progress
+) -> Iterator[tuple[str, Drawing]]:
     """One picture after the other: making them takes long, and the first is worth seeing soon."""
     pixels = _pixels(subject, images).astype(np.float32)
     targets = subject.targets(target, as_array(subject.logits(pixels)))
     for i, name in enumerate(unique(_names(images))):
-        (drawing,) = view.function(subject, pixels[i : i + 1], targets[i : i + 1], **options)
+        heard = _heard(view.options or view.function, on_progress, i, len(images))
+        one = slice(i, i + 1)
+        (drawing,) = view.function(subject, pixels[one], targets[one], **options, **heard)
         yield name, drawing
+
+
+def _heard(function: Callable, on_progress: Progress, part: int, parts: int) -> dict[str, Progress]:
+    """`on_progress` as an argument of one of several equal parts; none for a quick function."""
+    if "on_progress" not in inspect.signature(function).parameters:
+        return {}
+    return {"on_progress": lambda done, total: on_progress(part * total + done, parts * total)}
 
 
 def _names(images: Sequence[Any] | np.ndarray) -> list[str]:
@@ -233,7 +262,7 @@ def _method(name: str) -> Method:
 def _check_options(name: str, function: Callable, options: dict[str, Any]) -> None:
     """Raise `UsageError` for an option that a method does not have."""
     parameters = inspect.signature(function).parameters.values()
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "on_progress"]
     for option in options:
         if option not in known:
             raise UsageError(

@@ -8,6 +8,10 @@ from striate.explain.subject import Subject, Tensor, value_and_gradient
 from striate.lazy import keras
 
 
+def unheard(done: int, total: int) -> None:
+    """What `on_progress` is where nobody listens."""
+
+
 def descend(
     loss: Callable[[Tensor], Tensor],
     start: np.ndarray,
@@ -16,12 +20,14 @@ def descend(
     rate: float,
     jitter: int = 0,
     seed: int = 0,
+    on_progress: Callable[[int, int], None] = unheard,
 ) -> np.ndarray:
     """Follow a loss [N] of pictures [N, H, W, C] downhill: float32 on 0 to 255.
 
     Adam (Kingma and Ba 2014, arXiv:1412.6980) on the pixels; rate: grey levels a step, falling to
     0 along half a cosine. jitter: each step sees the picture shifted by up to so many pixels, so
-    that nothing depends on where the strides of the net fall.
+    that nothing depends on where the strides of the net fall. on_progress: called with (steps
+    done, steps) after each.
     """
     random = np.random.default_rng(seed)
     x, mean, square = start.astype(np.float32), 0.0, 0.0
@@ -33,6 +39,7 @@ def descend(
         square = 0.999 * square + 0.001 * slope**2
         direction = (mean / (1 - 0.9**i)) / (np.sqrt(square / (1 - 0.999**i)) + 1e-12)
         x = np.clip(x - rate * 0.5 * (1 + np.cos(np.pi * (i - 1) / steps)) * direction, 0, 255)
+        on_progress(i, steps)
     return x
 
 

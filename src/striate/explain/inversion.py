@@ -6,11 +6,11 @@ alpha norm. With several layers at once it is the feature loss of Johnson, Alahi
 "Perceptual Losses for Real-Time Style Transfer and Super-Resolution", 2016, arXiv:1603.08155.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from striate.explain.descent import alpha_norm, descend, grey_noise, total_variation
+from striate.explain.descent import alpha_norm, descend, grey_noise, total_variation, unheard
 from striate.explain.subject import Subject, Tensor, as_array
 from striate.lazy import keras
 
@@ -25,12 +25,13 @@ def invert(
     smooth: float = 1e-5,
     bound: float = 1e-9,
     seed: int = 0,
+    on_progress: Callable[[int, int], None] = unheard,
 ) -> np.ndarray:
     """Pictures float32 [N, H, W, C], from grey noise, with the features of `pixels`.
 
     layers: whose features; by default the spec's CAM layer; of several, the losses add up.
     smooth: weight of the total variation; bound: of the alpha norm, both of the picture centred on
-    0 with the range 1.
+    0 with the range 1. on_progress: see `descend`.
     """
     names = [layers] if isinstance(layers, str) else list(layers or [subject.cam_layer()])
     wanted = {name: as_array(subject.at(name, pixels)) for name in names}
@@ -40,7 +41,8 @@ def invert(
         centred = x / 255 - 0.5
         return total + smooth * total_variation(centred) + bound * alpha_norm(centred)
 
-    return descend(loss, grey_noise(subject, len(pixels), seed=seed), steps=steps, rate=rate)
+    start = grey_noise(subject, len(pixels), seed=seed)
+    return descend(loss, start, steps=steps, rate=rate, on_progress=on_progress)
 
 
 def feature_loss(found: Tensor, wanted: np.ndarray) -> Tensor:

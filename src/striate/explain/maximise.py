@@ -3,9 +3,11 @@
 Simonyan, Vedaldi, Zisserman, "Deep Inside Convolutional Networks", 2013, arXiv:1312.6034.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from striate.explain.descent import descend, grey_noise, total_variation
+from striate.explain.descent import descend, grey_noise, total_variation, unheard
 from striate.explain.subject import Subject, Tensor, of_targets
 from striate.lazy import keras
 
@@ -21,13 +23,14 @@ def maximise(
     smooth: float = 2e-3,
     jitter: int = 8,
     seed: int = 0,
+    on_progress: Callable[[int, int], None] = unheard,
 ) -> np.ndarray:
     """Pictures float32 [N, H, W, C] that raise the logits of targets, from grey noise.
 
     layer: raise the mean of one map (or the value of one unit) of this layer instead, of which
     targets are the numbers. l2: weight of the penalty on the picture, centred on 0 with the range
-    1; smooth: on its total variation, without which the net is as happy with noise. jitter: see
-    `descend`.
+    1; smooth: on its total variation, without which the net is as happy with noise. jitter,
+    on_progress: see `descend`.
     """
 
     def loss(pixels: Tensor) -> Tensor:
@@ -36,7 +39,8 @@ def maximise(
         return penalty - excitement(subject, layer, pixels, targets)
 
     start = grey_noise(subject, len(targets), seed=seed)
-    return descend(loss, start, steps=steps, rate=rate, jitter=jitter, seed=seed)
+    how = {"steps": steps, "rate": rate, "jitter": jitter, "seed": seed}
+    return descend(loss, start, **how, on_progress=on_progress)
 
 
 def excitement(subject: Subject, layer: str | None, pixels: Tensor, units: np.ndarray) -> Tensor:

@@ -5,9 +5,11 @@ networks", 2013, arXiv:1312.6199; solved as there by L-BFGS within the range of 
 """
 
 import functools
+from collections.abc import Callable
 
 import numpy as np
 
+from striate.explain.descent import unheard
 from striate.explain.fgsm import cross_entropy
 from striate.explain.subject import Subject, as_array, value_and_gradient
 
@@ -19,22 +21,38 @@ def minimal(
     *,
     tries: int = 6,
     iterations: int = 30,
+    on_progress: Callable[[int, int], None] = unheard,
 ) -> np.ndarray:
     """The picture nearest to each that the net takes for its target, float32 [N, H, W, C].
 
     tries: values of c that are tried, each halfway (in logarithms) between one that succeeded and
     one that failed; iterations: of L-BFGS for each. A picture for which none succeeded comes back
-    unchanged.
+    unchanged. on_progress: called with (tries done, tries) of all the pictures.
     """
-    pairs = zip(pixels, targets, strict=True)
-    return np.stack([_nearest(subject, x, target, tries, iterations) for x, target in pairs])
+    found = []
+    for i, (x, target) in enumerate(zip(pixels, targets, strict=True)):
+        before, total = i * tries, len(pixels) * tries
+
+        def advance(done: int, before: int = before, total: int = total) -> None:
+            on_progress(before + done, total)
+
+        found.append(_nearest(subject, x, target, tries, iterations, advance))
+    return np.stack(found)
 
 
-def _nearest(subject: Subject, x: np.ndarray, target: int, tries: int, iterations: int):
+def _nearest(
+    subject: Subject,
+    x: np.ndarray,
+    target: int,
+    tries: int,
+    iterations: int,
+    on_progress: Callable[[int], None],
+) -> np.ndarray:
     found, low, high = x, 1e-4, 1e4  # c: at `low` the target is all that counts, at `high` the norm
     for attempt in range(tries):
         c = low if attempt == 0 else float(np.sqrt(low * high))
         candidate = _solve(subject, x, target, c, iterations)
+        on_progress(attempt + 1)
         if as_array(subject.logits(candidate[None])).argmax() == target:
             found, low = candidate, c
         elif attempt == 0:

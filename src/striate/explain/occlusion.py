@@ -4,11 +4,12 @@ Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", 2013, ar
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from striate.errors import UsageError
+from striate.explain.descent import unheard
 from striate.explain.subject import Subject, as_array
 
 
@@ -21,10 +22,12 @@ def occlusion(
     stride: float = 0.1,
     grey: float = 127.5,
     batch_size: int = 32,
+    on_progress: Callable[[int, int], None] = unheard,
 ) -> np.ndarray:
     """The mean fall of the logit over the windows that hide a pixel, float32 [N, H, W].
 
     window, stride: side and step of the window, as shares of the picture's sides; grey: its level.
+    on_progress: called with (windows done, windows) of all the pictures.
     """
     if not (0 < window <= 1 and 0 < stride <= window):
         raise UsageError(
@@ -47,6 +50,7 @@ def occlusion(
             scores = as_array(subject.scores(hidden, np.repeat(targets[n], len(chunk))))
             for score, (rows, columns) in zip(scores, chunk, strict=True):
                 falls[n, rows, columns] += whole - score
+            on_progress(n * len(places) + i + len(chunk), len(pixels) * len(places))
     return falls / covers
 
 

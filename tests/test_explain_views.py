@@ -12,18 +12,20 @@ from striate.cli import app
 from striate.errors import UsageError
 from striate.explain import METHODS, VIEWS, draw, subject_of
 from striate.explain.activations import activity
+from striate.explain.cam import upsampled
 from striate.explain.descent import descend, total_variation
 from striate.explain.embedding import codes, pca, tsne
 from striate.explain.filters import filters, grid
+from striate.explain.grad_cam import grad_cam
 from striate.explain.inversion import feature_loss, invert
 from striate.explain.landscape import directions, landscape
 from striate.explain.maximise import maximise
 from striate.explain.patches import exciting_patches
 from striate.explain.paths import path_lengths, residual_blocks, without_blocks
 from striate.explain.style import gram, transfer_style
-from striate.explain.subject import as_array
+from striate.explain.subject import Subject, as_array
 from striate.preprocess import preset
-from striate.registry import create_model
+from striate.registry import create_model, get_spec
 
 RNG = np.random.default_rng(0)
 
@@ -37,6 +39,30 @@ def subject():
 @pytest.fixture(scope="module")
 def pictures() -> np.ndarray:
     return RNG.integers(0, 256, (6, 32, 32, 3)).astype("float32")
+
+
+def test_a_net_that_reads_several_stages_is_explained_by_the_slopes_of_the_last(pictures):
+    """The classifier is linear in the averages, so that its own weights are the slopes."""
+    ends = ["stage1_out", "stage3_out"]
+    net = create_model("resnet20_cifar", num_classes=4, depths=(1, 1, 1), until=ends)
+    spec = get_spec("resnet20_cifar").until(ends)
+    subject = Subject(net, preset("unit", 32, 32, 3), spec, ("a", "b", "c", "d"))
+    targets = np.array([0, 1, 2, 3, 0, 1])
+    maps, beside = subject.at("stage3_out", pictures), subject.beside("stage3_out", pictures)
+    whole = as_array(subject.logits(pictures))
+    np.testing.assert_allclose(subject.beyond("stage3_out", maps, beside), whole, atol=1e-5)
+    kernel = np.asarray(net.get_layer("logits").kernel)[-maps.shape[-1] :, targets]
+    heat = np.maximum(np.einsum("nhwk,kn->nhw", maps, kernel) / (8 * 8), 0)
+    found = grad_cam(subject, pictures, targets)
+    np.testing.assert_allclose(found, upsampled(heat, pictures), atol=1e-6)
+
+
+def test_codes_of_a_net_without_features_are_its_last_maps_averaged():
+    net = create_model("squeezenet1_1", input_shape=(64, 64, 3), num_classes=2)
+    subject = subject_of(net)
+    images = RNG.integers(0, 256, (2, 64, 64, 3)).astype("float32")
+    maps = as_array(subject.at(subject.cam_layer(), images))
+    np.testing.assert_allclose(codes(subject, images), maps.mean(axis=(1, 2)), rtol=1e-5)
 
 
 def test_a_filter_that_never_fires_is_reported_dead(pictures):

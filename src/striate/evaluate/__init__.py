@@ -205,7 +205,7 @@ def evaluate(
             "source": str(dataset.source),
             "split": split,
             "fingerprint": dataset.fingerprint,
-            "counts": _counts(dataset),
+            "counts": _counts(dataset, trusted=_same_data(artifact, dataset)),
             "trained_on": split in ("train", "all") and _same_data(artifact, dataset),
         },
         artifact={
@@ -259,10 +259,12 @@ def _choose(artifact: Artifact, dataset: Dataset, split: str | None) -> tuple[st
     return split, np.arange(len(dataset)) if split == "all" else dataset.split(split)
 
 
-def _counts(dataset: Dataset) -> dict[str, dict[str, int]]:
-    """Split -> class -> pictures; "all" where the data has no splits."""
-    splits = {name: dataset.counts(indices) for name, indices in dataset.splits.items()}
-    return splits or {"all": dataset.counts()}
+def _counts(dataset: Dataset, *, trusted: bool) -> dict[str, dict[str, int]]:
+    """Split -> class -> pictures. "all" where neither the data names splits nor (`trusted`) the net
+    was trained on it: a split that nobody used says nothing."""
+    if not (dataset.given or trusted):
+        return {"all": dataset.counts()}
+    return {name: dataset.counts(indices) for name, indices in dataset.splits.items()}
 
 
 def _same_data(artifact: Artifact, dataset: Dataset) -> bool:

@@ -82,7 +82,7 @@ def look_inside(
         try:
             found.update(make())
         except StriateError as error:
-            missing[part] = str(error)
+            missing[part] = str(error).rstrip(".")
         except ModuleNotFoundError as error:
             missing[part] = f"{error.name} is not installed"
 

@@ -11,10 +11,14 @@ from striate.explain.subject import Subject, as_array
 
 
 def codes(subject: Subject, pixels: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
-    """The `features` of pictures, float32 [N, d]."""
+    """The `features` of pictures, float32 [N, d]; of a net without such a layer (the paper's
+    SqueezeNet averages class maps), its last maps averaged over their places."""
+    pooled = subject.spec.features in {layer.name for layer in subject.net.layers}
+    name = subject.spec.features if pooled else subject.cam_layer()
     batches = range(0, len(pixels), batch_size)
-    name = subject.spec.features
-    return np.concatenate([as_array(subject.at(name, pixels[i : i + batch_size])) for i in batches])
+    found = [as_array(subject.at(name, pixels[i : i + batch_size])) for i in batches]
+    codes = np.concatenate(found)
+    return codes if pooled else codes.mean(axis=(1, 2))
 
 
 def pca(points: np.ndarray, components: int = 2) -> np.ndarray:

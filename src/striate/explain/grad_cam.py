@@ -45,5 +45,8 @@ def _maps_and_slopes(
     """f and dS/df, float32 [N, h, w, K] each."""
     name = subject.cam_layer(layer)
     maps = subject.at(name, pixels)
-    _, slopes = value_and_gradient(lambda f: of_targets(subject.beyond(name, f), targets), maps)
+    beside = subject.beside(name, pixels)
+    _, slopes = value_and_gradient(
+        lambda f: of_targets(subject.beyond(name, f, beside), targets), maps
+    )
     return as_array(maps), slopes

@@ -50,9 +50,23 @@ class Subject:
         """The output of one layer for pixels."""
         return self._cut(None, layer)(self.normalise(pixels), training=False)
 
-    def beyond(self, layer: str, maps: Tensor) -> Tensor:
-        """The logits that follow from the output of one layer."""
-        return self._cut(layer, None)(maps, training=False)
+    def beyond(self, layer: str, maps: Tensor, beside: Sequence[Tensor] = ()) -> Tensor:
+        """The logits that follow from the output of one layer, and of those `beside` it."""
+        whole = [maps, *beside] if beside else maps
+        return self._cut(layer, None)(whole, training=False)
+
+    def beside(self, layer: str, pixels: Tensor) -> list[Tensor]:
+        """What reaches the classifier past a layer: the earlier stages, where it reads several."""
+        return [self.at(name, pixels) for name in self._past(layer)]
+
+    def _past(self, layer: str) -> list[str]:
+        """The layers before one whose averages the classifier reads as well."""
+        layers, features = self.net.layers, self.spec.features
+        reads = [x.input for x in layers if x.name == features and isinstance(x.input, list)]
+        averages = [tensor for read in reads for tensor in read]
+        averaged = [x.input for x in layers if any(x.output is t for t in averages)]
+        before = layers[: layers.index(self.layer(layer))]
+        return [x.name for x in before if any(x.output is t for t in averaged)]
 
     @functools.cached_property
     def _cuts(self) -> dict[tuple[str | None, str | None], Any]:
@@ -61,7 +75,9 @@ class Subject:
     def _cut(self, after: str | None, until: str | None) -> Any:
         """The net between the outputs of two layers, made once; None for its own ends."""
         if (after, until) not in self._cuts:
-            start = self.layer(after).output if after else self.net.input
+            names = [after, *self._past(after)] if after else []
+            starts = [self.layer(name).output for name in names] or [self.net.input]
+            start = starts if len(starts) > 1 else starts[0]
             end = self.layer(until).output if until else self.net.output
             self._cuts[after, until] = keras.Model(start, end)
         return self._cuts[after, until]

@@ -19,10 +19,10 @@ def explain_function(artifact: Artifact):
 
     @tf.function(input_signature=[image_spec(artifact)])
     def explain(image):
-        maps = subject.at(layer, image)
+        maps, beside = subject.at(layer, image), subject.beside(layer, image)
         with tf.GradientTape() as tape:
             tape.watch(maps)
-            logits = subject.beyond(layer, maps)
+            logits = subject.beyond(layer, maps, beside)
             best = tf.reduce_max(logits, axis=-1)
         alpha = tf.reduce_mean(tape.gradient(best, maps), axis=(1, 2), keepdims=True)
         heat = tf.nn.relu(tf.reduce_sum(alpha * maps, axis=-1))

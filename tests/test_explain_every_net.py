@@ -80,5 +80,9 @@ def test_every_view_draws_it(small, spec):
             with pytest.raises(UsageError, match="has no maps"):
                 list(draw(subject, images, method, target, **options))
             continue
+        if method == "filters" and not spec.first_conv:
+            with pytest.raises(UsageError, match="has no convolution"):
+                list(draw(subject, images, method, target, **options))
+            continue
         ((_, drawing),) = draw(subject, images, method, target, **options)
         assert (drawing.pixels.dtype, drawing.pixels.ndim) == (np.uint8, 3), method

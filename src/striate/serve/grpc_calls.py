@@ -1,6 +1,7 @@
 """Every call over gRPC as a `Call`: whatever service it is for, its id, its size, how it ended."""
 
 import logging
+import threading
 from typing import Any
 
 import grpc
@@ -11,6 +12,7 @@ from striate.serve.status import Code, ServingError
 
 log = logging.getLogger("striate.serve")
 
+LEAVING = 0.2  # seconds in which gRPC says that a stream which just ended was cancelled
 OURS = ("/tensorflow.serving.", "/inference.")  # health and reflection are not worth a line
 
 
@@ -51,11 +53,13 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _streamed(self, details, behaviour):
         def answer(requests, context):
-            call = _call(details, context)
+            call, over = _call(details, context), threading.Event()
+            context.add_callback(over.set)
             try:
                 with during(call):
                     self._admit(call, details, context)
                     yield from behaviour(requests, context)
+                over.wait(LEAVING)  # a cancelled stream of requests ends before it says why
             finally:
                 self._finished(call, context)
 

@@ -8,13 +8,13 @@ file is opened anew for what has gathered, so whoever rotates logs may rename it
 import json
 import logging
 import os
-import queue
-import threading
 import time
 from datetime import UTC, datetime
+from queue import Queue
 from typing import Any
 
 from striate.errors import UsageError
+from striate.serve.behind import Behind
 from striate.serve.calls import Call
 
 log = logging.getLogger("striate.serve")
@@ -33,35 +33,27 @@ class AccessLog:
         self._path = path
         self.lost = 0
         self._torn = False
-        self._waiting: queue.Queue[tuple[float, Call] | None] = queue.Queue(WAITING)
         try:
             os.close(self._open())
         except OSError as error:
             raise UsageError(f"access_log {path}: cannot be written ({error.strerror})") from None
-        self._thread = threading.Thread(target=self._work, name="access-log", daemon=True)
-        self._thread.start()
+        self._behind = Behind("access-log", WAITING, self._work)
 
     def write(self, call: Call) -> None:
         """Have a line written about a call that has been answered; never waits."""
-        try:
-            self._waiting.put_nowait((time.time(), call))
-        except queue.Full:
+        if not self._behind.offer((time.time(), call)):
             self.lost += 1
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what waits, for so many seconds at most."""
-        try:
-            self._waiting.put(None, timeout=seconds)
-        except queue.Full:
-            return
-        self._thread.join(seconds)
+        self._behind.close(seconds)
 
-    def _work(self) -> None:
+    def _work(self, waiting: Queue[tuple[float, Call] | None]) -> None:
         goes_on = True
         while goes_on:
-            found = [self._waiting.get()]
-            while len(found) < TOGETHER and not self._waiting.empty():
-                found.append(self._waiting.get())
+            found = [waiting.get()]
+            while len(found) < TOGETHER and not waiting.empty():
+                found.append(waiting.get())
             goes_on = None not in found
             self._append([line(*entry) for entry in found if entry is not None])
 

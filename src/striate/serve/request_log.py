@@ -11,13 +11,12 @@ on. Files are begun anew at `FILE_BYTES`; of each model the last `FILES` are kep
 import errno
 import logging
 import os
-import queue
 import random
 import struct
-import threading
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
+from queue import Queue
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -25,6 +24,7 @@ import numpy as np
 
 from striate.errors import UsageError
 from striate.serve import protos, tensors
+from striate.serve.behind import Behind
 from striate.serve.signatures import Tensors
 
 log = logging.getLogger("striate.serve")
@@ -70,9 +70,7 @@ class RequestLog:
             raise UsageError(f"request_log_dir {directory}: {error.strerror}") from None
         if not os.access(self._directory, os.W_OK):
             raise UsageError(f"request_log_dir {directory}: cannot be written")
-        self._waiting: queue.Queue[Logged | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._work, name="request-log", daemon=True)
-        self._thread.start()
+        self._behind = Behind("request-log", WAITING, self._work)
 
     def sampled(self) -> bool:
         """Whether the next request is one of the sample."""
@@ -80,21 +78,15 @@ class RequestLog:
 
     def write(self, logged: Logged) -> None:
         """Have a request written; never waits."""
-        try:
-            self._waiting.put_nowait(logged)
-        except queue.Full:
+        if not self._behind.offer(logged):
             self.lost += 1
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what waits, for so many seconds at most."""
-        try:
-            self._waiting.put(None, timeout=seconds)
-        except queue.Full:
-            return
-        self._thread.join(seconds)
+        self._behind.close(seconds)
 
-    def _work(self) -> None:
-        while (logged := self._waiting.get()) is not None:
+    def _work(self, waiting: Queue[Logged | None]) -> None:
+        while (logged := waiting.get()) is not None:
             try:
                 self._append(logged.model, record(encoded(logged, self._share)))
                 self.written += 1

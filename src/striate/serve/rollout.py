@@ -10,17 +10,17 @@ What stands before = is a label, or a version's number. Several models are separ
 
 import hashlib
 import logging
-import queue
 import random
-import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from queue import Queue
 from typing import NamedTuple
 
 import numpy as np
 
 from striate.errors import UsageError
+from striate.serve.behind import Behind
 from striate.serve.repository import Lease
 from striate.serve.signatures import Tensors
 from striate.serve.status import ServingError
@@ -108,9 +108,7 @@ class Shadow:
     counts: dict[tuple[str, int, str], Agreement] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._waiting: queue.Queue[tuple[str, Compared] | None] = queue.Queue(WAITING)
-        self._thread = threading.Thread(target=self._work, name="shadow", daemon=True)
-        self._thread.start()
+        self._behind = Behind("shadow", WAITING, self._work)
 
     def offer(self, compared: Compared) -> None:
         """Have some requests computed again; never waits."""
@@ -119,23 +117,18 @@ class Shadow:
         for label, percent in self.percents.get(compared.model, {}).items():
             if 100 * random.random() >= percent:
                 continue
-            try:
-                self._waiting.put_nowait((label, compared))
-            except queue.Full:
+            if not self._behind.offer((label, compared)):
                 self._count(label, compared).skipped += 1
 
     def close(self, seconds: float = 5.0) -> None:
-        try:
-            self._waiting.put(None, timeout=seconds)
-        except queue.Full:
-            return
-        self._thread.join(seconds)
+        """Compute what waits, for so many seconds at most."""
+        self._behind.close(seconds)
 
     def _count(self, label: str, compared: Compared) -> Agreement:
         return self.counts.setdefault((compared.model, compared.version, label), Agreement())
 
-    def _work(self) -> None:
-        while (entry := self._waiting.get()) is not None:
+    def _work(self, waiting: Queue[tuple[str, Compared] | None]) -> None:
+        while (entry := waiting.get()) is not None:
             label, compared = entry
             count = self._count(label, compared)
             try:

@@ -85,6 +85,20 @@ class Layout:
     numbered: bool = False
 
 
+def published(url: str, layout: Layout, *, licence: str) -> Weights:
+    """A torch project's weights for ImageNet; the file's name ends in the first digits of its
+    sha256, as torch.hub has it."""
+    digits = url.removesuffix(".pth").rpartition("-")[2]
+    return Weights(
+        "imagenet",
+        url=url,
+        hash=f"sha256:{digits}",
+        preprocess=layout.preprocess,
+        options=layout.options,
+        licence=licence,
+    )
+
+
 def _shipped(relative: str) -> Path:
     """A file of the model repository that striate ships: in the wheel, or in a source checkout."""
     package = Path(__file__).parent

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from striate.pretrained import Layout, Weights
+from striate.pretrained import Layout, Weights, published
 
 URL = "https://github.com/rwightman/pytorch-image-models/releases/download/"
 
@@ -15,17 +15,8 @@ def layout(names: Callable[..., Mapping[str, str | tuple[str, ...]]], **facts: A
 
 
 def imagenet(file: str, layout: Layout) -> tuple[Weights]:
-    """The published weights of one net; a file's name ends in the first digits of its sha256."""
-    digits = file.removesuffix(".pth").rpartition("-")[2]
-    weights = Weights(
-        "imagenet",
-        url=f"{URL}{file}",
-        hash=f"sha256:{digits}",
-        preprocess=layout.preprocess,
-        options=layout.options,
-        licence="Apache-2.0, as timm publishes them",
-    )
-    return (weights,)
+    """The published weights of one net."""
+    return (published(f"{URL}{file}", layout, licence="Apache-2.0, as timm publishes them"),)
 
 
 MOBILE = {"stem_conv": "conv_stem", "stem_bn": "bn1", "logits": "classifier"}

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from striate.pretrained import Layout, Weights
+from striate.pretrained import Layout, Weights, published
 
 URL = "https://download.pytorch.org/models/"
 
@@ -15,14 +15,5 @@ def layout(names: Callable[..., Mapping[str, str]], **facts: Any) -> Layout:
 
 
 def imagenet(file: str, layout: Layout) -> tuple[Weights]:
-    """The published weights of one net; a file's name ends in the first digits of its sha256."""
-    digits = file.removesuffix(".pth").rpartition("-")[2]
-    weights = Weights(
-        "imagenet",
-        url=f"{URL}{file}",
-        hash=f"sha256:{digits}",
-        preprocess=layout.preprocess,
-        options=layout.options,
-        licence="BSD-3-Clause, the torchvision authors",
-    )
-    return (weights,)
+    """The published weights of one net."""
+    return (published(f"{URL}{file}", layout, licence="BSD-3-Clause, the torchvision authors"),)

@@ -10,25 +10,29 @@ from striate.cli.console import Json, emit, load_tensorflow, note, progress, qui
 if TYPE_CHECKING:
     from striate.evaluate import Evaluation
 
+Split = Annotated[
+    str | None, typer.Option(help="train, val, test or all [default: the held-out part].")
+]
+Engine = Annotated[
+    str,
+    typer.Option(
+        help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras; rounded: "
+        "onnx-int8, litert-int8, litert-float16."
+    ),
+]
+BatchSize = Annotated[int, typer.Option(min=1)]
+Views = Annotated[
+    str | None, typer.Option(help="Also the mean over views: mirror, crops (five) or ten_crops.")
+]
+
 
 def evaluate(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
     data: Annotated[str, typer.Option(help="Labelled pictures: a folder, CSV, npz or IDX.")],
-    split: Annotated[
-        str | None, typer.Option(help="train, val, test or all [default: the held-out part].")
-    ] = None,
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras; rounded: "
-            "onnx-int8, litert-int8, litert-float16."
-        ),
-    ] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    tta: Annotated[
-        str | None,
-        typer.Option(help="Also the mean over views: mirror, crops (five) or ten_crops."),
-    ] = None,
+    split: Split = None,
+    engine: Engine = "auto",
+    batch_size: BatchSize = 32,
+    tta: Views = None,
     corruptions: Annotated[
         bool, typer.Option("--corruptions", help="Also spoilt pictures: 12 ways, 5 severities.")
     ] = False,

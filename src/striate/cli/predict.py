@@ -6,18 +6,13 @@ from typing import Annotated
 import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries
+from striate.cli.evaluate import Engine
 
 
 def predict(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
     images: Annotated[list[Path], typer.Argument(help="Pictures.")],
-    engine: Annotated[
-        str,
-        typer.Option(
-            help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras; rounded: "
-            "onnx-int8, litert-int8, litert-float16."
-        ),
-    ] = "auto",
+    engine: Engine = "auto",
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     as_json: Json = False,
 ) -> None:

@@ -6,24 +6,17 @@ from typing import Annotated
 import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, note, progress, quiet_libraries
-from striate.cli.evaluate import print_evaluation
+from striate.cli.evaluate import BatchSize, Engine, Split, Views, print_evaluation
 
 
 def report(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
     data: Annotated[str, typer.Option(help="Labelled pictures: a folder, CSV, npz or IDX.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
-    split: Annotated[
-        str | None, typer.Option(help="train, val, test or all [default: the held-out part].")
-    ] = None,
-    engine: Annotated[
-        str, typer.Option(help="auto, onnx, litert, packed, runner, openvino, tensorflow or keras.")
-    ] = "auto",
-    batch_size: Annotated[int, typer.Option(min=1)] = 32,
-    tta: Annotated[
-        str | None,
-        typer.Option(help="Also the mean over views: mirror, crops (five) or ten_crops."),
-    ] = None,
+    split: Split = None,
+    engine: Engine = "auto",
+    batch_size: BatchSize = 32,
+    tta: Views = None,
     seed: Annotated[int, typer.Option(help="Of which pictures are drawn by lot.")] = 0,
     as_json: Json = False,
 ) -> None:

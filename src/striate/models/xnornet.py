@@ -223,24 +223,25 @@ def small(
     *,
     num_classes: int,
     binary_inputs: bool,
-    stages: tuple[tuple[int, ...], ...],
     fc_units: tuple[int, ...] = (),
     real: bool = False,
     activation_scale: bool = False,
+    width: int = 64,
 ):
-    """Stages of 3x3 convolutions, the very first one real; 2x2 pooling after each stage.
+    """Three stages of two 3x3 convolutions, the very first one real; 2x2 pooling after each stage.
 
     real: the twin to train first, see above. activation_scale: the paper's K, of XNOR nets.
     fc_units: widths of hidden dense layers on a 4 x 4 map; without any, the map is averaged.
+    width: of the first stage.
     """
     kind = kind_of(binary_inputs=binary_inputs, real=real, activation_scale=activation_scale)
-    (first, *rest), *later = stages
-    x = conv_bn(inputs, first, 3, bias=True, name="stem")
-    for i, widths in enumerate((rest, *later), start=1):
-        for j, width in enumerate(widths, start=1):
+    x = conv_bn(inputs, width, 3, bias=True, name="stem")
+    for i in range(1, 4):
+        for j in (1, 2) if i > 1 else (1,):
             x = block(x, width, 3, kind=kind, name=f"stage{i}_block{j}")
         x = stage_out(x, i)
         x = keras.layers.MaxPooling2D(2, name=f"stage{i}_pool")(x)
+        width *= 2
     if fc_units:
         return dense_layers(x, fc_units, num_classes, side=4, kind=kind)
     x = relu(batch_norm(x, kind, name="top"), name="top") if binary_inputs else x
@@ -371,8 +372,7 @@ def vgg(net: tuple[dict, dict], **config) -> tuple[dict, dict]:
     return {**kind, **config}, facts
 
 
-CIFAR = {"stages": ((128, 128), (256, 256), (512, 512)), "fc_units": (1024, 1024)}
-MNIST = {"stages": ((64, 64), (128, 128), (256, 256))}
+CIFAR = {"width": 128, "fc_units": (1024, 1024)}
 
 register_family(
     small,
@@ -397,7 +397,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     differs="not in the paper: a small net for its method",
     variants={
-        "bwn_vgg_mnist": vgg(bwn(1_148_618, 1_150_410, cam_layer="stage3_out"), **MNIST),
-        "xnor_vgg_mnist": vgg(xnor(1_148_746, 1_150_666, cam_layer="top_relu"), **MNIST),
+        "bwn_vgg_mnist": bwn(1_148_618, 1_150_410, cam_layer="stage3_out"),
+        "xnor_vgg_mnist": xnor(1_148_746, 1_150_666, cam_layer="top_relu"),
     },
 )

@@ -1,17 +1,29 @@
 """Canaries and shadows: who answers whom, and what is compared."""
 
 import json
+import re
 import shutil
 import time
 import urllib.request
 from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
 
+import grpc
 import pytest
 
+from making import tiny_artifact
 from served import ServerProcess
 from striate.errors import UsageError
+from striate.serve import protos, tensors
+from striate.serve.canary import Canaries, Limits
 from striate.serve.client import Client
-from striate.serve.rollout import choose, parse, parse_canary
+from striate.serve.counters import Counters
+from striate.serve.options import VersionPolicy
+from striate.serve.repository import Model, State, Version
+from striate.serve.rollout import Agreement, choose, parse, parse_canary
+from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
 
@@ -103,3 +115,158 @@ def test_a_shadow_is_compared_and_one_that_is_not_there_fails_alone(two, tiny):
     assert lines[f'striate_shadow_same_total{{{whom}="1"}}'] == items
     assert float(lines[f'striate_shadow_distance_total{{{whom}="1"}}']) < 1e-3
     assert int(lines[f'striate_shadow_failed_total{{{whom}="9"}}']) >= 1
+
+
+class Counted:
+    """Stands for what happened: tells `Canaries` so many requests of each version and code."""
+
+    def __init__(self):
+        self.counters = Counters()
+
+    def answer(self, version: int, code: Code, times: int) -> None:
+        for _ in range(times):
+            with suppress(ServingError), self.counters.request("m", version):
+                if code != Code.OK:
+                    raise ServingError(code, "")
+
+
+def on_trial(**limits) -> tuple[Canaries, Counted, Model]:
+    """Versions 1 (trusted) and 2 (on trial) of a model, judged by ten requests."""
+    versions = {n: Version(n, Path(str(n)), State.AVAILABLE, servable=Named(n)) for n in (1, 2)}
+    model = Model("m", Path("m"), VersionPolicy("all"), {"next": 2}, versions)
+    counted = Counted()
+    shadow = SimpleNamespace(counts={})
+    canaries = Canaries(
+        {"m": {"1": 0, "next": 100}},
+        Limits(least=10, **limits),
+        {"m": model},
+        counted.counters,
+        shadow,
+    )
+    canaries.shadow = shadow
+    canaries.look()  # the trial begins
+    return canaries, counted, model
+
+
+class Named:
+    """Stands for a servable."""
+
+    def __init__(self, name: int):
+        self.name = name
+
+
+def test_a_canary_that_fails_is_held_and_its_clients_get_the_first_label():
+    canaries, counted, _ = on_trial()
+    assert canaries.choose("m", "client") == 2
+    counted.answer(2, Code.INTERNAL, 9)
+    canaries.look()
+    assert canaries.choose("m", "client") == 2, "nine requests are too few to judge by"
+    counted.answer(2, Code.OK, 1)
+    canaries.look()
+    assert canaries.choose("m", "client") == 1
+    assert canaries.states() == [("m", 2, True)]
+
+
+def test_what_fails_of_the_first_label_as_well_is_not_the_canarys_fault():
+    canaries, counted, _ = on_trial(errors=5)
+    for version in (1, 2):
+        counted.answer(version, Code.OK, 10)
+        counted.answer(version, Code.INVALID_ARGUMENT, 10)
+    counted.answer(2, Code.CANCELLED, 100)  # clients that left
+    canaries.look()
+    assert canaries.choose("m", "client") == 2
+
+
+def test_a_canary_is_judged_by_what_came_since_it_was_judged():
+    canaries, counted, _ = on_trial()
+    counted.answer(2, Code.OK, 1000)
+    canaries.look()
+    counted.answer(2, Code.INTERNAL, 10)  # 1 % of all, and all of the last ten
+    canaries.look()
+    assert canaries.choose("m", "client") == 1
+
+
+@pytest.mark.parametrize(
+    ("found", "limits"),
+    [
+        (Agreement(items=20, same=17, distance=1.0), {"agreement": 90}),
+        (Agreement(items=20, same=20, distance=8.0), {"distance": 0.3}),
+    ],
+)
+def test_a_canary_whose_shadow_answers_otherwise_is_held(found, limits):
+    canaries, _, _ = on_trial(**limits)
+    canaries.shadow.counts["m", 1, "next"] = found
+    canaries.look()
+    assert canaries.choose("m", "client") == 1
+    agreeing, _, _ = on_trial(agreement=85, distance=0.4)
+    agreeing.shadow.counts["m", 1, "2"] = found
+    agreeing.look()
+    assert agreeing.choose("m", "client") == 2
+
+
+def test_a_held_canary_goes_on_when_it_is_resumed_or_replaced():
+    canaries, counted, model = on_trial()
+    counted.answer(2, Code.INTERNAL, 10)
+    canaries.look()
+    assert canaries.resume("m") == [2]
+    canaries.look()
+    assert canaries.choose("m", "client") == 2, "what made it held is behind it"
+    assert canaries.resume("m") == []
+    counted.answer(2, Code.INTERNAL, 10)
+    canaries.look()
+    assert canaries.choose("m", "client") == 1
+    model.versions[2].servable = Named(3)
+    assert canaries.choose("m", "client") == 2
+    assert canaries.states() == [("m", 2, False)]
+
+
+@pytest.fixture(scope="module")
+def worse(tiny, tmp_path_factory):
+    """A server whose version 2 takes other pictures than version 1, and has half of the clients."""
+    base = tmp_path_factory.mktemp("models") / "tiny"
+    shutil.copytree(tiny.path, base / "1")
+    tiny_artifact(base, shape=(28, 28, 1))  # the next free version
+    options = {"version_policy": "all", "canary": "tiny:1=50,2=50", "canary_min_requests": 5}
+    with ServerProcess(base, engine="keras", **options) as server:
+        yield server
+
+
+def test_the_server_holds_a_canary_that_refuses_what_the_first_label_answers(worse, tiny):
+    shares = {"1": 50, "2": 50}
+    images, _ = tiny.goldens()
+    refused = set()
+    theirs = next(str(i) for i in range(99) if choose(shares, "tiny", str(i)) == "2")
+
+    def ask() -> int:
+        """The version that answers, or 0 where the picture is refused."""
+        request = protos.predict_pb2.PredictRequest()
+        request.model_spec.name = "tiny"
+        request.inputs["image"].CopyFrom(tensors.to_content(images[:1]))
+        try:
+            found = stub.Predict(request, metadata=[("x-client-id", theirs)])
+        except grpc.RpcError as error:
+            refused.add(error.code())
+            return 0
+        return found.model_spec.version.value
+
+    def held() -> str:
+        with urllib.request.urlopen(f"{worse.url}/metrics") as response:
+            return re.search(r"striate_canary_held\{.*\} (\d)", response.read().decode())[1]
+
+    with grpc.insecure_channel(worse.address) as channel:
+        stub = protos.prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        assert (ask(), held()) == (0, "0")
+        deadline = time.monotonic() + 60
+        while (answered := ask()) == 0:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        assert (answered, held()) == (1, "1")
+        url = f"{worse.url}/v1/models/tiny:resume"
+        with urllib.request.urlopen(urllib.request.Request(url, b"")) as response:
+            assert json.load(response) == {"model": "tiny", "resumed": [2]}
+        assert (ask(), held()) == (0, "0")
+    assert refused == {grpc.StatusCode.INVALID_ARGUMENT}
+    said = [line for line in worse.errors if "is held" in line]
+    assert len(said) == 1
+    assert "tiny version 2 is held" in said[0]
+    assert "expected at most 5 % more. POST /v1/models/tiny:resume" in said[0]

@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 
 from striate.serve.access_log import AccessLog
 from striate.serve.calls import Call, current
+from striate.serve.canary import Canaries, Limits
 from striate.serve.counters import Asked, Counters
 from striate.serve.drift import Drift
 from striate.serve.keys import OPEN, Keys
 from striate.serve.options import ModelConfig
 from striate.serve.repository import Lease, Repository, Version
 from striate.serve.request_log import Logged, RequestLog
-from striate.serve.rollout import Compared, Shadow, choose
+from striate.serve.rollout import Compared, Shadow
 from striate.serve.scheduler import Scheduler
 from striate.serve.servable import Servable
 from striate.serve.signatures import (
@@ -94,7 +95,8 @@ class Core:
     check_methods: whether Classify and Regress hold signatures to their method names.
     labels_first: whether a new label may name a version that is not loaded yet. keys: without which
     nothing is answered; none for everybody. access_log: that is told of every call. request_log:
-    that is given a sample of requests and answers. canary, shadow: see `rollout`.
+    that is given a sample of requests and answers. canary, shadow: see `rollout`; limits: beyond
+    which a canary is held.
     """
 
     def __init__(
@@ -110,6 +112,7 @@ class Core:
         access_log: AccessLog | None = None,
         request_log: RequestLog | None = None,
         canary: Mapping[str, dict[str, float]] | None = None,
+        limits: Limits | None = None,
         shadow: Mapping[str, dict[str, float]] | None = None,
     ):
         self.repository = repository
@@ -121,9 +124,11 @@ class Core:
         self.keys = keys
         self.access_log = access_log
         self.request_log = request_log
-        self.canary = canary or {}
-        self.shadow = Shadow(dict(shadow), self._named) if shadow else None
         self.counters = Counters()
+        self.shadow = Shadow(dict(shadow), self._named) if shadow else None
+        self.canaries = Canaries(
+            canary or {}, limits or Limits(), repository.models, self.counters, self.shadow
+        )
         self.drift = Drift()
 
     def predict(self, request: Request) -> Answer:
@@ -208,6 +213,12 @@ class Core:
             )
         self.repository.label(configs, allow_unavailable=self.labels_first)
 
+    def resume(self, model: str) -> list[int]:
+        """Send the versions of a model that are held clients again; returns their numbers."""
+        self.permit(None)
+        self.repository.statuses(model)  # a model that is not there is no model without any
+        return self.canaries.resume(model)
+
     def admit(self, call: Call, authorization: str | None) -> None:
         """Let a call in, by the key that it shows; UNAUTHENTICATED where it needs one and has none.
 
@@ -240,16 +251,10 @@ class Core:
         if not target.model:
             raise invalid("ModelSpec has no name specified.")
         self.permit(target.model)
-        if target.model in self.canary and target.version is None and target.label is None:
-            target = replace(target, version=self._canary(target.model))
+        if target.version is None and target.label is None:
+            version = self.canaries.choose(target.model, current().client)
+            target = replace(target, version=version) if version is not None else target
         return self.repository.lease(target.model, target.version, target.label)
-
-    def _canary(self, model: str) -> int | None:
-        """The version that answers the current client; None (the newest) where it is not there."""
-        label = choose(self.canary[model], model, current().client)
-        known = self.repository.models.get(model)
-        number = int(label) if label.isdecimal() else known and known.labels.get(label)
-        return number if known and number in known.available() else None
 
     def _named(self, model: str, label: str) -> AbstractContextManager[Lease]:
         """A version by its label, or by its number as text."""

@@ -121,7 +121,7 @@ def _written(name: str, field: dataclasses.Field) -> str:
     if kind is bool:
         return f"--{name}"
     words = {str: "TEXT", int: "N", float: "SECONDS", VersionPolicy: "POLICY"}
-    return f"--{name}={'SHARE' if name.endswith('_rate') else words[kind]}"
+    return f"--{name}={field.metadata['unit'] or words[kind]}"
 
 
 def _default(field: dataclasses.Field) -> str:

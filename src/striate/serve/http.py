@@ -4,6 +4,7 @@
     GET  /v1/models/NAME[/versions/N|/labels/L]              status
     GET  /v1/models/NAME[/versions/N|/labels/L]/metadata     signatures
     GET  /v1/models/NAME[/versions/N|/labels/L]/drift        recent pictures beside the baseline
+    POST /v1/models/NAME:resume                              a held canary goes on (`canary`)
     GET  /healthz                                            200 once every model answers, else 503
     GET  /metrics                                            for Prometheus (`metrics`)
 
@@ -49,6 +50,7 @@ from striate.serve.web import METHODS, json_response, left, raw_path, threaded
 _WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _SHOW = re.compile(_WHOM + r":(?P<method>classify|predict|explain)", re.IGNORECASE)
 _ASK = re.compile(_WHOM + r":(?P<method>classify|regress|predict)", re.IGNORECASE)
+_RESUME = re.compile(r"/v1/models/(?P<model>[^/:]+):resume", re.IGNORECASE)
 _LOOK = re.compile(_WHOM + r"(?:/(?P<part>metadata|drift))?", re.IGNORECASE)
 
 
@@ -106,6 +108,9 @@ def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Re
         ask = {"predict": predict, "classify": classify, "regress": regress}
         asked = Request(_target(match), "", _nothing, deadline=deadline, gone=left(request))
         return json_response(ask[match["method"].lower()](core, asked, body))
+    if method == "POST" and (match := _RESUME.fullmatch(path)):
+        name = unquote(match["model"])
+        return json_response({"model": name, "resumed": core.resume(name)})
     if method == "GET" and re.fullmatch("/v1/models/?", path, re.IGNORECASE):
         raise invalid("Missing model name in request.")
     if method == "GET" and (match := _LOOK.fullmatch(path)):

@@ -64,6 +64,7 @@ def families(core: Core) -> list[Family]:
         *_drift(core, versions),
         *_logs(core),
         *_shadows(core),
+        *_canaries(core),
         *_batches(core),
     ]
 
@@ -222,6 +223,12 @@ def _shadows(core: Core) -> list[Family]:
         )
         for name, text in about.items()
     ]
+
+
+def _canaries(core: Core) -> list[Family]:
+    states = [((model, number), held) for model, number, held in core.canaries.states()]
+    about = "Whether a canary is held: 1 when it does worse than its limits."
+    return [_gauge("striate_canary_held", about, ("model", "version"), states)]
 
 
 def _batches(core: Core) -> list[Family]:

@@ -63,13 +63,16 @@ class ModelConfig:
     labels: dict[str, int] = field(default_factory=dict)
 
 
-def flag(default: Any, group: str, help: str, *, kind: type | None = None) -> Any:
+def flag(
+    default: Any, group: str, help: str, *, kind: type | None = None, unit: str | None = None
+) -> Any:
     """A field of `ServerOptions` and the flag of `striate serve` with its name.
 
-    kind: of its value, where the default is None.
+    kind: of its value, where the default is None. unit: what the help calls the value.
     """
     kind = type(default) if kind is None else kind
-    return field(default=default, metadata={"group": group, "help": help, "kind": kind})
+    about = {"group": group, "help": help, "kind": kind, "unit": unit}
+    return field(default=default, metadata=about)
 
 
 MODELS, PORTS, COMPUTE, BATCHING, LIMITS = "Models", "Ports", "Compute", "Batching", "Limits"
@@ -100,6 +103,19 @@ class ServerOptions:
         VersionPolicy(), MODELS, "versions to serve: latest, latest:N, all, or numbers: 3,5"
     )
     canary: str = flag("", MODELS, "versions for shares of the clients: MODEL:LABEL=PERCENT,...")
+    canary_max_errors: float = flag(
+        5.0,
+        MODELS,
+        "hold a canary that fails for so many more of 100 requests than the first label",
+        unit="PERCENT",
+    )
+    canary_min_agreement: float = flag(
+        0.0, MODELS, "or whose shadow has the same best class less often", unit="PERCENT"
+    )
+    canary_max_distance: float = flag(
+        1.0, MODELS, "or whose shadow's scores differ by more, in the mean", unit="SCORE"
+    )
+    canary_min_requests: int = flag(50, MODELS, "requests, or items, that such a judgement takes")
     shadow: str = flag("", MODELS, "versions that are only compared: MODEL:LABEL=PERCENT,...")
     file_system_poll_wait_seconds: float = flag(
         1.0, MODELS, "how often to look for versions; 0: only once"
@@ -159,7 +175,7 @@ class ServerOptions:
         "", OBSERVING, "a directory for a sample of requests and answers, as PredictionLog"
     )
     request_log_sampling_rate: float = flag(
-        0.01, OBSERVING, "the share of requests in it, from 0 to 1"
+        0.01, OBSERVING, "the share of requests in it, from 0 to 1", unit="SHARE"
     )
     api_keys_file: str = flag(
         "", OBSERVING, "who may ask which models, in YAML; without it, everybody all"
@@ -204,7 +220,7 @@ class ServerOptions:
         _expect(models, "model_base_path", "that is a directory", self)
         _expect(self.model_name != "", "model_name", "that is not empty", self)
         threads = ("threads", "workers", "rest_api_num_threads", "grpc_max_threads")
-        for name in (*threads, "max_message_bytes"):
+        for name in (*threads, "max_message_bytes", "canary_min_requests"):
             value = getattr(self, name)
             _expect(value is None or value >= 1, name, "of at least 1", self)
         at_least_0 = (
@@ -217,6 +233,9 @@ class ServerOptions:
         )
         for name in at_least_0:
             _expect(getattr(self, name) >= 0, name, "of at least 0", self)
+        for name in ("canary_max_errors", "canary_min_agreement"):
+            _expect(0 <= getattr(self, name) <= 100, name, "from 0 to 100", self)
+        _expect(0 <= self.canary_max_distance <= 1, "canary_max_distance", "from 0 to 1", self)
         rate = self.request_log_sampling_rate
         _expect(0 <= rate <= 1, "request_log_sampling_rate", "from 0 to 1", self)
         if self.batching_parameters_file and not self.enable_batching:

@@ -104,6 +104,15 @@ class Model:
         known = list(self.versions.items())  # a copy: another thread may be adding one
         return sorted(number for number, version in known if version.state == State.AVAILABLE)
 
+    def named(self, label: str) -> int | None:
+        """The version with a label, or with a number that is written as one; None without any."""
+        return int(label) if label.isdecimal() else self.labels.get(label)
+
+    def serving(self, number: int) -> Servable | None:
+        """What answers for a version while it is AVAILABLE."""
+        version = self.versions.get(number)
+        return version.servable if version and version.state == State.AVAILABLE else None
+
 
 @dataclass(frozen=True)
 class Retries:

@@ -13,7 +13,7 @@ import logging
 import random
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from queue import Queue
 from typing import NamedTuple
 
@@ -93,6 +93,13 @@ class Agreement:
     distance: float = 0.0
     skipped: int = 0
     failed: int = 0
+
+    def plus(self, other: "Agreement", sign: int = 1) -> "Agreement":
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Agreement(*(mine + sign * its for mine, its in pairs))
+
+    def since(self, before: "Agreement") -> "Agreement":
+        return self.plus(before, -1)
 
 
 @dataclass

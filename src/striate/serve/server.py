@@ -11,6 +11,7 @@ from types import TracebackType
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
 from striate.serve.access_log import AccessLog
+from striate.serve.canary import Limits
 from striate.serve.core import Core
 from striate.serve.keys import Keys
 from striate.serve.listeners import GrpcListener, HttpListener, metrics_paths
@@ -26,6 +27,7 @@ from striate.serve.servable import Servable
 log = logging.getLogger("striate.serve")
 
 KEYS_SECONDS = 1.0  # between looks at the file of API keys
+CANARY_SECONDS = 1.0  # between judgements of canaries
 
 
 class Server:
@@ -58,6 +60,7 @@ class Server:
             access_log=AccessLog(options.access_log) if options.access_log else None,
             request_log=_request_log(options),
             canary=parse_canary(options.canary),
+            limits=_limits(options),
             shadow=parse(options.shadow, "shadow"),
         )
         metrics_paths(options)  # a file that is wrong ends the start
@@ -88,6 +91,8 @@ class Server:
             self.repository.watch(self.options.file_system_poll_wait_seconds)
         if self.core.keys is not None:
             self.repository.every(KEYS_SECONDS, self.core.keys.refresh)
+        if self.options.canary:
+            self.repository.every(CANARY_SECONDS, self.core.canaries.look)
         poll = self.options.model_config_file_poll_wait_seconds
         if self.options.model_config_file and poll:
             self.repository.every(poll, self._reconfigure)
@@ -183,6 +188,15 @@ def _scheduler(options: ServerOptions) -> Scheduler:
     file = options.batching_parameters_file
     parameters = BatchingParameters.read(file) if file else BatchingParameters()
     return BatchingScheduler(options.worker_count, options.max_queue, parameters)
+
+
+def _limits(options: ServerOptions) -> Limits:
+    return Limits(
+        errors=options.canary_max_errors,
+        agreement=options.canary_min_agreement,
+        distance=options.canary_max_distance,
+        least=options.canary_min_requests,
+    )
 
 
 def _request_log(options: ServerOptions) -> RequestLog | None:

@@ -5,9 +5,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from google.protobuf import text_format
 
 from making import ROOT
 from served import ServerProcess
@@ -15,11 +18,15 @@ from striate.errors import UsageError
 from striate.serve import protos, tensors
 from striate.serve.client import Client
 from striate.serve.loading import WARMUP, records, warm_up
-from striate.serve.options import ServerOptions
+from striate.serve.options import ModelConfig, Sampling, ServerOptions
 from striate.serve.request_log import Logged, RequestLog, crc32c, record
 from striate.serve.servable import open_artifact
+from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
+
+
+ALL = Sampling(1.0)
 
 
 def entries(directory) -> list:
@@ -96,7 +103,7 @@ def test_tensorflow_reads_the_files_and_their_checksums(tmp_path):
 
     log = RequestLog(tmp_path, 1.0)
     for number in range(3):
-        log.write(logged(number=number))
+        log.write(logged(number=number), ALL)
     log.close()
     found = list(tf.data.TFRecordDataset([str(path) for path in tmp_path.iterdir()]))
     assert len(found) == 3
@@ -117,7 +124,7 @@ def test_files_are_begun_anew_and_the_oldest_go(tmp_path):
     (tmp_path / "m-other-20200101T000000.000000.tfrecord").touch()
     log = RequestLog(tmp_path, 1.0, file_bytes=500, files=3)
     for number in range(20):
-        log.write(logged(number=number))
+        log.write(logged(number=number), ALL)
     log.close()
     mine = sorted(tmp_path.glob("m-2*"))
     assert len(mine) == 3
@@ -130,22 +137,22 @@ def test_files_are_begun_anew_and_the_oldest_go(tmp_path):
 
 def test_a_models_name_is_no_path(tmp_path):
     log = RequestLog(tmp_path / "log", 1.0)
-    log.write(logged("../../etc/m"))
+    log.write(logged("../../etc/m"), ALL)
     log.close()
     assert [path.name[:16] for path in (tmp_path / "log").iterdir()] == ["..%2F..%2Fetc%2F"]
 
 
 def test_a_full_disk_costs_records_and_leaves_whole_ones(tmp_path, monkeypatch):
     log = RequestLog(tmp_path, 1.0)
-    log.write(logged(number=1))
+    log.write(logged(number=1), ALL)
     log.close()
     (path,) = tmp_path.iterdir()
     half = RequestLog(tmp_path, 1.0)
-    half._current["m"] = path
+    half._current[tmp_path / "m"] = path
     monkeypatch.setattr("striate.serve.request_log.record", Torn)
-    half.write(logged(number=2))
+    half.write(logged(number=2), ALL)
     half.close()
-    assert (half.lost, half.written) == (1, 0)
+    assert half.counts == {("m", Code.UNAVAILABLE): 1}
     assert len(entries(tmp_path)) == 1
 
 
@@ -160,11 +167,84 @@ class Torn(bytes):
 
 
 def test_the_sample_has_the_share_that_was_asked_for(tmp_path):
-    assert not any(RequestLog(tmp_path, 0.0).sampled() for _ in range(100))
-    assert all(RequestLog(tmp_path, 1.0).sampled() for _ in range(100))
+    assert not any(RequestLog(tmp_path, 0.0).sample("m") for _ in range(100))
+    assert not any(RequestLog("", 1.0).sample("m") for _ in range(100))
+    assert all(RequestLog(tmp_path, 1.0).sample("m") for _ in range(100))
     log = RequestLog(tmp_path, 0.3)
     # 2000 draws: a standard deviation of 0.01
-    assert np.mean([log.sampled() for _ in range(2000)]) == pytest.approx(0.3, abs=0.05)
+    assert np.mean([log.sample("m") is not None for _ in range(2000)]) == pytest.approx(
+        0.3, abs=0.05
+    )
+
+
+def test_a_models_own_share_and_files_come_before_those_of_all(tmp_path):
+    log = RequestLog(tmp_path / "all", 1.0)
+    mine = Sampling(1.0, str(tmp_path / "mine" / "of-m"))
+    log.configure([config("m", mine), config("silent", Sampling(0.0)), config("like all")])
+    assert log.sample("silent") is None
+    for name in ("m", "like all"):
+        log.write(logged(name), log.sample(name))
+    log.configure([])
+    log.close()
+    assert log.sample("silent")
+    assert [path.name[:5] for path in (tmp_path / "mine").iterdir()] == ["of-m-"]
+    assert [path.name[:11] for path in (tmp_path / "all").iterdir()] == ["like%20all-"]
+
+
+def config(name: str, sampling: Sampling | None = None) -> ModelConfig:
+    return ModelConfig(name, Path("/m"), logged=sampling)
+
+
+def test_a_log_that_nobody_says_where_to_write_is_refused():
+    with pytest.raises(ServingError, match="Model m: expected an absolute filename_prefix"):
+        RequestLog("", 0.0).configure([config("m", Sampling(0.5, "relative"))])
+
+
+LOGGING = """model_config_list {{ config {{
+  name: "tiny" base_path: "{path}" model_platform: "tensorflow"
+  logging_config {{
+    log_collector_config {{ type: "{kind}" filename_prefix: "{prefix}" }}
+    sampling_config {{ sampling_rate: {share} }}
+  }}
+}} }}"""
+
+
+def test_the_logging_config_of_a_model_is_kept_to_and_reloaded(tiny, tmp_path):
+    text = {"path": tiny.path.parent, "kind": "", "share": 1.0}
+    file = tmp_path / "models.config"
+    file.write_text(LOGGING.format(prefix=tmp_path / "kept" / "some", **text))
+    images, _ = tiny.goldens()
+
+    def reload(prefix: str, **more) -> None:
+        request = protos.model_management_pb2.ReloadConfigRequest()
+        text_format.Parse(LOGGING.format(prefix=prefix, **{**text, **more}), request.config)
+        stub.HandleReloadConfigRequest(request)
+
+    options = {"model_config_file": str(file), "request_log_dir": str(tmp_path / "all")}
+    with ServerProcess("", **options) as server, Client(server.address, "tiny") as client:
+        client.predict(images[:1])
+        with grpc.insecure_channel(server.address) as channel:
+            stub = protos.model_service_pb2_grpc.ModelServiceStub(channel)
+            reload("others")
+            client.predict(images[:2])
+            for prefix in ("/tmp/elsewhere", "a/../../b"):
+                with pytest.raises(grpc.RpcError) as error:
+                    reload(prefix)
+                assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+                assert "expected a filename_prefix below --request_log_dir" in error.value.details()
+            with pytest.raises(grpc.RpcError) as error:
+                reload("", kind="elsewhere")
+            wanted = "Cannot find LogCollector::Factory for type: elsewhere"
+            assert error.value.details() == wanted
+            reload("others", share=0.0)
+            client.predict(images[:3])
+        with urllib.request.urlopen(f"{server.url}/metrics") as response:
+            assert "striate_request_log_lost_total 0" in response.read().decode()
+    (first,), (second,) = entries(tmp_path / "kept"), entries(tmp_path / "all")
+    assert first.log_metadata.sampling_config.sampling_rate == 1
+    assert first.predict_log.request.inputs["image"].tensor_shape.dim[0].size == 1
+    assert second.predict_log.request.inputs["image"].tensor_shape.dim[0].size == 2
+    assert [path.name[:7] for path in (tmp_path / "all").iterdir()] == ["others-"]
 
 
 def test_what_cannot_be_is_said_at_the_start(tmp_path):

@@ -135,7 +135,8 @@ class Core:
         """Answer a request, or raise the `ServingError` that says why not."""
         call = current()
         kept: Tensors = {}
-        if self.request_log is not None and self.request_log.sampled():
+        sampling = self.request_log and self.request_log.sample(request.target.model)
+        if sampling:
             request = replace(request, read=_keeping(request.read, kept))
         with (
             self.lease(request.target) as lease,
@@ -170,9 +171,9 @@ class Core:
             asked.queue,
             asked.compute,
         )
-        if kept and self.request_log is not None:
+        if sampling and self.request_log is not None:
             whom = answer.model, answer.version, answer.signature
-            self.request_log.write(Logged(*whom, time.time(), kept, answer.outputs))
+            self.request_log.write(Logged(*whom, time.time(), kept, answer.outputs), sampling)
         return answer
 
     def _observe(self, lease: Lease, signature: Signature, feeds: Tensors, found: Tensors) -> None:
@@ -200,6 +201,8 @@ class Core:
         version that is not; the others are served as they are meant to be.
         """
         self.permit(None)
+        if self.request_log is not None:
+            self.request_log.configure(configs)
         events = self.repository.configure(configs)
         for event in events:
             event.log()

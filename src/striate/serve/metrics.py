@@ -253,8 +253,9 @@ def _batches(core: Core) -> list[Family]:
 
 
 def _logs(core: Core) -> list[Family]:
-    lines, requests = core.access_log, core.request_log
-    name = "striate_request_log"
+    lines, name = core.access_log, "striate_request_log"
+    counts = core.request_log.counts.copy() if core.request_log else {}
+    written = sum(n for (_, code), n in counts.items() if code == Code.OK)
     return [
         _counter(
             "striate_access_log_lost_total",
@@ -262,14 +263,12 @@ def _logs(core: Core) -> list[Family]:
             (),
             _one(lines.lost if lines else 0),
         ),
-        _counter(
-            f"{name}_total", "Requests logged.", (), _one(requests.written if requests else 0)
-        ),
+        _counter(f"{name}_total", "Requests logged.", (), _one(written)),
         _counter(
             f"{name}_lost_total",
             "Requests that were to be logged and were not.",
             (),
-            _one(requests.lost if requests else 0),
+            _one(sum(counts.values()) - written),
         ),
     ]
 

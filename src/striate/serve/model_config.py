@@ -7,12 +7,12 @@ The file is TensorFlow Serving's, a ModelServerConfig in protobuf's text format:
         name: "flowers"  base_path: "/models/flowers"  model_platform: "tensorflow"
         model_version_policy { specific { versions: 3  versions: 4 } }
         version_labels { key: "stable" value: 3 }
+        logging_config { sampling_config { sampling_rate: 0.1 } }
       }
     }
 """
 
-import logging
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from google.protobuf import text_format
@@ -20,13 +20,12 @@ from google.protobuf import text_format
 from striate.artifact import MANIFEST
 from striate.errors import ArtifactError, UsageError
 from striate.serve import protos
-from striate.serve.options import ModelConfig, VersionPolicy
+from striate.serve.options import ModelConfig, Sampling, VersionPolicy
 from striate.serve.repository import FOREIGN, complete_versions
 from striate.serve.status import ServingError, invalid
 
-log = logging.getLogger("striate.serve")
-
 PLATFORMS = ("tensorflow", "striate")
+COLLECTORS = ("", "tfrecord")  # types of logs that are written
 
 
 def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> list[ModelConfig]:
@@ -72,6 +71,22 @@ def read_config_file(path: str | Path) -> list[ModelConfig]:
         raise UsageError(f"{path}: {error}") from None
 
 
+def configs_from_request(message: Any) -> list[ModelConfig]:
+    """The same, of a message that came over the network: no request chooses where files are.
+
+    Raises `ServingError` (INVALID_ARGUMENT) as `configs_of` does.
+    """
+    configs = configs_of(message)
+    for config in configs:
+        prefix = PurePath(config.logged.prefix if config.logged else "")
+        if prefix.is_absolute() or ".." in prefix.parts:
+            raise invalid(
+                f"Model {config.name}: expected a filename_prefix below --request_log_dir in a "
+                f"request, got {str(prefix)!r}; an absolute one can be in the configuration file"
+            )
+    return configs
+
+
 def configs_of(message: Any) -> list[ModelConfig]:
     """The models of a ModelServerConfig.
 
@@ -98,11 +113,23 @@ def _config_of(config: Any) -> ModelConfig:
             f"Expected model {config.name} to have an absolute path or URI; "
             f"got base_path()={config.base_path}"
         )
-    if config.HasField("logging_config"):
-        log.warning("%s: logging_config is ignored, requests are not logged", config.name)
     return ModelConfig(
-        config.name, Path(config.base_path), _policy_of(config), dict(config.version_labels)
+        config.name,
+        Path(config.base_path),
+        _policy_of(config),
+        dict(config.version_labels),
+        _sampling_of(config) if config.HasField("logging_config") else None,
     )
+
+
+def _sampling_of(config: Any) -> Sampling:
+    collector = config.logging_config.log_collector_config
+    share = config.logging_config.sampling_config.sampling_rate
+    if collector.type not in COLLECTORS:
+        raise invalid(f"Cannot find LogCollector::Factory for type: {collector.type}")
+    if not 0 <= share <= 1:
+        raise invalid(f"Model {config.name}: expected a sampling_rate from 0 to 1, got {share:g}")
+    return Sampling(share, collector.filename_prefix)
 
 
 def _policy_of(config: Any) -> VersionPolicy:

@@ -53,14 +53,24 @@ class VersionPolicy:
 
 
 @dataclass(frozen=True)
+class Sampling:
+    """The share of a model's requests that is logged, from 0 to 1, and what the names of the files
+    begin with, below `request_log_dir` unless it is absolute; empty for the model's name."""
+
+    share: float
+    prefix: str = ""
+
+
+@dataclass(frozen=True)
 class ModelConfig:
     """A model to serve: what requests call it, where its versions are, which of them, by what
-    labels (label -> version) they can be asked as well."""
+    labels (label -> version) they can be asked as well; what is logged, None for what is of all."""
 
     name: str
     base_path: Path
     policy: VersionPolicy = VersionPolicy()
     labels: dict[str, int] = field(default_factory=dict)
+    logged: Sampling | None = None
 
 
 def flag(
@@ -175,7 +185,10 @@ class ServerOptions:
         "", OBSERVING, "a directory for a sample of requests and answers, as PredictionLog"
     )
     request_log_sampling_rate: float = flag(
-        0.01, OBSERVING, "the share of requests in it, from 0 to 1", unit="SHARE"
+        0.01,
+        OBSERVING,
+        "the share of requests in it, from 0 to 1, of models without a logging_config",
+        unit="SHARE",
     )
     api_keys_file: str = flag(
         "", OBSERVING, "who may ask which models, in YAML; without it, everybody all"

@@ -2,6 +2,9 @@
 
     DIRECTORY/MODEL-20261121T180000.000000.tfrecord
 
+What share is kept, and where, a model's `logging_config` says, else the directory and the share of
+all models.
+
 Whatever protocol brought a request, it is logged as the Predict that would ask the same, so a file
 can be replayed (`serving/replay.py`) or put into a version as its warm-up. A thread of its own
 writes: where it cannot keep up, or the disk is full, records are lost and counted, and requests go
@@ -13,6 +16,8 @@ import logging
 import os
 import random
 import struct
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from glob import escape
 from pathlib import Path
@@ -25,7 +30,9 @@ import numpy as np
 from striate.errors import UsageError
 from striate.serve import protos, tensors
 from striate.serve.behind import Behind
+from striate.serve.options import ModelConfig, Sampling
 from striate.serve.signatures import Tensors
+from striate.serve.status import Code, invalid
 
 log = logging.getLogger("striate.serve")
 
@@ -46,10 +53,10 @@ class Logged(NamedTuple):
 
 
 class RequestLog:
-    """Writes a share of the requests, from 0 to 1, under a directory.
+    """Writes a share of the requests, from 0 to 1, under a directory; none where that is empty.
 
-    lost: how many records were not written; written: how many were. Raises `UsageError` for a
-    directory that cannot be written to.
+    counts: how many records were written (OK) and lost (UNAVAILABLE), by model. Raises `UsageError`
+    for a directory that cannot be written to.
     """
 
     def __init__(
@@ -60,60 +67,92 @@ class RequestLog:
         file_bytes: int = FILE_BYTES,
         files: int = FILES,
     ):
-        self._directory, self._share = Path(directory), share
+        self._directory = Path(directory) if str(directory) else None
         self._file_bytes, self._files = file_bytes, files
-        self._current: dict[str, Path] = {}
-        self.lost = self.written = 0
-        try:
-            self._directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"request_log_dir {directory}: {error.strerror}") from None
-        if not os.access(self._directory, os.W_OK):
-            raise UsageError(f"request_log_dir {directory}: cannot be written")
+        self._of_all = Sampling(share if self._directory else 0.0)
+        self._of: dict[str, Sampling] = {}
+        self._current: dict[Path, Path] = {}
+        self.counts: Counter[tuple[str, Code]] = Counter()
+        if self._directory is not None:
+            _make(self._directory)
         self._behind = Behind("request-log", WAITING, self._work)
 
-    def sampled(self) -> bool:
-        """Whether the next request is one of the sample."""
-        return random.random() < self._share
+    def configure(self, configs: Iterable[ModelConfig]) -> None:
+        """Log models as their configurations say, and those that say nothing like all.
 
-    def write(self, logged: Logged) -> None:
-        """Have a request written; never waits."""
-        if not self._behind.offer(logged):
-            self.lost += 1
+        Raises `ServingError` (INVALID_ARGUMENT) for one that says nothing of where.
+        """
+        found = {config.name: config.logged for config in configs if config.logged is not None}
+        for name, sampling in found.items():
+            if (
+                sampling.share
+                and self._directory is None
+                and not Path(sampling.prefix).is_absolute()
+            ):
+                raise invalid(
+                    f"Model {name}: expected an absolute filename_prefix in its logging_config, or "
+                    f"--request_log_dir, got {sampling.prefix!r}"
+                )
+        self._of = found
+
+    def sample(self, model: str) -> Sampling | None:
+        """How the next request of a model is to be logged; None where it is not of the sample."""
+        sampling = self._of.get(model, self._of_all)
+        return sampling if random.random() < sampling.share else None
+
+    def write(self, logged: Logged, sampling: Sampling) -> None:
+        """Have a request of the sample written; never waits."""
+        if not self._behind.offer((logged, sampling)):
+            self.counts[logged.model, Code.UNAVAILABLE] += 1
 
     def close(self, seconds: float = 5.0) -> None:
         """Write what waits, for so many seconds at most."""
         self._behind.close(seconds)
 
-    def _work(self, waiting: Queue[Logged | None]) -> None:
-        while (logged := waiting.get()) is not None:
+    def _work(self, waiting: Queue[tuple[Logged, Sampling] | None]) -> None:
+        while (entry := waiting.get()) is not None:
+            logged, sampling = entry
+            stem = self._stem(logged.model, sampling)
             try:
-                self._append(logged.model, record(encoded(logged, self._share)))
-                self.written += 1
+                self._append(stem, record(encoded(logged, sampling.share)))
+                self.counts[logged.model, Code.OK] += 1
             except Exception as error:  # a full disk, a tensor that has no proto: the next goes on
-                self.lost += 1
-                log.warning("request_log_dir %s: a record is lost (%s)", self._directory, error)
+                self.counts[logged.model, Code.UNAVAILABLE] += 1
+                log.warning("request log %s: a record is lost (%s)", stem, error)
 
-    def _append(self, model: str, data: bytes) -> None:
-        path = self._current.get(model)
+    def _stem(self, model: str, sampling: Sampling) -> Path:
+        """What the paths of a model's files begin with."""
+        return (self._directory or Path()) / (sampling.prefix or quote(model, safe=""))
+
+    def _append(self, stem: Path, data: bytes) -> None:
+        path = self._current.get(stem)
         size = path.stat().st_size if path is not None and path.exists() else None
         if path is None or size is None or size + len(data) > self._file_bytes:
-            path, size = self._next(model), 0
+            path, size = self._next(stem), 0
         with path.open("ab", buffering=0) as file:
             if file.write(data) < len(data):
                 file.truncate(size)  # half a record would spoil what follows
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def _next(self, model: str) -> Path:
-        """A new file for a model; the oldest of its files go."""
-        stem = quote(model, safe="")
+    def _next(self, stem: Path) -> Path:
+        """A new file of those that begin alike; the oldest of them go."""
         now = datetime.now(UTC).strftime("%Y%m%dT%H%M%S.%f")
-        path = self._directory / f"{stem}-{now}.tfrecord"
-        mine = sorted(self._directory.glob(f"{escape(stem)}-????????T??????.??????.tfrecord"))
+        path = stem.with_name(f"{stem.name}-{now}.tfrecord")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        mine = sorted(stem.parent.glob(f"{escape(stem.name)}-????????T??????.??????.tfrecord"))
         for old in mine[: max(0, len(mine) + 1 - self._files)]:
             old.unlink(missing_ok=True)
-        self._current[model] = path
+        self._current[stem] = path
         return path
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"request_log_dir {directory}: {error.strerror}") from None
+    if not os.access(directory, os.W_OK):
+        raise UsageError(f"request_log_dir {directory}: cannot be written")
 
 
 def encoded(logged: Logged, share: float) -> bytes:

@@ -49,6 +49,7 @@ class Server:
             retries=Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6),
             load_threads=options.num_load_threads,
         )
+        self._request_log = RequestLog(options.request_log_dir, options.request_log_sampling_rate)
         self.core = Core(
             self.repository,
             _scheduler(options),
@@ -58,7 +59,7 @@ class Server:
             labels_first=options.allow_version_labels_for_unavailable_models,
             keys=Keys(options.api_keys_file) if options.api_keys_file else None,
             access_log=AccessLog(options.access_log) if options.access_log else None,
-            request_log=_request_log(options),
+            request_log=self._request_log,
             canary=parse_canary(options.canary),
             limits=_limits(options),
             shadow=parse(options.shadow, "shadow"),
@@ -98,6 +99,7 @@ class Server:
             self.repository.every(poll, self._reconfigure)
 
     def _load(self) -> None:
+        self._request_log.configure(self._configs)
         failures = [e for e in self.repository.configure(self._configs) if e.failed]
         if not any(model.available() for model in self.repository.configured()):
             reasons = "; ".join(event.text for event in failures)
@@ -127,7 +129,7 @@ class Server:
             stopped.wait(max(0.0, deadline - time.monotonic()) + 1)
         self._listeners.clear()
         self.core.scheduler.close()
-        for worker in (self.core.shadow, self.core.access_log, self.core.request_log):
+        for worker in (self.core.shadow, self.core.access_log, self._request_log):
             if worker is not None:
                 worker.close()
         self.repository.close()
@@ -197,12 +199,6 @@ def _limits(options: ServerOptions) -> Limits:
         distance=options.canary_max_distance,
         least=options.canary_min_requests,
     )
-
-
-def _request_log(options: ServerOptions) -> RequestLog | None:
-    if not options.request_log_dir:
-        return None
-    return RequestLog(options.request_log_dir, options.request_log_sampling_rate)
 
 
 def _check_engine(name: str | None) -> None:

@@ -13,7 +13,7 @@ import grpc
 
 from striate.serve import protos, tensors
 from striate.serve.core import Core, Request, Target
-from striate.serve.model_config import configs_of
+from striate.serve.model_config import configs_from_request
 from striate.serve.signatures import CLASSIFY
 from striate.serve.status import Code, ServingError, cut, invalid
 from striate.serve.tfs_inference import classify, multi_inference, regress
@@ -139,7 +139,7 @@ class ModelService(protos.model_service_pb2_grpc.ModelServiceServicer):
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "
                 "ModelConfigList is currently supported"
             )
-        self._core.reload(configs_of(request.config))
+        self._core.reload(configs_from_request(request.config))
         return protos.model_management_pb2.ReloadConfigResponse()
 
 

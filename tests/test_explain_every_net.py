@@ -6,6 +6,7 @@ import pytest
 from making import colourful_noise
 from striate.errors import UsageError
 from striate.explain import METHODS, draw, explain, subject_of
+from striate.explain.paths import residual_blocks
 from striate.registry import create_model, list_models
 
 # Short walks: what is asked here is whether a method knows its way through a net.
@@ -63,6 +64,21 @@ def test_every_map_has_the_pictures_size_and_is_a_number_everywhere(small, spec)
             assert np.isfinite(maps).all(), method
 
 
+def lacking(subject, view) -> str:
+    """What the net of a spec lacks that a view needs, in the words of its error; "" for nothing."""
+    spec = subject.spec
+    needs_maps = view in ("activations", "invert", "patches")
+    if (needs_maps or (view == "codes" and not spec.features)) and not spec.cam_layer:
+        return "has no maps"
+    if view == "filters" and not spec.first_conv:
+        return "has no convolution"
+    if view == "style" and not spec.pyramid:
+        return "has no stages"
+    if view == "paths" and not residual_blocks(subject):
+        return "has no residual blocks"
+    return ""
+
+
 @pytest.mark.parametrize("spec", NETS)
 def test_every_view_draws_it(small, spec):
     subject, pictures = small(spec)
@@ -75,13 +91,16 @@ def test_every_view_draws_it(small, spec):
         ("fgsm", one, None, {}),
         ("pgd", one, None, {"steps": 2}),
         ("minimal", one, [1], {"tries": 1, "iterations": 2}),
+        ("style", one, None, {"steps": 2, "like": pictures[1]}),
+        ("robustness", pictures, [0, 1], {}),
+        ("codes", pictures, [0, 1], {"plane": "pca"}),
+        ("patches", pictures, [0, 1], {}),
+        ("landscape", one, [0], {"points": 2}),
+        ("paths", one, [0], {}),
     ):
-        if method in ("activations", "invert") and not spec.cam_layer:
-            with pytest.raises(UsageError, match="has no maps"):
-                list(draw(subject, images, method, target, **options))
-            continue
-        if method == "filters" and not spec.first_conv:
-            with pytest.raises(UsageError, match="has no convolution"):
+        lacks = lacking(subject, method)
+        if lacks:
+            with pytest.raises(UsageError, match=lacks):
                 list(draw(subject, images, method, target, **options))
             continue
         ((_, drawing),) = draw(subject, images, method, target, **options)

@@ -1,13 +1,15 @@
 """What is drawn of a net: filters, activations, favourites, inversions; and the net as a whole."""
 
 import json
+import re
 
 import keras
 import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
-from making import PHOTOS, tiny_artifact
+from making import PHOTOS, colourful_noise, tiny_artifact
 from striate.cli import app
 from striate.errors import UsageError
 from striate.explain import METHODS, VIEWS, draw, subject_of
@@ -21,7 +23,7 @@ from striate.explain.inversion import feature_loss, invert
 from striate.explain.landscape import directions, landscape
 from striate.explain.maximise import maximise
 from striate.explain.patches import exciting_patches
-from striate.explain.paths import path_lengths, residual_blocks, without_blocks
+from striate.explain.paths import deletions, path_lengths, residual_blocks, without_blocks
 from striate.explain.style import gram, transfer_style
 from striate.explain.subject import Subject, as_array
 from striate.preprocess import preset
@@ -227,16 +229,57 @@ def test_paths_double_with_every_block():
     assert sum(path_lengths(54)) == 2**54
 
 
+def test_without_each_block_in_turn_the_loss_is_that_of_the_cut_net(subject, pictures):
+    labels = np.array([0, 1, 2, 3, 0, 1])
+    found = deletions(subject, pictures, labels, batch_size=4)
+    assert tuple(found) == residual_blocks(subject)
+    logits = as_array(without_blocks(subject, "stage2_block1").logits(pictures))
+    own = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+    assert found["stage2_block1"] == pytest.approx(float(np.mean(own)), rel=1e-4)
+
+
 @pytest.mark.parametrize("view", VIEWS)
 def test_every_view_draws(subject, pictures, view):
     fast = {"maximise": {"steps": 2}, "invert": {"steps": 2}, "pgd": {"steps": 2}}
-    fast |= {"minimal": {"tries": 1, "iterations": 2}}
-    images = pictures[:2].astype(np.uint8) if VIEWS[view].of == "pictures" else []
+    fast |= {"minimal": {"tries": 1, "iterations": 2}, "landscape": {"points": 3}}
+    fast |= {"codes": {"plane": "pca"}, "style": {"like": PHOTOS / "cat.jpg", "steps": 2}}
+    needs = VIEWS[view].of
+    images = pictures[:2].astype(np.uint8) if needs in ("pictures", "set") else []
     drawn = list(draw(subject, images, view, [0, 1], **fast.get(view, {})))
-    assert len(drawn) == (1 if VIEWS[view].of == "net" else 2)
+    assert len(drawn) == (1 if needs in ("set", "net") else 2)
     for _, drawing in drawn:
         assert drawing.pixels.dtype == np.uint8
         assert drawing.caption
+
+
+@pytest.mark.parametrize(
+    ("view", "options", "said"),
+    [
+        ("style", {}, "--set like=painting.jpg"),
+        ("codes", {"plane": "umap"}, "plane=tsne or plane=pca, got 'umap'"),
+        ("style", {"like": "x", "stepz": 3}, "style has no option 'stepz'. Did you mean 'steps'"),
+    ],
+)
+def test_a_view_says_what_it_expects(subject, pictures, view, options, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        list(draw(subject, pictures.astype(np.uint8), view, **options))
+
+
+def test_a_data_set_is_drawn_by_its_right_classes(tmp_path):
+    made = tiny_artifact(tmp_path / "mine", name="resnet20_cifar", shape=(32, 32, 3))
+    labels = np.arange(8) % 4
+    images = colourful_noise(8, (32, 32, 3), 1)
+    names = [f"class {i}" for i in range(4)]
+    np.savez(tmp_path / "data.npz", images=images, labels=labels, classes=names)
+    asked = ["explain", str(made.path), "--data", str(tmp_path / "data.npz"), "--most", "6"]
+    drawn = ["-m", "codes", "--set", "plane=pca", "-o", str(tmp_path / "out"), "--json"]
+    ran = CliRunner().invoke(app, [*asked, *drawn])
+    assert ran.exit_code == 0, ran.output
+    (row,) = json.loads(ran.stdout)
+    assert np.shape(row["points"]) == (6, 2)
+    assert set(row["targets"]) <= set(range(4))
+    with Image.open(row["file"]) as sheet:
+        assert min(sheet.size) > 300
 
 
 def test_the_command_line_draws_and_tells(tmp_path):
@@ -285,6 +328,9 @@ def test_the_list_names_every_method():
         ("maximise", {"steps": 3}),
         ("invert", {"steps": 3}),
         ("minimal", {"tries": 2, "iterations": 1}),
+        ("style", {"steps": 3, "like": PHOTOS / "cat.jpg"}),
+        ("landscape", {"points": 2}),
+        ("paths", {}),
         ("occlusion", {"window": 0.5, "stride": 0.5}),
         ("smoothgrad", {"samples": 2}),
         ("integrated_gradients", {"steps": 2}),

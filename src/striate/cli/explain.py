@@ -1,11 +1,17 @@
 """`striate explain`: why a classifier answers as it does, as pictures."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, note, progress, quiet_libraries, table
+from striate.cli.evaluate import Split
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from striate.artifact import Artifact
 
 
 def explain(
@@ -13,6 +19,12 @@ def explain(
         Path | None, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")
     ] = None,
     images: Annotated[list[Path] | None, typer.Argument(help="Pictures.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="Labelled pictures instead, explained by their right classes."),
+    ] = None,
+    split: Split = None,
+    most: Annotated[int, typer.Option(min=1, help="So many of --data, by lot.")] = 500,
     method: Annotated[
         str, typer.Option("--method", "-m", help="See `striate explain --list`.")
     ] = "grad_cam",
@@ -45,9 +57,12 @@ def explain(
 
     make_folder(output)
     classes = target[0] if target and len(target) == 1 else target  # one is for all the pictures
-    options, rows = _options(settings or []), []
+    options, rows, source, pictures = _options(settings or []), [], load(artifact), images or []
+    if data is not None:
+        pictures, right = _labelled(source, data, split, most)
+        classes = classes or right
     with progress(method, ends=False) as advance:
-        drawn = draw(load(artifact), images or [], method, classes, on_progress=advance, **options)
+        drawn = draw(source, pictures, method, classes, on_progress=advance, **options)
         for name, drawing in drawn:
             path = output / f"{name}.{method}.png"
             save_picture(drawing.pixels, path)
@@ -69,6 +84,17 @@ def _list(as_json: bool) -> None:
         emit(rows)
         return
     table(["method", "needs", "says"], [list(row.values()) for row in rows])
+
+
+def _labelled(
+    artifact: "Artifact", data: str, split: str | None, most: int
+) -> tuple["np.ndarray", list[int]]:
+    """(pixels, right classes) of some pictures of a data set."""
+    from striate.evaluate import questions_of
+    from striate.evaluate.answers import read
+
+    pixels, right = read(questions_of(artifact, data, split)[1], artifact.preprocess, most, seed=0)
+    return pixels, right.tolist()
 
 
 def _options(settings: list[str]) -> dict[str, Any]:

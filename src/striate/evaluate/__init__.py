@@ -166,12 +166,10 @@ def evaluate(
     if tta is not None:
         check_views(tta, artifact.preprocess)
     ways = check_names(corruptions, artifact.preprocess)
-    dataset = data if isinstance(data, Dataset) else _load(artifact, data)
-    targets = _targets(artifact, dataset)
-    split, indices = _choose(artifact, dataset, split)
+    split, questions = questions_of(artifact, data, split, batch_size)
+    dataset = questions.dataset
     runner = open_engine(artifact, engine)
-    questions = Questions(dataset, indices, targets, tuple(artifact.labels), batch_size)
-    spec, n = artifact.preprocess, len(indices)
+    spec, n = artifact.preprocess, len(questions.indices)
     spoilt = some_of(questions, ATTACKED, seed) if inside else questions
     copies = len(spoilt.indices) * len(ways) * SEVERITIES
     total = n * (1 + (tta is not None)) + copies + inside * WORK
@@ -222,6 +220,19 @@ def evaluate(
     if report is not None:
         write_report(evaluation, artifact, report)
     return evaluation
+
+
+def questions_of(
+    artifact: Artifact,
+    data: str | os.PathLike | Dataset,
+    split: str | None = None,
+    batch_size: int = 32,
+) -> tuple[str, Questions]:
+    """(name of the split, what to ask) of labelled pictures; arguments and errors of `evaluate`."""
+    dataset = data if isinstance(data, Dataset) else _load(artifact, data)
+    targets = _targets(artifact, dataset)
+    name, indices = _choose(artifact, dataset, split)
+    return name, Questions(dataset, indices, targets, tuple(artifact.labels), batch_size)
 
 
 def _load(artifact: Artifact, source: str | os.PathLike) -> Dataset:

@@ -17,14 +17,13 @@ from striate.evaluate.answers import Mistake, Questions, read
 from striate.explain import Subject, explain, subject_of
 from striate.explain.drawing import overlay
 from striate.explain.embedding import codes, pca, tsne
-from striate.explain.fgsm import endurance
+from striate.explain.fgsm import LEVELS, endurance
 from striate.explain.filters import filters, grid
 from striate.runtime import Engine
 
 MAPS = 12  # mistakes that are explained
 POINTS = 500  # pictures whose features are drawn
 ATTACKED = 200  # pictures that are attacked, and spoilt where the whole report is asked for
-LEVELS = (0, 0.5, 1, 2, 4, 8)  # grey levels of 255 by which an attack may move a pixel
 BATCH = 16
 CALLS, PATIENCE = 50, 2.0  # calls that are timed at most, and for how many seconds
 
@@ -123,13 +122,8 @@ def _plane(subject: Subject, pixels: np.ndarray, seed: int) -> dict[str, Any]:
 
 def _attack(subject: Subject, pixels: np.ndarray, true: np.ndarray) -> dict[str, Any]:
     """How the accuracy falls as an attack may move pixels further."""
-    right = np.zeros(len(LEVELS))
-    for i in range(0, len(pixels), BATCH):
-        batch = slice(i, i + BATCH)
-        shares = [level / 255 for level in LEVELS]
-        found = endurance(subject, pixels[batch].astype(np.float32), true[batch], shares)
-        right += found.sum(axis=1)
-    accuracy = (right / len(pixels)).tolist()
+    shares = [level / 255 for level in LEVELS]
+    accuracy = endurance(subject, pixels.astype(np.float32), true, shares).mean(axis=1).tolist()
     return {"endurance": tuple(zip(LEVELS, accuracy, strict=True)), "attacked": len(pixels)}
 
 

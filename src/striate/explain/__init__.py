@@ -172,7 +172,7 @@ def explain(
     _check_options(method, chosen.function, options)
     batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
     floats = pixels.astype(np.float32)
-    logits = np.concatenate([as_array(subject.logits(floats[batch])) for batch in batches])
+    logits = _logits(subject, floats, batch_size)
     targets = subject.targets(target, logits)
     maps = [
         chosen.function(
@@ -199,40 +199,57 @@ def draw(
 ) -> Iterator[tuple[str, Drawing]]:
     """(name, drawing) of each picture, by any of `METHODS` or `VIEWS`.
 
-    Arguments and errors as of `explain`; a view of classes or of the net takes no images.
+    Arguments and errors as of `explain`; a view of a set of pictures gives one drawing, and a view
+    of classes or of the net takes no images.
     """
     if method not in VIEWS:
         how = {"method": method, "target": target, "on_progress": on_progress}
         yield from explain(source, images, **how, **options).drawings()
         return
     view = VIEWS[method]
-    _check_options(method, view.options or view.function, options)
+    _check_options(method, view.function, options, more=view.options)
     subject = source if isinstance(source, Subject) else subject_of(source)
     if view.of == "pictures":
-        yield from _views_of_pictures(subject, view, images, target, options, on_progress)
+        yield from _one_by_one(subject, view, images, target, options, on_progress)
         return
-    if view.of == "classes" and target is None:
-        raise UsageError(f"{method} needs the classes to draw, as target=[...] or --class")
-    wanted = target if isinstance(target, list | tuple) else [target]
-    classes = [subject.index(one) for one in wanted] if view.of == "classes" else []
-    nothing = np.zeros((0, *subject.preprocess.shape), np.float32)
+    names, pixels, targets = _asked(subject, method, images, target)
     options |= _heard(view.options or view.function, on_progress, 0, 1)
-    drawings = view.function(subject, nothing, np.array(classes, np.int64), **options)
-    names = unique([subject.labels[i] for i in classes] or [subject.spec.name])
-    yield from zip(names, drawings, strict=True)
+    yield from zip(unique(names), view.function(subject, pixels, targets, **options), strict=True)
 
 
-def _views_of_pictures(
+def _one_by_one(
     subject, view, images, target, options, on_progress
 ) -> Iterator[tuple[str, Drawing]]:
     """One picture after the other: making them takes long, and the first is worth seeing soon."""
     pixels = _pixels(subject, images).astype(np.float32)
-    targets = subject.targets(target, as_array(subject.logits(pixels)))
+    targets = subject.targets(target, _logits(subject, pixels))
     for i, name in enumerate(unique(_names(images))):
         heard = _heard(view.options or view.function, on_progress, i, len(images))
         one = slice(i, i + 1)
         (drawing,) = view.function(subject, pixels[one], targets[one], **options, **heard)
         yield name, drawing
+
+
+def _asked(
+    subject: Subject, view: str, images: Sequence[Any] | np.ndarray, target: Any
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """(names of the drawings, pixels, targets) of a view of a set, of classes or of the net."""
+    if VIEWS[view].of == "set":
+        pixels = _pixels(subject, images).astype(np.float32)
+        return [subject.spec.name], pixels, subject.targets(target, _logits(subject, pixels))
+    nothing = np.zeros((0, *subject.preprocess.shape), np.float32)
+    if VIEWS[view].of == "net":
+        return [subject.spec.name], nothing, np.zeros(0, np.int64)
+    if target is None:
+        raise UsageError(f"{view} needs the classes to draw, as target=[...] or --class")
+    wanted = target if isinstance(target, list | tuple) else [target]
+    classes = [subject.index(one) for one in wanted]
+    return [subject.labels[i] for i in classes], nothing, np.array(classes, np.int64)
+
+
+def _logits(subject: Subject, pixels: np.ndarray, batch_size: int = 16) -> np.ndarray:
+    batches = range(0, len(pixels), batch_size)
+    return np.concatenate([as_array(subject.logits(pixels[i : i + batch_size])) for i in batches])
 
 
 def _heard(function: Callable, on_progress: Progress, part: int, parts: int) -> dict[str, Progress]:
@@ -259,9 +276,15 @@ def _method(name: str) -> Method:
     return METHODS[name]
 
 
-def _check_options(name: str, function: Callable, options: dict[str, Any]) -> None:
-    """Raise `UsageError` for an option that a method does not have."""
-    parameters = inspect.signature(function).parameters.values()
+def _check_options(
+    name: str, function: Callable, options: dict[str, Any], more: Callable | None = None
+) -> None:
+    """Raise `UsageError` for an option that a method, or what it hands them to, does not have."""
+    parameters = [
+        parameter
+        for asked in filter(None, (function, more))
+        for parameter in inspect.signature(asked).parameters.values()
+    ]
     known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "on_progress"]
     for option in options:
         if option not in known:

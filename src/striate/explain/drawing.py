@@ -1,5 +1,6 @@
 """Explanations as pictures: maps over photographs, and grids of small ones."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,15 @@ from striate.errors import UsageError
 LEAST = 320  # pixels: smaller pictures are enlarged, unsmoothed, so that a person can see them
 STRONGEST = 0.65  # the share of the colour over a picture where its map is highest
 CUT = 99.8  # per cent of a map's places below the end of its scale
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Drawing:
+    """A picture uint8 [H, W, 1 or 3], what is in it in words, and facts for a program."""
+
+    pixels: np.ndarray
+    caption: str
+    facts: dict
 
 
 def coloured(heat: np.ndarray, *, signed: bool = False) -> np.ndarray:

@@ -13,6 +13,7 @@ from striate.explain.subject import Subject, Tensor, as_array, of_targets, value
 from striate.lazy import keras
 
 EPSILON = 0.007  # the paper's: 1.8 grey levels of 255
+LEVELS = (0, 0.5, 1, 2, 4, 8)  # grey levels of 255 by which `endurance` is usually asked
 
 
 def fgsm(
@@ -26,12 +27,25 @@ def fgsm(
 
 
 def endurance(
-    subject: Subject, pixels: np.ndarray, targets: np.ndarray, epsilons: Sequence[float]
+    subject: Subject,
+    pixels: np.ndarray,
+    targets: np.ndarray,
+    epsilons: Sequence[float],
+    *,
+    batch_size: int = 16,
 ) -> np.ndarray:
     """Which pictures are still taken for their targets after a step of each size.
 
     bool [epsilons, N]; one gradient serves them all.
     """
+    batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
+    found = [_endures(subject, pixels[part], targets[part], epsilons) for part in batches]
+    return np.concatenate(found, axis=1)
+
+
+def _endures(
+    subject: Subject, pixels: np.ndarray, targets: np.ndarray, epsilons: Sequence[float]
+) -> np.ndarray:
     signs = np.sign(uphill(subject, pixels, targets))
     steps = (np.clip(pixels + 255 * epsilon * signs, 0, 255) for epsilon in epsilons)
     return np.stack([as_array(subject.logits(x)).argmax(axis=-1) == targets for x in steps])

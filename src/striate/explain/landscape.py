@@ -4,8 +4,11 @@ Li, Xu, Taylor, Studer, Goldstein, "Visualizing the Loss Landscape of Neural Net
 arXiv:1712.09913.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
+from striate.explain.descent import unheard
 from striate.explain.fgsm import cross_entropy
 from striate.explain.subject import Subject, as_array
 
@@ -19,21 +22,23 @@ def landscape(
     points: int = 21,
     batch_size: int = 64,
     seed: int = 0,
+    on_progress: Callable[[int, int], None] = unheard,
 ) -> np.ndarray:
     """The mean cross-entropy at weights + a d1 + b d2, float64 [points, points], rows a, columns b.
 
     a and b run from -reach to reach; d1 and d2 are `filter_normalised` random directions. The net
-    has its own weights again afterwards.
+    has its own weights again afterwards. on_progress: called with (points done, points).
     """
     steps = np.linspace(-reach, reach, points)
     weights = [variable.numpy() for variable in subject.net.trainable_variables]
     first, second = (directions(weights, seed + i) for i in (0, 1))
     surface = np.empty((points, points))
     try:
-        for i, j in np.ndindex(points, points):
+        for done, (i, j) in enumerate(np.ndindex(points, points), start=1):
             moved = zip(weights, first, second, strict=True)
             _assign(subject, [w + steps[i] * a + steps[j] * b for w, a, b in moved])
-            surface[i, j] = _mean_loss(subject, pixels, labels, batch_size)
+            surface[i, j] = mean_loss(subject, pixels, labels, batch_size)
+            on_progress(done, points**2)
     finally:
         _assign(subject, weights)
     return surface
@@ -63,7 +68,8 @@ def _assign(subject: Subject, weights: list[np.ndarray]) -> None:
         variable.assign(weight)
 
 
-def _mean_loss(subject: Subject, pixels: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
+def mean_loss(subject: Subject, pixels: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
+    """The mean cross-entropy of pictures, in nats."""
     batches = range(0, len(pixels), batch_size)
     losses = [
         as_array(cross_entropy(subject, labels[i : i + batch_size], pixels[i : i + batch_size]))

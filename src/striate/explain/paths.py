@@ -7,8 +7,13 @@ Veit, Wilber, Belongie, "Residual Networks Behave Like Ensembles of Relatively S
 import dataclasses
 import math
 import re
+from collections.abc import Callable
+
+import numpy as np
 
 from striate.errors import UsageError
+from striate.explain.descent import unheard
+from striate.explain.landscape import mean_loss
 from striate.explain.subject import Subject
 from striate.lazy import keras
 
@@ -45,6 +50,28 @@ def without_blocks(subject: Subject, *blocks: str) -> Subject:
     net = keras.models.clone_model(subject.net, clone_function=copy)
     net.set_weights(subject.net.get_weights())
     return dataclasses.replace(subject, net=net)
+
+
+def deletions(
+    subject: Subject,
+    pixels: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int = 64,
+    on_progress: Callable[[int, int], None] = unheard,
+) -> dict[str, float]:
+    """The mean cross-entropy without each residual block in turn, the first block first.
+
+    Raises `UsageError` for a net that has none. on_progress: called with (blocks done, blocks).
+    """
+    blocks = residual_blocks(subject)
+    if not blocks:
+        raise UsageError(f"{subject.spec.name} has no residual blocks to take away")
+    found = {}
+    for done, block in enumerate(blocks, start=1):
+        found[block] = mean_loss(without_blocks(subject, block), pixels, labels, batch_size)
+        on_progress(done, len(blocks))
+    return found
 
 
 def _shortcut(inputs):

@@ -4,12 +4,12 @@ Gatys, Ecker, Bethge, "A Neural Algorithm of Artistic Style", 2015, arXiv:1508.0
 in Johnson, Alahi, Fei-Fei, 2016, arXiv:1603.08155.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from striate.errors import UsageError
-from striate.explain.descent import descend, total_variation
+from striate.explain.descent import descend, total_variation, unheard
 from striate.explain.inversion import feature_loss
 from striate.explain.subject import Subject, Tensor, as_array
 from striate.lazy import keras
@@ -26,11 +26,13 @@ def transfer_style(
     smooth: float = 1e-5,
     steps: int = 200,
     rate: float = 4.0,
+    on_progress: Callable[[int, int], None] = unheard,
 ) -> np.ndarray:
     """Pictures float32 [N, H, W, C] with the content of `pixels` in the style of one [1, H, W, C].
 
     style_layers: whose Gram matrices are matched, by default all stages of the spec's pyramid;
-    content_layer: whose features are kept, by default the last but one of them.
+    content_layer: whose features are kept, by default the last but one of them; steps, rate and
+    on_progress: as of `descend`.
     """
     stages = list(style_layers or subject.spec.pyramid)
     if not stages:
@@ -44,7 +46,7 @@ def transfer_style(
         total = feature_loss(subject.at(content, x), kept) + style_weight / len(stages) * manner
         return total + smooth * total_variation(x / 255 - 0.5)
 
-    return descend(loss, pixels, steps=steps, rate=rate)
+    return descend(loss, pixels, steps=steps, rate=rate, on_progress=on_progress)
 
 
 def gram(maps: Tensor) -> Tensor:

@@ -1,42 +1,47 @@
 """Pictures made for looking at: what filters see, what a net likes, what deceives it.
 
 Each view takes a subject, pixels float32 [N, H, W, C] and targets int [N], and gives one drawing
-for each picture, or for each target where it needs no pictures.
+for each picture, or for each target where it needs no pictures, or one of them all together.
 """
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
 
+from striate.errors import UsageError
 from striate.explain.activations import activations
-from striate.explain.drawing import side_by_side
+from striate.explain.drawing import Drawing, side_by_side
 from striate.explain.fgsm import EPSILON, fgsm
 from striate.explain.filters import filters, grid
 from striate.explain.inversion import invert
+from striate.explain.landscape import landscape
 from striate.explain.maximise import maximise
 from striate.explain.minimal import minimal
+from striate.explain.overviews import (
+    block_bars,
+    codes_scatter,
+    endurance_curve,
+    loss_contours,
+    patches,
+)
+from striate.explain.patches import exciting_patches
+from striate.explain.paths import deletions
 from striate.explain.pgd import pgd
+from striate.explain.style import transfer_style
 from striate.explain.subject import Subject, as_array
+from striate.preprocess import pixels as decode
 
 MOST_MAPS = 256  # of one layer that are drawn
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Drawing:
-    """A picture uint8 [H, W, 1 or 3], what is in it in words, and facts for a program."""
-
-    pixels: np.ndarray
-    caption: str
-    facts: dict
 
 
 @dataclasses.dataclass(frozen=True)
 class View:
     """function: (subject, pixels, targets, **options) -> a drawing each. shows: what, in words.
 
-    of: what it needs: "pictures", "classes" (targets alone), or "net" (neither). options: the
-    function whose keywords are the view's options, where it is not the view's own.
+    of: what it needs: "pictures", a "set" of them in one drawing, "classes" (targets alone), or
+    "net" (neither). options: the function that the view hands its other options to.
     """
 
     function: Callable[..., list[Drawing]]
@@ -100,6 +105,26 @@ def inversion(
     ]
 
 
+def style(
+    subject: Subject,
+    pixels: np.ndarray,
+    targets: np.ndarray,
+    *,
+    like: str | os.PathLike | np.ndarray | None = None,
+    **options,
+) -> list[Drawing]:
+    """A picture in the style of another, which is `like`; other options as of `transfer_style`."""
+    if like is None:
+        raise UsageError("style needs the picture whose style to take: --set like=painting.jpg")
+    manner = decode(like, subject.preprocess).astype(np.float32)
+    made = transfer_style(subject, pixels, manner[None], **options)
+    name = "an array" if isinstance(like, np.ndarray) else os.fspath(like)
+    return [
+        Drawing(side_by_side(x, manner, y), f"in the style of {name}", {"like": name})
+        for x, y in zip(pixels, made, strict=True)
+    ]
+
+
 def fgsm_attack(
     subject: Subject, pixels: np.ndarray, targets: np.ndarray, *, epsilon: float = EPSILON
 ) -> list[Drawing]:
@@ -143,7 +168,13 @@ VIEWS: dict[str, View] = {
     "filters": View(filter_grid, "the kernels of the first convolution", of="net"),
     "maximise": View(favourite, "the picture that a class likes best", "classes", maximise),
     "invert": View(inversion, "what a layer still knows of the picture", options=invert),
+    "style": View(style, "the picture in the style of another", options=transfer_style),
     "fgsm": View(fgsm_attack, "the one step of epsilon that hurts most"),
     "pgd": View(pgd_attack, "a walk inside the ball of radius epsilon", options=pgd),
     "minimal": View(minimal_attack, "the nearest picture taken for the target", options=minimal),
+    "robustness": View(endurance_curve, "how many survive fgsm, over epsilon", "set"),
+    "codes": View(codes_scatter, "which pictures the net finds alike", "set"),
+    "patches": View(patches, "the places that excite a unit most", "set", exciting_patches),
+    "landscape": View(loss_contours, "the loss around the net's weights", "set", landscape),
+    "paths": View(block_bars, "the loss without each residual block", "set", deletions),
 }

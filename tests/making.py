@@ -9,10 +9,11 @@ PHOTOS = ROOT / "examples" / "photos"
 SHIPPED = ROOT / "saved_models" / "squeezenet1_1"
 
 
-def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, seed=0):
+def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, seed=0, **options):
     """An artifact of an untrained net under `base`, with seeded weights and four made goldens.
 
-    Its temperature lets scores differ enough between pictures to be worth comparing.
+    The net is the reduced one of its spec, with `options` besides. Its temperature lets scores
+    differ enough between pictures to be worth comparing.
     """
     import keras
 
@@ -22,7 +23,7 @@ def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, se
 
     keras.utils.set_random_seed(seed)
     net = get_spec(name)
-    options = dict(net.reduced)
+    options = {**net.reduced, **options}
     model = create_model(name, num_classes=classes, input_shape=shape, **options)
     spec = for_input(net.kind, shape, "unit")
     goldens = colourful_noise(4, shape, seed).astype(spec.dtype)

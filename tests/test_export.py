@@ -151,6 +151,19 @@ def test_the_saved_model_explains_its_scores_as_grad_cam_does(exported):
     np.testing.assert_allclose(found["heat_map"], heat, atol=1e-4 * heat.max())
 
 
+def test_the_saved_model_of_a_net_that_reads_several_stages_explains_by_the_last(tmp_path):
+    import tensorflow as tf
+
+    ends = ["stage1_out", "stage3_out"]
+    artifact = tiny_artifact(tmp_path / "two", name="resnet20_cifar", shape=(32, 32, 3), until=ends)
+    export(artifact, to=["saved_model"])
+    images, _ = artifact.goldens()
+    found = tf.saved_model.load(str(artifact.path)).signatures["explain"](image=images)
+    heat = explain(artifact, images).maps
+    assert heat.max() > 0
+    np.testing.assert_allclose(found["heat_map"], heat, atol=1e-4 * heat.max())
+
+
 def test_the_warm_up_request_is_one_that_the_server_would_accept(exported):
     import tensorflow as tf
     from tensorflow_serving.apis import prediction_log_pb2

@@ -93,14 +93,18 @@ def test_a_batch_holds_no_more_than_it_may(scheduler, doubler):
 def test_a_batch_is_padded_to_the_next_size_that_is_allowed(scheduler, doubler):
     sizes = {"max_batch_size": 8, "allowed_sizes": (2, 6, 8)}
     assert ask_behind(scheduler(**sizes), doubler, [items(1), items(2, 3)]) == [[2], [4, 6]]
-    assert doubler.sizes == [1, 6]
+    assert doubler.sizes == [2, 6]
 
 
 def test_batches_are_counted_by_size_and_so_is_what_fills_them_up(scheduler, doubler):
     batches = scheduler(max_batch_size=8, allowed_sizes=(4, 8))
     ask_behind(batches, doubler, [items(1), items(2), items(3), items(4), items(5)])
-    assert batches.batches == {1: 1, 8: 1}  # the one that kept the thread busy was alone
-    assert batches.padding == 3
+    found = batches.batches
+    assert found.given == {1: 6}
+    assert found.computed == {4: 1, 8: 1}  # the one that kept the thread busy was alone
+    assert found.padding == {3: 2}
+    assert found.queued.n == 6
+    assert found.queued.seconds > 0.02, "the others waited for the first"
 
 
 def test_shapes_that_differ_never_share_a_batch(scheduler, doubler):

@@ -1,5 +1,6 @@
 """What Prometheus reads, over a real socket, by prometheus_client's own parser."""
 
+import time
 import urllib.error
 import urllib.request
 
@@ -8,13 +9,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from served import ServerProcess
-from striate.errors import UsageError
+from striate.errors import ArtifactError, UsageError
 from striate.serve.client import Client, HttpClient
 from striate.serve.core import Core
 from striate.serve.counters import BUCKETS
+from striate.serve.exposition import gauge, written
 from striate.serve.listeners import metrics_paths
-from striate.serve.metrics import _gauge, families, written
-from striate.serve.options import ServerOptions
+from striate.serve.metrics import families
+from striate.serve.options import ModelConfig, ServerOptions
 from striate.serve.repository import Repository
 from striate.serve.scheduler import Scheduler
 from striate.serve.status import ServingError
@@ -129,7 +131,7 @@ def test_the_states_of_versions_and_of_the_process_are_there(after):
 
 def test_names_cannot_break_the_format():
     name = 'a"b\\c\nd'
-    text = written([_gauge("g", "Help.", ("model",), [((name,), 0.5)])])
+    text = written([gauge("g", "Help.", ("model",), [((name,), 0.5)])])
     (family,) = text_string_to_metric_families(text)
     assert family.samples[0].labels == {"model": name}
 
@@ -143,8 +145,8 @@ def test_without_a_monitoring_config_there_are_metrics_at_our_path_alone(served)
 
 def test_batches_are_a_histogram_of_their_sizes():
     scheduler = Scheduler(1, 1)
-    scheduler.batches.update({1: 5, 3: 2, 5000: 1})
-    scheduler.padding = 7
+    scheduler.batches.computed.update({1: 5, 3: 2, 5000: 1})
+    scheduler.batches.padding.update({0: 6, 3: 1, 4: 1})
     found = {f.name: f for f in families(Core(Repository([], open), scheduler, 1))}
     (histogram,) = text_string_to_metric_families(written([found["striate_batch_size"]]))
     values = {(s.name, s.labels.get("le")): s.value for s in histogram.samples}
@@ -180,3 +182,80 @@ def test_a_path_that_is_none_is_said(tmp_path):
     options = ServerOptions("m", monitoring_config_file=str(tmp_path / "config"))
     with pytest.raises(UsageError, match="path that begins with /, got 'mine'"):
         metrics_paths(options)
+
+
+@pytest.fixture(scope="module")
+def together(tiny, tmp_path_factory):
+    """What a server with batching, a warm-up and a request log tells after two requests."""
+    directory = tmp_path_factory.mktemp("together")
+    (directory / "batching").write_text(
+        "max_batch_size { value: 8 } allowed_batch_sizes: [4, 8] "
+        'thread_pool_name { value: "pool" } num_batch_threads { value: 2 }'
+    )
+    options = {
+        "enable_batching": True,
+        "batching_parameters_file": str(directory / "batching"),
+        "request_log_dir": str(directory / "log"),
+        "request_log_sampling_rate": 1.0,
+    }
+    images, _ = tiny.goldens()
+    with ServerProcess(tiny.path.parent, **options) as server:
+        with Client(server.address, "tiny") as client:
+            client.predict(images[:3])
+            client.predict(images[:1])
+        wanted = 'request_log_count{model_name="tiny",status_code="OK"} 2'
+        deadline = time.monotonic() + 60
+        while wanted not in text(server.url):  # a thread of its own writes
+            assert time.monotonic() < deadline
+        yield scraped(f"{server.url}/metrics")
+
+
+def text(url: str) -> str:
+    with urllib.request.urlopen(f"{url}/metrics") as response:
+        return response.read().decode()
+
+
+def test_tensorflow_servings_families_about_batching(together):
+    kinds, samples = together
+    session = f"{SERVING}batching_session:"
+    for name, number, total in [
+        ("input_batch_size", 2, 4),
+        ("processed_batch_size", 2, 8),  # each alone, and filled up to 4
+        ("padding_size", 2, 4),
+    ]:
+        assert kinds[session + name] == "histogram"
+        assert sample(samples, f"{session}{name}_count") == number
+        assert sample(samples, f"{session}{name}_sum") == total
+    assert sample(samples, f"{session}wrapped_run_count_total") == 2
+    assert sample(samples, f"{session}queuing_latency_count", thread_pool_name="pool") == 2
+    waited = sample(samples, f"{session}queuing_latency_sum", thread_pool_name="pool")
+    assert 0 < waited < 60e6  # microseconds
+    edges = [dict(key[1:])["le"] for key in samples if key[0] == f"{session}queuing_latency_bucket"]
+    assert len(edges) == 53
+    assert sample(samples, f"{SERVING}request_example_counts_sum", model="tiny") == 4
+    assert sample(samples, f"{SERVING}request_example_counts_bucket", model="tiny", le="2") == 1
+
+
+def test_tensorflow_servings_families_about_loading(together, tiny):
+    _, samples = together
+    path = str(tiny.path)
+    attempts = ":tensorflow:cc:saved_model:load_attempt_count_total"
+    assert sample(samples, attempts, model_path=path, status="success") == 1
+    warm_up = f"{SERVING}model_warmup_latency"
+    assert sample(samples, f"{warm_up}_count", model_path=path, status="OK") == 1
+    assert 0 < sample(samples, f"{warm_up}_sum", model_path=path, status="OK") < 60e6
+    assert sample(samples, f"{SERVING}model_warmup_records_read_total", model_path=path) >= 1
+
+
+def test_a_version_that_fails_to_load_is_an_attempt_that_failed(tmp_path):
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / "striate.json").touch()
+
+    def refuse(path):
+        raise ArtifactError("broken")
+
+    repository = Repository([], refuse)
+    repository.configure([ModelConfig("m", tmp_path / "m")])
+    text = written(families(Core(repository, Scheduler(1, 1), 1)))
+    path = tmp_path / "m" / "1"
+    assert f'load_attempt_count{{model_path="{path}",status="fail"}} 1\n' in text

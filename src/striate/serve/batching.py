@@ -33,6 +33,7 @@ class BatchingParameters:
     others, in seconds. max_enqueued_batches: of one queue; the next request is refused.
     threads: batches that compute at the same time. allowed_sizes: a batch is padded to the next of
     them; empty for any. split: whether a request of more than max_batch_size is computed in parts.
+    name: of the threads, in the metrics.
     """
 
     max_batch_size: int = 1000
@@ -41,6 +42,7 @@ class BatchingParameters:
     threads: int = 0
     allowed_sizes: tuple[int, ...] = ()
     split: bool = False
+    name: str = "batch_threads"
 
     def __post_init__(self) -> None:
         sizes = self.allowed_sizes
@@ -73,6 +75,7 @@ class BatchingParameters:
             threads=message.num_batch_threads.value,
             allowed_sizes=tuple(message.allowed_batch_sizes),
             split=split,
+            name=message.thread_pool_name.value or default.name,
         )
 
 
@@ -84,6 +87,7 @@ class Task:
     size: int
     deadline: float | None
     gone: Callable[[], bool] | None
+    born: float = field(default_factory=time.monotonic)
     answer: Future = field(default_factory=Future)
 
     def refused(self) -> ServingError | None:
@@ -112,6 +116,7 @@ class BatchingScheduler(Scheduler):
     def __init__(self, workers: int, max_queue: int, parameters: BatchingParameters):
         super().__init__(workers, max_queue)
         self._parameters = parameters
+        self.batches.name = parameters.name
         self._queues: dict[Hashable, deque[Batch]] = {}
         self._changed = threading.Condition()
         self._closed = False
@@ -157,6 +162,7 @@ class BatchingScheduler(Scheduler):
                 if len(queue) >= limit.max_enqueued_batches:
                     raise _full(queue, task, limit)
                 queue.append(Batch(servable, ask, time.monotonic()))
+            self.batches.given[task.size] += 1
             queue[-1].tasks.append(task)
             queue[-1].size += task.size
             self._changed.notify()
@@ -203,27 +209,35 @@ class BatchingScheduler(Scheduler):
             else:
                 task.answer.set_exception(error)
         try:
-            answers = self._together(batch, tasks) if len(tasks) > 1 else None
+            answers = self._together(batch, tasks) if self._joins(tasks) else None
         except Exception:  # one of them: each is told what is wrong with itself
             answers = None
         if answers is None:
             for task in tasks:
-                self._count(task.size)
+                self._count([task])
                 _answer_alone(batch, task)
             return
         for task, found in zip(tasks, answers, strict=True):
             task.answer.set_result(found)
 
-    def _count(self, size: int, padding: int = 0) -> None:
+    def _joins(self, tasks: list[Task]) -> bool:
+        """Whether tasks are computed as they are not: with each other, or with padding."""
+        size = sum(task.size for task in tasks)
+        return len(tasks) > 1 or self._padded_size(size) > size > 0
+
+    def _count(self, tasks: list[Task], padding: int = 0) -> None:
+        now = time.monotonic()
         with self._changed:
-            self.batches[size] += 1
-            self.padding += padding
+            self.batches.computed[sum(task.size for task in tasks) + padding] += 1
+            self.batches.padding[padding] += 1
+            for task in tasks:
+                self.batches.queued.add(now - task.born)
 
     def _together(self, batch: Batch, tasks: list[Task]) -> list[Tensors] | None:
         """The answers of tasks computed as one; None for answers that cannot be told apart."""
         size = sum(task.size for task in tasks)
         padding = self._padded_size(size) - size
-        self._count(size + padding, padding)
+        self._count(tasks, padding)
         feeds = _padded(_joined([task.feeds for task in tasks]), padding)
         found = batch.servable.run(batch.ask, feeds)
         if any(len(t) != self._padded_size(size) if t.ndim else True for t in found.values()):

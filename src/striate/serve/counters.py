@@ -8,7 +8,7 @@ request counts once, when it ends. Whoever shows numbers (the page, statistics, 
 import threading
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,6 +20,8 @@ from striate.serve.status import Code, ServingError
 
 # Upper edges in microseconds, TensorFlow Serving's: 10 and 32 steps of 1.8; the rest is beyond
 BUCKETS = tuple(10 * 1.8**k for k in range(33))
+
+QUEUE_BUCKETS = tuple(100 * 1.2**k for k in range(52))  # its own for batching queues
 
 RECENT = 1024  # requests whose exact times are kept for the quantiles
 
@@ -41,16 +43,20 @@ class Key(NamedTuple):
 
 @dataclass
 class Durations:
-    """A histogram of seconds: `counts[i]` of at most `BUCKETS[i]` microseconds and no less."""
+    """A histogram of seconds: `counts[i]` of at most `edges[i]` microseconds and no less."""
 
+    edges: tuple[float, ...] = BUCKETS
     n: int = 0
     seconds: float = 0.0
-    counts: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS) + 1))
+    counts: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.counts = self.counts or [0] * (len(self.edges) + 1)
 
     def add(self, seconds: float) -> None:
         self.n += 1
         self.seconds += seconds
-        self.counts[bisect_left(BUCKETS, seconds * 1e6)] += 1
+        self.counts[bisect_left(self.edges, seconds * 1e6)] += 1
 
     def join(self, other: "Durations") -> None:
         """Count what the other counted, too."""
@@ -66,13 +72,15 @@ class Durations:
 class Count:
     """What happened to the requests of one key.
 
-    codes: how many ended with each code; items: pictures in those that were answered; last: when
-    the last one was answered, in `time.time()`. whole, queue, compute: of those answered; failed:
-    the whole of the others. recent: the whole of the last `RECENT` answered, in seconds.
+    codes: how many ended with each code; items: pictures in those that were answered, sizes: how
+    many of them had so many; last: when the last one was answered, in `time.time()`. whole, queue,
+    compute: of those answered; failed: the whole of the others. recent: the whole of the last
+    `RECENT` answered, in seconds.
     """
 
     codes: dict[Code, int] = field(default_factory=dict)
     items: int = 0
+    sizes: Counter[int] = field(default_factory=Counter)
     last: float = 0.0
     whole: Durations = field(default_factory=Durations)
     queue: Durations = field(default_factory=Durations)
@@ -90,7 +98,39 @@ class Count:
         return np.quantile(list(self.recent), shares).tolist() if self.recent else None
 
 
-_PARTS = ("whole", "queue", "compute", "failed")
+_PARTS = ("whole", "queue", "compute", "failed", "sizes")
+
+
+@dataclass
+class Batches:
+    """What was computed together, all of it empty where nothing is.
+
+    given: items of a request; computed: of a batch, with padding; padding: of a batch; each -> how
+    many had so many. queued: how long requests waited for their batch. name: of the threads.
+    """
+
+    name: str = "batch_threads"
+    given: Counter[int] = field(default_factory=Counter)
+    computed: Counter[int] = field(default_factory=Counter)
+    padding: Counter[int] = field(default_factory=Counter)
+    queued: Durations = field(default_factory=lambda: Durations(QUEUE_BUCKETS))
+
+
+@dataclass
+class Loads:
+    """How loading versions went, by their paths.
+
+    attempts: (path, whether it was loaded) -> how often; warm_ups: how long those took that were
+    answered; records: requests in them.
+    """
+
+    attempts: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    warm_ups: dict[str, Durations] = field(default_factory=dict)
+    records: Counter[str] = field(default_factory=Counter)
+
+    def warmed(self, path: str, seconds: float, records: int) -> None:
+        self.warm_ups.setdefault(path, Durations()).add(seconds)
+        self.records[path] += records
 
 
 class Asked:
@@ -165,6 +205,7 @@ class Counters:
                 count.failed.add(whole)
                 return
             count.items += asked.items
+            count.sizes[asked.items] += 1
             count.last = time.time()
             count.whole.add(whole)
             count.queue.add(asked.queue)

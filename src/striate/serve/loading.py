@@ -1,6 +1,7 @@
 """From a version's directory to a servable: whose it is, which engine answers, and its warm-up."""
 
 import struct
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
@@ -11,6 +12,7 @@ from striate.artifact import MANIFEST
 from striate.errors import ArtifactError, UsageError
 from striate.serve import protos
 from striate.serve.core import Request, feeds_for, signature_for
+from striate.serve.counters import Loads
 from striate.serve.options import ServerOptions
 from striate.serve.servable import Servable, open_artifact
 from striate.serve.signatures import CLASSIFY, REGRESS
@@ -30,10 +32,10 @@ MOST_RECORDS = 1000
 
 
 class Loader:
-    """Opens versions as a server's options say."""
+    """Opens versions as a server's options say, and takes note of warm-ups in `loads`."""
 
-    def __init__(self, options: ServerOptions):
-        self._options = options
+    def __init__(self, options: ServerOptions, loads: Loads | None = None):
+        self._options, self._loads = options, loads or Loads()
 
     def open(self, path: Path) -> Servable:
         """Load the version in a directory, prove it, and warm it up.
@@ -44,7 +46,10 @@ class Loader:
         servable = self._open(path)
         try:
             if options.enable_model_warmup:
-                warm_up(path, servable, max(1, options.num_request_iterations_for_warmup))
+                start = time.monotonic()
+                times = max(1, options.num_request_iterations_for_warmup)
+                if count := warm_up(path, servable, times):
+                    self._loads.warmed(str(path), time.monotonic() - start, count)
         except Exception:
             servable.close()
             raise
@@ -93,14 +98,15 @@ def _text(path: str) -> str:
         raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
 
 
-def warm_up(path: Path, servable: Servable, times: int) -> None:
-    """Answer the requests that a version brings for this, each so many times.
+def warm_up(path: Path, servable: Servable, times: int) -> int:
+    """Answer the requests that a version brings for this, each so many times; returns their number.
 
     Raises `ArtifactError` for a record that cannot be read or is not answered.
     """
     file = path / WARMUP
+    number = -1
     if not file.is_file():
-        return
+        return 0
     for number, record in enumerate(records(file)):
         if number == MOST_RECORDS:
             raise ArtifactError(
@@ -112,6 +118,7 @@ def warm_up(path: Path, servable: Servable, times: int) -> None:
                 replay(servable, entry)
         except Exception as error:
             raise ArtifactError(f"{file}: warm-up record {number} is refused ({error})") from error
+    return number + 1
 
 
 def replay(servable: Servable, entry: Any) -> None:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from striate.artifact import GOLDENS, MANIFEST
 from striate.errors import ArtifactError, DisagreementError, StriateError
+from striate.serve.counters import Loads
 from striate.serve.options import ModelConfig, VersionPolicy
 from striate.serve.servable import Servable
 from striate.serve.status import Code, ServingError, cut, invalid
@@ -126,7 +127,7 @@ class Repository:
     """The models that a server answers for.
 
     open_version: directory -> Servable, or an error that says why not. load_threads: versions that
-    are loaded at the same time.
+    are loaded at the same time. loads: where attempts are counted.
     """
 
     def __init__(
@@ -136,9 +137,11 @@ class Repository:
         *,
         retries: Retries = Retries(),
         load_threads: int = 1,
+        loads: Loads | None = None,
     ):
         self.models = {model.name: model for model in models}
         self._open_version = open_version
+        self.loads = loads or Loads()
         self._retries = retries
         self._load_threads = max(1, load_threads)
         self._lock = threading.Lock()  # of everything that a request looks at
@@ -317,6 +320,7 @@ class Repository:
         except Exception as error:  # whatever it is, this version fails and the others go on
             return self._failed(model, version, error)
         with self._lock:
+            self.loads.attempts[str(path), True] += 1
             version.servable = servable
             version.state = State.AVAILABLE
             model.versions[number] = version
@@ -330,6 +334,7 @@ class Repository:
         if not isinstance(error, StriateError):
             log.exception("%s version %d", model.name, version.number)
         with self._lock:
+            self.loads.attempts[str(version.path), False] += 1
             version.tries += 1
             if version.tries <= self._retries.most:
                 version.retry_at = time.monotonic() + self._retries.seconds

@@ -8,10 +8,10 @@ the scheduler that computes requests together, for accelerators.
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from striate.serve.counters import Batches
 from striate.serve.servable import Servable
 from striate.serve.signatures import Tensors
 from striate.serve.status import Code, QueueFull, ServingError
@@ -22,14 +22,13 @@ A_YEAR = 365 * 24 * 3600.0
 class Scheduler:
     """`workers` calls compute at a time, `max_queue` more requests wait, the rest are refused.
 
-    batches: size with padding -> how many were computed, where there are batches; padding: items.
+    batches: what was computed together, where anything is.
     """
 
     def __init__(self, workers: int, max_queue: int):
         self.workers = workers
         self.max_queue = max_queue
-        self.batches: Counter[int] = Counter()
-        self.padding = 0
+        self.batches = Batches()
         self._slots = threading.Semaphore(workers)
         self._places = threading.Semaphore(workers + max_queue)
 

@@ -13,6 +13,7 @@ from striate.runtime import ENGINES
 from striate.serve.access_log import AccessLog
 from striate.serve.canary import Limits
 from striate.serve.core import Core
+from striate.serve.counters import Loads
 from striate.serve.keys import Keys
 from striate.serve.listeners import GrpcListener, HttpListener, metrics_paths
 from striate.serve.loading import Loader
@@ -43,11 +44,13 @@ class Server:
     def __init__(self, options: ServerOptions):
         self.options = options
         _check_engine(options.engine)
+        loads = Loads()
         self.repository = Repository(
             [],
-            Loader(options).open,
+            Loader(options, loads).open,
             retries=Retries(options.max_num_load_retries, options.load_retry_interval_micros / 1e6),
             load_threads=options.num_load_threads,
+            loads=loads,
         )
         self._request_log = RequestLog(options.request_log_dir, options.request_log_sampling_rate)
         self.core = Core(

@@ -96,6 +96,35 @@ static void multiply(const striate_products *row) {
     }
 }
 
+/* === Sums under windows === */
+
+#if LANES > 4 /* of the kernels that need them */
+typedef int32_t whole_lanes __attribute__((vector_size(4 * LANES)));
+
+/* Numbers of `side` rows of pixels, `across` each -> twice their sums under each window of the row. */
+static void window_sums(const int32_t *numbers, size_t across, int side, int stride, int width,
+                        int32_t *sums) {
+    int i = 0;
+    for (; stride == 1 && i + LANES <= width; i += LANES) {
+        whole_lanes sum = {0}, more;
+        for (int y = 0; y < side; y++)
+            for (int x = 0; x < side; x++) {
+                memcpy(&more, numbers + y * across + i + x, sizeof more);
+                sum += more;
+            }
+        sum += sum;
+        memcpy(sums + i, &sum, sizeof sum);
+    }
+    for (; i < width; i++) {
+        int32_t sum = 0;
+        for (int y = 0; y < side; y++)
+#pragma GCC unroll 1
+            for (int x = 0; x < side; x++) sum += numbers[y * across + (size_t)i * stride + x];
+        sums[i] = 2 * sum;
+    }
+}
+#endif
+
 /* === From counts to what is wanted === */
 
 STRIATE_INLINE void finish_dots(int filters, const int32_t *restrict base,

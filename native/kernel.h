@@ -18,7 +18,13 @@
 #endif
 
 /* One row of output pixels for one block of filters. Counts are of bits that differ, so that
- * dot = base - 2 * count; what the padding did not contribute is already in `base`. */
+ * dot = base - 2 * count; what the padding did not contribute is already in `base`.
+ *
+ * Half the work: some kernels count groups of bits, as the same two bits of two words. The bits that
+ * differ in a group are 2 * half - odd of the pixel + odd of the filter, where odd is 1 for an odd
+ * number of 1 bits, and half takes fewer operations to find and fewer bits to hold than the count
+ * itself. The odd groups of a filter are part of `base`, those of a window the same for all filters:
+ * dot = base + 2 * odd - 4 * half. */
 typedef struct {
     const uint8_t *pixels;  /* the first pixel's first tap, in the kernel's own form */
     const uint8_t *weights; /* of the block */
@@ -26,12 +32,13 @@ typedef struct {
     size_t row_step;        /* bytes from one row of the input to the next */
     int rows;               /* of the kernel */
     int words;              /* in one row of the kernel */
+    int tap;                /* and in one of its taps */
     int width;              /* output pixels */
 
     const int32_t *base;     /* [case][block] */
     const uint8_t *cases;    /* which of them for each pixel */
     size_t case_step;        /* from one case to the next */
-    int odd;                 /* whether some of `base` are odd numbers */
+    const int32_t *odd;      /* twice the odd groups under the kernel, where there is `expand` */
     int filters;             /* of the block that exist; the others are computed and dropped */
     size_t out_step;         /* elements (for bits: bytes) from one output pixel to the next */
     int32_t *dots;           /* exactly one of these three, at the block's first filter */
@@ -61,7 +68,8 @@ typedef struct {
     const char *name;
     int block;         /* filters computed together; a multiple of 8, at most STRIATE_BLOCK */
     int word_multiple; /* a pixel has so many words, or a multiple */
-    int word_bytes;    /* of one word in the kernel's own form */
+    int word_bytes;    /* of one word of a pixel in the kernel's own form */
+    int weight_bytes;  /* and of one of a filter */
     int32_t most_taps; /* bits in one sum */
     int (*usable)(void);
     /* `pixels` pixels of floats -> bits [pixels][stride words]; words beyond the last are kept */
@@ -69,10 +77,16 @@ typedef struct {
     /* gain * value + shift of pixels [channels] */
     void (*normalise)(const float *values, int pixels, int channels, const float *gain,
                       const float *shift, float *out);
-    /* words of bits -> the kernel's own form; NULL where it is the bits themselves */
-    void (*expand)(const uint32_t *bits, size_t words, uint8_t *own);
-    /* weights [block][words] of one block -> the kernel's own order */
-    void (*order)(const uint32_t *bits, size_t words, uint8_t *own);
+    /* A row of pixels of bits [pixels][words] -> the kernel's own form, and the number of odd groups
+     * in each; NULL where the form is the bits themselves. Each pixel is the first of a window, and
+     * `next` pixels after it begins the next window. */
+    void (*expand)(const uint32_t *bits, int pixels, int words, int next, uint8_t *own,
+                   int32_t *odd);
+    /* Odd groups of `side` rows of pixels, `across` each -> twice their sums under each window. */
+    void (*window_sums)(const int32_t *odd, size_t across, int side, int stride, int width,
+                        int32_t *sums);
+    /* weights [block][words] of one block, `tap` words a tap -> the kernel's own order */
+    void (*order)(const uint32_t *bits, size_t words, int tap, uint8_t *own);
     void (*row)(const striate_row *row);
     void (*products)(const striate_products *row);
 } striate_kernel;

@@ -52,7 +52,9 @@ static void pack(const float *values, int64_t pixels, int channels, uint32_t *bi
 }
 
 /* Eight nibbles of a word -> eight bytes, each the offset of its table. */
-static void expand(const uint32_t *bits, size_t words, uint8_t *own) {
+static void expand(const uint32_t *bits, int pixels, int nwords, int next, uint8_t *own, int32_t *odd) {
+    (void)next; for(int p=0;p<pixels;p++)odd[p]=0;
+    size_t words=(size_t)pixels*nwords;
     for (size_t i = 0; i < words; i++) {
         uint64_t offsets = _pdep_u64(bits[i], 0xf0f0f0f0f0f0f0f0u);
         memcpy(own + 8 * i, &offsets, 8);
@@ -60,7 +62,8 @@ static void expand(const uint32_t *bits, size_t words, uint8_t *own) {
 }
 
 /* [block][words] -> [words][8 nibbles][block] */
-static void order(const uint32_t *bits, size_t words, uint8_t *own) {
+static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
+    (void)tap;
     for (size_t word = 0; word < words; word++)
         for (int nibble = 0; nibble < 8; nibble++)
             for (int f = 0; f < BLOCK; f++)
@@ -130,11 +133,13 @@ const striate_kernel striate_avx2 = {
     .block = BLOCK,
     .word_multiple = 1,
     .word_bytes = 8,
+    .weight_bytes = 8,
     .most_taps = UINT16_MAX,
     .usable = usable,
     .pack = pack,
     .normalise = normalise,
     .expand = expand,
+    .window_sums = window_sums,
     .order = order,
     .row = convolve,
     .products = multiply,

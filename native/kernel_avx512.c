@@ -52,22 +52,48 @@ static void pack(const float *values, int64_t pixels, int channels, uint32_t *bi
         }
 }
 
-/* [block][words] -> [words][block] */
-static void order(const uint32_t *bits, size_t words, uint8_t *own) {
-    uint32_t *out = (uint32_t *)own;
-    for (size_t word = 0; word < words; word++)
-        for (int f = 0; f < BLOCK; f++) out[word * BLOCK + f] = bits[f * words + word];
+/* Of two words the second becomes its difference from the first. A word without a second is as if
+ * that were 0. */
+static void expand(const uint32_t *bits, int pixels, int words, int next, uint8_t *own,
+                   int32_t *odd) {
+    (void)next;
+    for (int p = 0; p < pixels; p++) {
+        int ones = 0;
+#pragma GCC unroll 1
+        for (int pairs = words / 2; pairs > 0; pairs--, bits += 2, own += 8) {
+            uint64_t pair;
+            memcpy(&pair, bits, 8);
+            pair ^= pair << 32;
+            memcpy(own, &pair, 8);
+            ones += __builtin_popcountll(pair >> 32);
+        }
+        if (words % 2) {
+            memcpy(own, bits, 4);
+            ones += __builtin_popcount(*bits++);
+            own += 4;
+        }
+        odd[p] = ones;
+    }
 }
 
-/* As `finish` in common.h, without taking the sums through memory. `sum` times `factor` is the dot. */
+/* [block][words] -> [words][block], expanded */
+static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
+    uint32_t *out = (uint32_t *)own;
+    for (size_t word = 0; word < words; word++)
+        for (int f = 0; f < BLOCK; f++) {
+            const uint32_t *filter = bits + f * words + word;
+            *out++ = word % tap % 2 ? filter[0] ^ filter[-1] : filter[0];
+        }
+}
+
+/* As `finish` in common.h, without taking the sums through memory. */
 STRIATE_INLINE void finish_half(const striate_row row, int x, const int pixels, const int half,
-                                __m512 factor, __m512i sum[PIXELS][2]) {
+                                __m512i sum[PIXELS][2]) {
     int first = 16 * half, left = row.filters - first;
     __mmask16 live = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
     size_t at = (size_t)x * row.out_step + first;
     if (row.scores) {
         __m512 alpha = _mm512_maskz_loadu_ps(live, row.alpha + first);
-        alpha = _mm512_mul_ps(alpha, factor);
         __m512 beta = _mm512_maskz_loadu_ps(live, row.beta + first);
         __m512 value[PIXELS];
 #pragma GCC unroll 7
@@ -104,83 +130,115 @@ STRIATE_INLINE void finish_words(const striate_row *row, int x, const int pixels
     }
 }
 
-STRIATE_INLINE __m512i doubled(__m512i sum, const int32_t *base, __m512i odd) {
-    __m512i rest = _mm512_and_si512(_mm512_loadu_si512(base), odd);
-    return _mm512_add_epi32(_mm512_add_epi32(sum, sum), rest);
-}
-
-/* Half of each dot, rounded down -> the dot. */
-STRIATE_INLINE void double_sums(const striate_row *row, int x, const int pixels,
-                                __m512i sum[PIXELS][2]) {
-    __m512i odd = _mm512_set1_epi32(row->odd);
+/* dot = base + 2 * odd - 4 * half */
+STRIATE_INLINE void make_dots(const striate_row *row, int x, const int pixels,
+                              __m512i half[PIXELS][2]) {
 #pragma GCC unroll 7
     for (int p = 0; p < pixels; p++) {
         const int32_t *base = row->base + row->cases[x + p] * row->case_step;
-        sum[p][0] = doubled(sum[p][0], base, odd);
-        sum[p][1] = doubled(sum[p][1], base + 16, odd);
+        __m512i odd = _mm512_set1_epi32(row->odd[x + p]);
+        __m512i most = _mm512_add_epi32(odd, _mm512_loadu_si512(base));
+        __m512i more_most = _mm512_add_epi32(odd, _mm512_loadu_si512(base + 16));
+        half[p][0] = _mm512_sub_epi32(most, _mm512_slli_epi32(half[p][0], 2));
+        half[p][1] = _mm512_sub_epi32(more_most, _mm512_slli_epi32(half[p][1], 2));
     }
 }
 
 STRIATE_INLINE void finish_tile(const striate_row *row, int x, const int pixels,
                                 __m512i sum[PIXELS][2]) {
-    __m512 factor = _mm512_set1_ps(2.0f);
-    if (row->odd || !row->scores) {
-        factor = _mm512_set1_ps(1.0f);
-        double_sums(row, x, pixels, sum);
-    }
+    make_dots(row, x, pixels, sum);
     if (row->bits) {
         finish_words(row, x, pixels, sum);
         return;
     }
-    finish_half(*row, x, pixels, 0, factor, sum);
-    finish_half(*row, x, pixels, 1, factor, sum);
+    finish_half(*row, x, pixels, 0, sum);
+    finish_half(*row, x, pixels, 1, sum);
 }
 
-STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels) {
+/* Half the counts of 16 filters, from a word of a pixel, its difference from the next word, and the
+ * same of the filters. Where pixel and filter differ in that difference, they differ in one of the
+ * two words; elsewhere in both or none. */
+STRIATE_INLINE __m512i halves(__m512i word, __m512i difference, const __m512i *weights) {
+    enum { CHOOSE = 0xd4 /* difference where the filter's is another, else what the words say */ };
+    __m512i differs = _mm512_xor_si512(word, weights[0]);
+    __m512i chosen = _mm512_ternarylogic_epi32(differs, difference, weights[2], CHOOSE);
+    return _mm512_popcnt_epi32(chosen);
+}
+
+/* The same of a word without a second. */
+STRIATE_INLINE __m512i halves_alone(__m512i word, __m512i weights) {
+    return _mm512_popcnt_epi32(_mm512_andnot_si512(weights, word));
+}
+
+STRIATE_INLINE void add_words(const uint32_t *const at[PIXELS], int word, const int pixels,
+                              const int words, const __m512i *weights, __m512i sum[PIXELS][2]) {
+    __m512i own[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 2 * words; i++) own[i] = _mm512_load_si512(weights + i);
+#pragma GCC unroll 7
+    for (int p = 0; p < pixels; p++) {
+        __m512i first = _mm512_set1_epi32((int)at[p][word]);
+        if (words == 2) {
+            __m512i difference = _mm512_set1_epi32((int)at[p][word + 1]);
+            sum[p][0] = _mm512_add_epi32(sum[p][0], halves(first, difference, own));
+            sum[p][1] = _mm512_add_epi32(sum[p][1], halves(first, difference, own + 1));
+        } else {
+            sum[p][0] = _mm512_add_epi32(sum[p][0], halves_alone(first, own[0]));
+            sum[p][1] = _mm512_add_epi32(sum[p][1], halves_alone(first, own[1]));
+        }
+        /* Keeps GCC from giving each sum a second register and moving it back. */
+        __asm__ volatile("" : "+v"(sum[p][0]), "+v"(sum[p][1]));
+    }
+}
+
+STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels, const int alone) {
     const uint8_t *taps = row->pixels + (size_t)x * row->pixel_step;
     const __m512i *weights = (const __m512i *)row->weights;
     __m512i sum[PIXELS][2];
 #pragma GCC unroll 7
-    for (int p = 0; p < pixels; p++) { /* base - 2 * count, halved */
-        const int32_t *base = row->base + row->cases[x + p] * row->case_step;
-        sum[p][0] = _mm512_srai_epi32(_mm512_loadu_si512(base), 1);
-        sum[p][1] = _mm512_srai_epi32(_mm512_loadu_si512(base + 16), 1);
-    }
+    for (int p = 0; p < pixels; p++) sum[p][0] = sum[p][1] = _mm512_setzero_si512();
     for (int y = 0; y < row->rows; y++, taps += row->row_step) {
         const uint32_t *at[PIXELS];
 #pragma GCC unroll 7
         for (int p = 0; p < pixels; p++)
             at[p] = (const uint32_t *)(taps + (size_t)p * row->pixel_step);
+        if (!alone) {
 #pragma GCC unroll 1
-        for (int word = 0; word < row->words; word++, weights += 2) {
-            __m512i first = _mm512_load_si512(weights), second = _mm512_load_si512(weights + 1);
-#pragma GCC unroll 7
-            for (int p = 0; p < pixels; p++) {
-                __m512i pixel = _mm512_set1_epi32((int)at[p][word]);
-                sum[p][0] = _mm512_sub_epi32(
-                    sum[p][0], _mm512_popcnt_epi32(_mm512_xor_si512(first, pixel)));
-                sum[p][1] = _mm512_sub_epi32(
-                    sum[p][1], _mm512_popcnt_epi32(_mm512_xor_si512(second, pixel)));
-                /* Keeps GCC from giving each sum a second register and moving it back. */
-                __asm__ volatile("" : "+v"(sum[p][0]), "+v"(sum[p][1]));
-            }
+            for (int word = 0; word < row->words; word += 2, weights += 4)
+                add_words(at, word, pixels, 2, weights, sum);
+            continue;
+        }
+        for (int word = 0; word < row->words; weights += 2) {
+#pragma GCC unroll 1
+            for (int end = word + row->tap - 1; word < end; word += 2, weights += 4)
+                add_words(at, word, pixels, 2, weights, sum);
+            add_words(at, word++, pixels, 1, weights, sum);
         }
     }
     finish_tile(row, x, pixels, sum);
 }
 
-static void convolve(const striate_row *row) {
+/* alone: whether every tap ends in a word without a second. */
+STRIATE_INLINE void tiles(const striate_row *row, const int alone) {
     int x = 0;
-    for (; x + PIXELS <= row->width; x += PIXELS) tile(row, x, PIXELS);
+    for (; x + PIXELS <= row->width; x += PIXELS) tile(row, x, PIXELS, alone);
     switch (row->width - x) { /* a constant number of pixels keeps the sums in registers */
-        case 6: tile(row, x, 6); break;
-        case 5: tile(row, x, 5); break;
-        case 4: tile(row, x, 4); break;
-        case 3: tile(row, x, 3); break;
-        case 2: tile(row, x, 2); break;
-        case 1: tile(row, x, 1); break;
+        case 6: tile(row, x, 6, alone); break;
+        case 5: tile(row, x, 5, alone); break;
+        case 4: tile(row, x, 4, alone); break;
+        case 3: tile(row, x, 3, alone); break;
+        case 2: tile(row, x, 2, alone); break;
+        case 1: tile(row, x, 1, alone); break;
         default: break;
     }
+}
+
+static void convolve(const striate_row *given) {
+    const striate_row row = *given; /* which nothing that is stored can change */
+    if (row.tap % 2)
+        tiles(&row, 1);
+    else
+        tiles(&row, 0);
 }
 
 const striate_kernel striate_avx512 = {
@@ -188,10 +246,13 @@ const striate_kernel striate_avx512 = {
     .block = BLOCK,
     .word_multiple = 1,
     .word_bytes = 4,
+    .weight_bytes = 4,
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,
     .normalise = normalise,
+    .expand = expand,
+    .window_sums = window_sums,
     .order = order,
     .row = convolve,
     .products = multiply,

@@ -19,6 +19,7 @@ const striate_kernel striate_neon = {
     .block = BLOCK,
     .word_multiple = 1,
     .word_bytes = 4,
+    .weight_bytes = 4,
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,

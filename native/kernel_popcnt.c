@@ -15,6 +15,7 @@ const striate_kernel striate_popcnt = {
     .block = BLOCK,
     .word_multiple = 2,
     .word_bytes = 4,
+    .weight_bytes = 4,
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,

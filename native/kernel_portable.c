@@ -18,6 +18,7 @@ const striate_kernel striate_portable = {
     .block = BLOCK,
     .word_multiple = 2,
     .word_bytes = 4,
+    .weight_bytes = 4,
     .most_taps = INT32_MAX,
     .usable = usable,
     .pack = pack,

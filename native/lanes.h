@@ -10,7 +10,8 @@ static void pack(const float *values, int64_t pixels, int channels, uint32_t *bi
 }
 
 /* [block][words] -> [words][block] */
-static void order(const uint32_t *bits, size_t words, uint8_t *own) {
+static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
+    (void)tap;
     uint32_t *out = (uint32_t *)own;
     for (size_t word = 0; word < words; word++)
         for (int f = 0; f < BLOCK; f++) out[word * BLOCK + f] = bits[f * words + word];

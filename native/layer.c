@@ -26,7 +26,7 @@ struct striate_layer {
     uint8_t *weights;
     int32_t *base;                  /* [row case][column case][blocks * block] */
     uint8_t *row_case, *column_case; /* of each output row and column */
-    int column_cases;
+    int cases, column_cases;
 };
 
 /* === Kernels === */
@@ -142,8 +142,8 @@ static int make_border_table(striate_layer *layer, const uint32_t *weights) {
     int row_cases = number_cases(s, layer->out_height, s->height, rows, layer->row_case);
     layer->column_cases =
         number_cases(s, layer->out_width, s->width, columns, layer->column_case);
-    layer->base = calloc((size_t)row_cases * layer->column_cases * padded_filters,
-                         sizeof *layer->base);
+    layer->cases = row_cases * layer->column_cases;
+    layer->base = calloc((size_t)layer->cases * padded_filters, sizeof *layer->base);
     if (!layer->base) return -1;
     int32_t *base = layer->base;
     for (int r = 0; r < row_cases; r++)
@@ -153,29 +153,44 @@ static int make_border_table(striate_layer *layer, const uint32_t *weights) {
     return 0;
 }
 
+/* What the odd groups of a filter contribute to every dot, see striate_row. */
+static void add_odd_groups(striate_layer *layer, int filter, const uint32_t *bits, uint8_t *own) {
+    size_t padded_filters = (size_t)layer->blocks * layer->kernel->block;
+    int taps = layer->shape.kernel * layer->shape.kernel, words = layer->pixel_words;
+    for (int tap = 0; tap < taps; tap++, bits += words) {
+        int32_t odd;
+        layer->kernel->expand(bits, 1, words, 1, own, &odd);
+        for (int c = 0; c < layer->cases; c++)
+            layer->base[c * padded_filters + filter] -= 2 * odd;
+    }
+}
+
 /* The weights in the kernel's order, every tap rounded up to the kernel's multiple of words and
  * the filters to whole blocks, by bits that are 0 and so never differ from a pixel's. */
 static int order_weights(striate_layer *layer, const uint32_t *weights) {
     const striate_shape *s = &layer->shape;
     int block = layer->kernel->block, taps = s->kernel * s->kernel;
     size_t filter_words = (size_t)taps * layer->pixel_words;
+    const striate_kernel *kernel = layer->kernel;
     uint32_t *bits = malloc(block * filter_words * sizeof *bits);
+    uint8_t *own = malloc(layer->pixel_bytes);
     layer->weights = aligned_alloc(64, layer->blocks * layer->block_bytes);
-    if (!bits || !layer->weights) {
-        free(bits);
-        return -1;
-    }
-    for (int b = 0; b < layer->blocks; b++) {
+    int short_of_memory = !bits || !own || !layer->weights;
+    for (int b = 0; b < layer->blocks && !short_of_memory; b++) {
         memset(bits, 0, block * filter_words * sizeof *bits);
         for (int f = 0; f < block && b * block + f < s->filters; f++)
             for (int tap = 0; tap < taps; tap++)
                 memcpy(bits + f * filter_words + (size_t)tap * layer->pixel_words,
                        weights + ((size_t)(b * block + f) * taps + tap) * layer->words,
                        layer->words * sizeof *bits);
-        layer->kernel->order(bits, filter_words, layer->weights + b * layer->block_bytes);
+        kernel->order(bits, filter_words, layer->pixel_words,
+                      layer->weights + b * layer->block_bytes);
+        for (int f = 0; f < block && kernel->expand; f++)
+            add_odd_groups(layer, b * block + f, bits + f * filter_words, own);
     }
     free(bits);
-    return 0;
+    free(own);
+    return -short_of_memory;
 }
 
 striate_layer *striate_layer_new(const striate_shape *shape, const uint32_t *weights,
@@ -198,7 +213,8 @@ striate_layer *striate_layer_new(const striate_shape *shape, const uint32_t *wei
     /* Whole words of output bits need computed filters, if only of zeros. */
     layer->blocks = (32 * striate_words(shape->filters) + block - 1) / block;
     layer->pixel_bytes = (size_t)layer->pixel_words * chosen->word_bytes;
-    layer->block_bytes = ((size_t)block * taps * layer->pixel_bytes + 63) / 64 * 64;
+    layer->block_bytes =
+        ((size_t)block * taps * layer->pixel_words * chosen->weight_bytes + 63) / 64 * 64;
     if (make_border_table(layer, weights) || order_weights(layer, weights)) {
         striate_layer_free(layer);
         return NULL;
@@ -225,6 +241,8 @@ const char *striate_layer_kernel(const striate_layer *layer) { return layer->ker
 typedef struct {
     size_t pixels;      /* the input in the kernel's own form, with its padding */
     size_t bits;        /* the same as bits, where those are something else */
+    size_t odd;         /* odd groups of each pixel, see striate_row */
+    size_t odd_sums;    /* and of each output pixel's window */
     size_t means;       /* mean |x| of each pixel */
     size_t scales;      /* K of each output pixel */
     size_t threshold, flip; /* padded to whole blocks */
@@ -244,13 +262,15 @@ static places places_of(const striate_layer *layer) {
     size_t filters = (size_t)layer->blocks * layer->kernel->block;
     size_t sizes[] = {inputs * layer->pixel_bytes,
                       layer->kernel->expand ? inputs * layer->pixel_words * 4 : 0,
+                      inputs * sizeof(int32_t),
+                      outputs * sizeof(int32_t),
                       inputs * sizeof(float),
                       outputs * sizeof(float),
                       filters * sizeof(int32_t),
                       filters * sizeof(int32_t)};
-    size_t at[7] = {0};
-    for (int i = 0; i < 6; i++) at[i + 1] = at[i] + (sizes[i] + 63) / 64 * 64;
-    return (places){at[0], at[1], at[2], at[3], at[4], at[5], at[6]};
+    size_t at[9] = {0};
+    for (int i = 0; i < 8; i++) at[i + 1] = at[i] + (sizes[i] + 63) / 64 * 64;
+    return (places){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
 }
 
 size_t striate_scratch_bytes(const striate_layer *layer) { return places_of(layer).end; }
@@ -275,6 +295,8 @@ static size_t padded_width(const image *im) {
     return (size_t)im->in_width + 2 * (size_t)pad_of(im->layer);
 }
 
+static int32_t *odd_of(const image *im) { return (int32_t *)(im->scratch + im->at.odd); }
+static int32_t *odd_sums_of(const image *im) { return (int32_t *)(im->scratch + im->at.odd_sums); }
 static float *means_of(const image *im) { return (float *)(im->scratch + im->at.means); }
 static float *scales_of(const image *im) { return (float *)(im->scratch + im->at.scales); }
 
@@ -346,16 +368,26 @@ static void prepare_row(void *context, int padded_row) {
     else if (real)
         copy_bits(im->bits + from * layer->words, width, layer->words,
                   bits + (size_t)pad * stride, stride);
-    if (kernel->expand) kernel->expand(bits, (size_t)(width + 2 * pad) * stride, own);
+    if (kernel->expand)
+        kernel->expand(bits, width + 2 * pad, stride, s->stride, own, odd_of(im) + first);
     if (!im->run->scale_inputs) return;
     memset(means, 0, across * sizeof *means);
     for (int x = 0; real && x < width; x++)
         means[pad + x] = mean_magnitude(im->values + (from + x) * s->channels, s->channels);
 }
 
+/* Odd groups in the windows of one row of output pixels. */
+static void sum_odd_row(const image *im, int y) {
+    const striate_layer *layer = im->layer;
+    const striate_shape *s = &layer->shape;
+    size_t across = padded_width(im);
+    int width = layer->flat && y == im->out_rows - 1 ? im->last_width : im->out_width;
+    layer->kernel->window_sums(odd_of(im) + (size_t)y * s->stride * across, across, s->kernel,
+                               s->stride, width, odd_sums_of(im) + (size_t)y * im->out_width);
+}
+
 /* K of one row of output pixels: the means under the kernel, averaged. */
-static void scale_row(void *context, int y) {
-    const image *im = context;
+static void scale_row(const image *im, int y) {
     const striate_shape *s = &im->layer->shape;
     size_t across = padded_width(im);
     float share = 1.0f / (float)(s->kernel * s->kernel);
@@ -368,6 +400,13 @@ static void scale_row(void *context, int y) {
                 sum += means[ky * across + (size_t)x * s->stride + kx];
         scales[x] = sum * share;
     }
+}
+
+/* What windows have in common for all filters. */
+static void prepare_windows(void *context, int y) {
+    const image *im = context;
+    if (im->layer->kernel->expand) sum_odd_row(im, y);
+    if (im->run->scale_inputs) scale_row(im, y);
 }
 
 /* What all rows of a block have in common. */
@@ -383,8 +422,8 @@ static striate_row start_block(const image *im, int block) {
         .row_step = padded_width(im) * layer->pixel_bytes,
         .rows = s->kernel,
         .words = s->kernel * layer->pixel_words,
+        .tap = layer->pixel_words,
         .case_step = (size_t)layer->blocks * size,
-        .odd = s->channels % 2,
         .filters = left < size ? left : size,
         .out_step = run->out_bits ? (size_t)bytes : (size_t)s->filters,
     };
@@ -411,6 +450,7 @@ static void convolve_row(const image *im, striate_row *row, int block, int y) {
     row->width = layer->flat && y == im->out_rows - 1 ? im->last_width : im->out_width;
     row->base = layer->base + row_case * layer->column_cases * row->case_step + first;
     row->cases = layer->flat ? no_border : layer->column_case;
+    if (layer->kernel->expand) row->odd = odd_sums_of(im) + (size_t)y * im->out_width;
     if (run->scale_inputs) row->input_scale = scales_of(im) + (size_t)y * im->out_width;
     if (run->dots) row->dots = run->dots + out + first;
     if (run->scores) row->scores = run->scores + out + first;
@@ -449,7 +489,8 @@ static void run_image(image *im) {
     const striate_layer *layer = im->layer;
     int threads = threads_for(im);
     striate_parallel(threads, im->in_rows + 2 * pad_of(layer), prepare_row, im);
-    if (im->run->scale_inputs) striate_parallel(threads, im->out_rows, scale_row, im);
+    if (layer->kernel->expand || im->run->scale_inputs)
+        striate_parallel(threads, im->out_rows, prepare_windows, im);
     if (threads > 1 && layer->blocks >= 4 * threads) {
         striate_parallel(threads, layer->blocks, convolve_block, im);
         return;

@@ -9,7 +9,8 @@ static void pack(const float *values, int64_t pixels, int channels, uint32_t *bi
 }
 
 /* [block][words] -> [words / 2][block] of 64 bits */
-static void order(const uint32_t *bits, size_t words, uint8_t *own) {
+static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
+    (void)tap;
     for (size_t word = 0; word < words; word += 2)
         for (int f = 0; f < BLOCK; f++, own += 8) memcpy(own, bits + f * words + word, 8);
 }

@@ -451,7 +451,7 @@ WRONG_NAME = (
         (
             {"image": IMAGE[:0]},
             STATUS.INVALID_ARGUMENT,
-            "Input image expects at least one image, got [0,32,32,3]",
+            "Input image expects at least one item, got [0,32,32,3]",
         ),
         (
             {"image": IMAGE, "outputs": ["x"]},

@@ -70,6 +70,10 @@ class Loader:
             from striate.serve.foreign_lite import LiteRtServable
 
             return LiteRtServable(lite, workers=workers, threads=options.thread_count)
+        if not _has_graph(path):
+            from striate.serve.foreign_onnx import OnnxServable
+
+            return OnnxServable(path / "model.onnx", threads=options.thread_count)
         from striate.serve.foreign import SavedModelServable
 
         session = {

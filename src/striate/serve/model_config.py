@@ -46,9 +46,9 @@ def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> lis
         inside = []
     if not inside:
         raise ArtifactError(
-            f"{base_path}: expected version directories (1, 2, ...) with {MANIFEST} or a "
-            "SavedModel in them; name the directory of one model, one of its versions, or a "
-            "directory of models"
+            f"{base_path}: expected version directories (1, 2, ...) with {MANIFEST}, a SavedModel, "
+            "model.tflite or model.onnx in them; name the directory of one model, one of its "
+            "versions, or a directory of models"
         )
     return [ModelConfig(name or path.name, path, policy) for path in inside]
 

@@ -1,7 +1,8 @@
 """Models and their versions on disk, and which of them are being served.
 
     <base_path>/<version>/striate.json ...              an artifact, in TensorFlow Serving's layout
-    <base_path>/<version>/saved_model.pb variables/     a SavedModel that striate did not write
+    <base_path>/<version>/saved_model.pb variables/     a SavedModel that striate did not write,
+                          model.tflite, model.onnx      or another model
 
 The directory is looked at again and again. A version that the policy wants is loaded before one
 that it no longer wants is let go, so requests never meet a gap. An artifact is looked at only when
@@ -30,7 +31,11 @@ from striate.serve.status import Code, ServingError, cut, invalid
 
 log = logging.getLogger("striate.serve")
 
-FOREIGN = ("saved_model.pb", "model.tflite")  # what a model of somebody else is known by
+FOREIGN = (
+    "saved_model.pb",
+    "model.tflite",
+    "model.onnx",
+)  # what a model of somebody else is known by
 
 
 class State(IntEnum):

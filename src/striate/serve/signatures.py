@@ -191,8 +191,8 @@ def check_tensors(signature: Signature, tensors: Tensors) -> None:
                 f"Input {name} expects shape {_listed(spec.shape)}, got {_listed(tensor.shape)}"
                 f"{_hint(tensor.shape, spec.shape)}"
             )
-        if signature.exact and tensor.shape[0] == 0:
-            raise invalid(f"Input {name} expects at least one image, got {_listed(tensor.shape)}")
+        if signature.exact and tensor.ndim and len(tensor) == 0:
+            raise invalid(f"Input {name} expects at least one item, got {_listed(tensor.shape)}")
 
 
 def check_filter(signature: Signature, names: list[str]) -> None:

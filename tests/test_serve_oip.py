@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import urllib.error
@@ -572,3 +573,46 @@ def test_reflection_knows_both_families_of_services(served):
         assert {service.full_name, "tensorflow.serving.PredictionService"} <= set(names)
         found = DescriptorPool(database).FindServiceByName(service.full_name)
         assert "ModelInfer" in found.methods_by_name
+
+
+@pytest.fixture(scope="module")
+def labelled(tiny, tmp_path_factory):
+    """Versions 1 and 2 of the same net, the older one called `stable`."""
+    base = tmp_path_factory.mktemp("models") / "tiny"
+    for number in ("1", "2"):
+        shutil.copytree(tiny.path, base / number)
+    config = base.parent / "models.config"
+    config.write_text(
+        f'model_config_list {{ config {{ name: "tiny" base_path: "{base}" '
+        "model_version_policy { all {} } "
+        'version_labels { key: "stable" value: 1 } } }'
+    )
+    with ServerProcess("", model_config_file=str(config)) as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["grpc", "http"])
+def test_a_label_is_a_version_wherever_one_can_be_named(labelled, tiny, kind):
+    triton = {"grpc": triton_grpc, "http": triton_http}[kind]
+    address = {"grpc": labelled.address, "http": labelled.url.removeprefix("http://")}[kind]
+    images, scores = tiny.goldens()
+    given = triton.InferInput("image", [1, 32, 32, 3], "UINT8")
+    given.set_data_from_numpy(images[:1])
+    as_json = {"as_json": True} if kind == "grpc" else {}
+    with triton.InferenceServerClient(address) as client:
+        found = client.infer("tiny", [given], model_version="stable")
+        response = found.get_response(as_json=True) if kind == "grpc" else found.get_response()
+        assert response["model_version"] == "1"
+        np.testing.assert_allclose(found.as_numpy("scores"), scores[:1], atol=1e-4)
+        assert client.is_model_ready("tiny", "stable")
+        assert client.get_model_metadata("tiny", "stable", **as_json)["versions"] == ["1"]
+        assert client.get_model_metadata("tiny", **as_json)["versions"] == ["1", "2"]
+        stats = client.get_inference_statistics("tiny", "stable", **as_json)["model_stats"]
+        assert [each["version"] for each in stats] == ["1"]
+        for ask in (
+            lambda: client.infer("tiny", [given], model_version="newest"),
+            lambda: client.get_model_metadata("tiny", "newest"),
+            lambda: client.get_model_config("tiny", "newest"),
+        ):
+            with pytest.raises(InferenceServerException, match="version string 'newest'"):
+                ask()

@@ -20,7 +20,14 @@ import numpy as np
 
 from striate.serve.core import Core, Request, Target
 from striate.serve.signatures import DEFAULT, Signature, Tensors, TensorSpec
-from striate.serve.status import Code, QueueFull, ServingError, UnknownSignature, invalid
+from striate.serve.status import (
+    Code,
+    QueueFull,
+    ServingError,
+    UnknownLabel,
+    UnknownSignature,
+    invalid,
+)
 
 _DATATYPES = {
     "bool": "BOOL",
@@ -96,15 +103,24 @@ def infer(core: Core, asked: Inference) -> Inferred:
 
 
 def target_of(model: str, version: str) -> Target:
-    """Whom a request asks; a version is a number in a string, or empty for the newest."""
+    """Whom a request asks; a version is a number in a string, a label, or empty for the newest.
+
+    The protocol has strings for versions and says no more of them, so labels are heard there.
+    """
     if not version:
         return Target(model)
-    if not version.isdecimal() or int(version) >= 1 << 63:
-        raise invalid(
-            f"failed to get model version from specified version string '{version}' "
-            "(details: stoll), version should be an integral value > 0"
-        )
+    if not version.isdecimal():
+        return Target(model, label=version)
+    if int(version) >= 1 << 63:
+        raise _no_version(version)
     return Target(model, version=int(version))
+
+
+def _no_version(version: str | None) -> ServingError:
+    return invalid(
+        f"failed to get model version from specified version string '{version}' "
+        "(details: stoll), version should be an integral value > 0"
+    )
 
 
 def class_count(parameters: Mapping[str, Any]) -> int:
@@ -274,6 +290,8 @@ def worded(target: Target) -> Iterator[None]:
         yield
     except UnknownSignature as error:
         raise invalid(str(error)) from None
+    except UnknownLabel:
+        raise _no_version(target.label) from None
     except QueueFull as error:
         raise ServingError(error.code, "Exceeds maximum queue size") from None
     except ServingError as error:

@@ -5,6 +5,7 @@ Every answer is the protocol's JSON; gRPC's messages have the same fields by the
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib import metadata
 from typing import Any
 
@@ -14,7 +15,7 @@ from striate.serve.oip import datatype, max_batch, worded
 from striate.serve.repository import Lease, State, Version
 from striate.serve.servable import Servable
 from striate.serve.signatures import DEFAULT, Signature, TensorSpec
-from striate.serve.status import Code, ServingError
+from striate.serve.status import Code, ServingError, UnknownLabel
 
 EXTENSIONS = [
     "binary_tensor_data",
@@ -48,18 +49,25 @@ def server_metadata() -> dict[str, Any]:
 
 
 def model_ready(core: Core, target: Target) -> bool:
-    """Whether a model, or that version of it, answers; False as well where there is none."""
-    try:
-        with core.lease(target):
-            return True
-    except ServingError:
-        return False
+    """Whether a model, or that version of it, answers; False as well where there is none.
+
+    Raises `ServingError` (INVALID_ARGUMENT) for a version that is neither a number nor a label.
+    """
+    with worded(target):
+        try:
+            with core.lease(target):
+                return True
+        except UnknownLabel:
+            raise
+        except ServingError:
+            return False
 
 
 def model_metadata(core: Core, target: Target) -> dict[str, Any]:
     with _leased(core, target) as lease:
         signature = default_signature(lease.servable)
-        available = [target.version] if target.version is not None else _versions(core, lease.model)
+        named = target.version is not None or target.label is not None
+        available = [lease.version] if named else _versions(core, lease.model)
         return {
             "name": lease.model,
             "versions": [str(number) for number in available],
@@ -90,8 +98,9 @@ def statistics(core: Core, target: Target) -> list[dict[str, Any]]:
     `compute_input`, what is left of the whole.
     """
     if target.model:
-        with _leased(core, target):
-            pass  # a model that is not served has no statistics
+        with _leased(core, target) as lease:  # a model that is not served has no statistics
+            if target.label is not None:
+                target = replace(target, version=lease.version)
     found = []
     counts = core.counters.snapshot()
     for name, number in _served(core, target):

@@ -27,7 +27,7 @@ from striate.errors import ArtifactError, DisagreementError, StriateError
 from striate.serve.counters import Loads
 from striate.serve.options import ModelConfig, VersionPolicy
 from striate.serve.servable import Servable
-from striate.serve.status import Code, ServingError, cut, invalid
+from striate.serve.status import Code, ServingError, UnknownLabel, cut
 
 log = logging.getLogger("striate.serve")
 
@@ -179,7 +179,7 @@ class Repository:
     def _labelled(self, name: str, label: str) -> int:
         model = self.models.get(name)
         if model is None or label not in model.labels:
-            raise invalid(f"Unrecognized servable version label: {label}")
+            raise UnknownLabel(label)
         return model.labels[label]
 
     def _find(self, name: str, number: int | None) -> tuple[Version, Servable]:

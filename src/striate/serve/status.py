@@ -44,6 +44,13 @@ class UnknownSignature(ServingError):
         self.signature = signature
 
 
+class UnknownLabel(ServingError):
+    """A version label that the model does not have; each API words it in its own way."""
+
+    def __init__(self, label: str):
+        super().__init__(Code.INVALID_ARGUMENT, f"Unrecognized servable version label: {label}")
+
+
 class QueueFull(ServingError):
     """A request that comes when all places are taken; each API words it in its own way."""
 

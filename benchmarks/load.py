@@ -37,8 +37,8 @@ Ask = Callable[[], str]  # one request; "OK", or the code that it ended with
 @dataclasses.dataclass
 class Round:
     """answered, rejected: milliseconds of each; failed: how many by their code; seconds: that it
-    took; cpu: seconds of processor time that this generator used meanwhile; asked: how many requests
-    were sent, those beyond the seconds too."""
+    took; cpu: seconds of processor time that this generator used meanwhile; asked: how many
+    requests were sent, those beyond the seconds too."""
 
     answered: list[float] = dataclasses.field(default_factory=list)
     rejected: list[float] = dataclasses.field(default_factory=list)

@@ -7,7 +7,7 @@ A face makes a `Call` for each request, answers within `during(call)`, and hands
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -18,6 +18,7 @@ from striate.serve.status import Code
 
 ID_HEADER = "x-request-id"
 CLIENT_HEADER = "x-client-id"
+TRACE_HEADERS = ("traceparent", "tracestate")  # W3C Trace Context
 
 _SPEAKABLE = re.compile(r"[!-~]{1,128}")  # an id that is safe in a header and in a line of a log
 
@@ -25,6 +26,11 @@ _SPEAKABLE = re.compile(r"[!-~]{1,128}")  # an id that is safe in a header and i
 def request_id(given: str | None = None) -> str:
     """The client's id for its request where it has a fit one, else one of 16 hexadecimal digits."""
     return given if given and _SPEAKABLE.fullmatch(given) else secrets.token_hex(8)
+
+
+def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
+    """Those of a call's headers that name its client's own span."""
+    return {name: headers[name] for name in TRACE_HEADERS if name in headers}
 
 
 def client_of(given: str | None, peer: str) -> str:
@@ -39,7 +45,7 @@ class Call:
     entrypoint: GRPC or REST; api: what TensorFlow Serving calls it: Predict, Classify, ...; method:
     the RPC, or the HTTP method and path. client: what is the same for all its calls (see
     `client_of`). id: the client's, or made; own_id: whether it is made.
-    key: that it shows. model: that it asks. asked: the last request that reached a model.
+    trace: the headers that name the client's own span. key: that it shows. model: that it asks. asked: the last request that reached a model.
     received, sent: bytes of the messages, None for streams.
     """
 
@@ -50,6 +56,7 @@ class Call:
     client: str = ""
     id: str = field(default_factory=request_id)
     own_id: bool = True
+    trace: dict[str, str] = field(default_factory=dict)
     key: ApiKey | None = None
     code: Code = Code.OK
     model: str = ""

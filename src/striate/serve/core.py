@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from striate.serve.access_log import AccessLog
 from striate.serve.calls import Call, current
@@ -35,6 +36,9 @@ from striate.serve.signatures import (
     check_tensors,
 )
 from striate.serve.status import Code, ServingError, UnknownSignature, invalid
+
+if TYPE_CHECKING:
+    from striate.serve.tracing import Tracing
 
 _WORDS = {CLASSIFY: "classification", REGRESS: "regression"}
 _APIS = {PREDICT: "Predict", CLASSIFY: "Classify", REGRESS: "Regress"}
@@ -94,8 +98,8 @@ class Core:
     max_bytes: of one request, encoded or decoded. tensor_content: how Predict writes its answers.
     check_methods: whether Classify and Regress hold signatures to their method names.
     labels_first: whether a new label may name a version that is not loaded yet. keys: without which
-    nothing is answered; none for everybody. access_log: that is told of every call. request_log:
-    that is given a sample of requests and answers. canary, shadow: see `rollout`; limits: beyond
+    nothing is answered; none for everybody. access_log, tracing: that are told of every call.
+    request_log: that is given a sample of requests and answers. canary, shadow: see `rollout`; limits: beyond
     which a canary is held.
     """
 
@@ -111,6 +115,7 @@ class Core:
         keys: Keys | None = None,
         access_log: AccessLog | None = None,
         request_log: RequestLog | None = None,
+        tracing: "Tracing | None" = None,
         canary: Mapping[str, dict[str, float]] | None = None,
         limits: Limits | None = None,
         shadow: Mapping[str, dict[str, float]] | None = None,
@@ -124,6 +129,7 @@ class Core:
         self.keys = keys
         self.access_log = access_log
         self.request_log = request_log
+        self.tracing = tracing
         self.counters = Counters()
         self.shadow = Shadow(dict(shadow), self._named) if shadow else None
         self.canaries = Canaries(
@@ -246,6 +252,8 @@ class Core:
         call.ended = time.monotonic()
         if self.access_log is not None:
             self.access_log.write(call)
+        if self.tracing is not None:
+            self.tracing.record(call)
         if call.asked is None and call.code != Code.OK:
             self.counters.refuse(call.entrypoint, call.code)
 

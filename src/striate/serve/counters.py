@@ -155,6 +155,12 @@ class Asked:
     def computed(self) -> None:
         self._computed = time.monotonic()
 
+    def parts(self) -> list[tuple[str, float, float]]:
+        """What it went through: a name, from when to when in `time.monotonic()`."""
+        ends = [self.begun, self._ready, self._turn, self._computed]
+        parts = zip(("decode", "queue", "compute"), ends, ends[1:], strict=False)
+        return [part for part in parts if part[1] < part[2]]
+
     @property
     def queue(self) -> float:
         """Seconds that it waited for its turn."""
@@ -199,7 +205,9 @@ class Counters:
     def _add(self, asked: Asked, code: Code, whole: float) -> None:
         with self._lock:
             key = Key(asked.model, asked.version, asked.signature, *asked.how)
-            count = self._counts.setdefault(key, Count())
+            count = self._counts.get(key)
+            if count is None:  # `setdefault` would make one for every request
+                count = self._counts[key] = Count()
             count.codes[code] = count.codes.get(code, 0) + 1
             if code != Code.OK:
                 count.failed.add(whole)

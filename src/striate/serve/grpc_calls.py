@@ -6,13 +6,26 @@ from typing import Any
 
 import grpc
 
-from striate.serve.calls import CLIENT_HEADER, ID_HEADER, Call, client_of, during, request_id
+from striate.serve.calls import (
+    CLIENT_HEADER,
+    ID_HEADER,
+    Call,
+    client_of,
+    during,
+    request_id,
+    trace_of,
+)
 from striate.serve.core import Core
 from striate.serve.status import Code, ServingError
 
 log = logging.getLogger("striate.serve")
 
 LEAVING = 0.2  # seconds in which gRPC says that a stream which just ended was cancelled
+# What waits for a place, and what it is told when there is none; else the scheduler's words
+INFERENCES = {
+    "/tensorflow.serving.PredictionService/Predict": "",
+    "/inference.GRPCInferenceService/ModelInfer": "Exceeds maximum queue size",
+}
 OURS = ("/tensorflow.serving.", "/inference.")  # health and reflection are not worth a line
 
 
@@ -26,6 +39,8 @@ class CallInterceptor(grpc.ServerInterceptor):
         handler = continuation(details)
         if handler is None or not details.method.startswith(OURS):
             return handler
+        if details.method in INFERENCES and self._core.scheduler.full:
+            return grpc.stream_unary_rpc_method_handler(self._refused(details))
         if handler.response_streaming:
             return handler._replace(stream_stream=self._streamed(details, handler.stream_stream))
         return handler._replace(
@@ -46,6 +61,22 @@ class CallInterceptor(grpc.ServerInterceptor):
                     sent = handler.response_serializer(response)
                 call.sent = len(sent)
                 return sent
+            finally:
+                self._finished(call, context)
+
+        return answer
+
+    def _refused(self, details):
+        """What reads nothing of a request, hence takes it for a stream: at many times the load,
+        reading all that is refused would take the processor from what is answered."""
+
+        def answer(requests, context):
+            call = _call(details, context)
+            try:
+                with during(call):
+                    self._admit(call, details, context)
+                    words = INFERENCES[details.method] or str(self._core.scheduler.refusal())
+                    context.abort(grpc.StatusCode.UNAVAILABLE, words)
             finally:
                 self._finished(call, context)
 
@@ -93,6 +124,7 @@ def _call(details, context) -> Call:
         client=client_of(headers.get(CLIENT_HEADER), context.peer()),
         id=id,
         own_id=id != given,
+        trace=trace_of(headers),
     )
 
 

@@ -190,6 +190,9 @@ class ServerOptions:
         "the share of requests in it, from 0 to 1, of models without a logging_config",
         unit="SHARE",
     )
+    tracing: bool = flag(
+        False, OBSERVING, "spans of calls for OpenTelemetry, sent as its environment variables say"
+    )
     api_keys_file: str = flag(
         "", OBSERVING, "who may ask which models, in YAML; without it, everybody all"
     )

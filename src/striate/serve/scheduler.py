@@ -39,14 +39,25 @@ class Scheduler:
         Raises `ServingError` (UNAVAILABLE) at once when all places are taken.
         """
         if not self._places.acquire(blocking=False):
-            raise QueueFull(
-                f"The queue is full: {self.workers} requests are computed and {self.max_queue} "
-                "wait; try again later",
-            )
+            raise self.refusal()
         try:
             yield
         finally:
             self._places.release()
+
+    @property
+    def full(self) -> bool:
+        """Whether `admit` would refuse a request just now."""
+        if self._places.acquire(blocking=False):
+            self._places.release()
+            return False
+        return True
+
+    def refusal(self) -> QueueFull:
+        return QueueFull(
+            f"The queue is full: {self.workers} requests are computed and {self.max_queue} "
+            "wait; try again later"
+        )
 
     def run(
         self,

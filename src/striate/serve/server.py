@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
@@ -24,6 +25,9 @@ from striate.serve.request_log import RequestLog
 from striate.serve.rollout import parse, parse_canary
 from striate.serve.scheduler import Scheduler
 from striate.serve.servable import Servable
+
+if TYPE_CHECKING:
+    from striate.serve.tracing import Tracing
 
 log = logging.getLogger("striate.serve")
 
@@ -63,6 +67,7 @@ class Server:
             keys=Keys(options.api_keys_file) if options.api_keys_file else None,
             access_log=AccessLog(options.access_log) if options.access_log else None,
             request_log=self._request_log,
+            tracing=_tracing() if options.tracing else None,
             canary=parse_canary(options.canary),
             limits=_limits(options),
             shadow=parse(options.shadow, "shadow"),
@@ -132,7 +137,8 @@ class Server:
             stopped.wait(max(0.0, deadline - time.monotonic()) + 1)
         self._listeners.clear()
         self.core.scheduler.close()
-        for worker in (self.core.shadow, self.core.access_log, self._request_log):
+        core = self.core
+        for worker in (core.shadow, core.access_log, core.request_log, core.tracing):
             if worker is not None:
                 worker.close()
         self.repository.close()
@@ -193,6 +199,12 @@ def _scheduler(options: ServerOptions) -> Scheduler:
     file = options.batching_parameters_file
     parameters = BatchingParameters.read(file) if file else BatchingParameters()
     return BatchingScheduler(options.worker_count, options.max_queue, parameters)
+
+
+def _tracing() -> "Tracing":
+    from striate.serve.tracing import Tracing
+
+    return Tracing()
 
 
 def _limits(options: ServerOptions) -> Limits:

@@ -12,7 +12,15 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from striate.serve.calls import CLIENT_HEADER, ID_HEADER, Call, client_of, during, request_id
+from striate.serve.calls import (
+    CLIENT_HEADER,
+    ID_HEADER,
+    Call,
+    client_of,
+    during,
+    request_id,
+    trace_of,
+)
 from striate.serve.core import Core
 from striate.serve.status import Code, ServingError, cut
 
@@ -106,6 +114,7 @@ def _call(request: Request) -> Call:
         client=client_of(request.headers.get(CLIENT_HEADER), peer),
         id=id,
         own_id=id != given,
+        trace=trace_of(request.headers),
     )
 
 

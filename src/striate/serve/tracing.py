@@ -1,0 +1,121 @@
+"""Spans of calls, for OpenTelemetry, where `--tracing` asks for them.
+
+    pip install striate[tracing]
+    OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 striate serve models/mine --tracing
+
+A call is a span, below the one that its client names (`traceparent`, W3C Trace Context: a header,
+or gRPC metadata); below it are decode, queue and compute. All these moments are known when the call
+is over, so that is when its spans are made, by a thread of its own: no request waits for them.
+Where they go is said by OpenTelemetry's own environment variables, or by the program that this
+server is part of, where that has set a tracer provider.
+"""
+
+import os
+import time
+from queue import Queue
+from typing import TYPE_CHECKING, Any
+
+from striate.errors import UsageError
+from striate.serve.behind import Behind
+from striate.serve.calls import Call
+from striate.serve.status import Code
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span, TracerProvider
+
+WAITING = 1000  # calls whose spans are not made yet; more are left out
+
+# What the server did wrong, not what clients did
+FAULTS = (Code.UNKNOWN, Code.DEADLINE_EXCEEDED, Code.INTERNAL, Code.UNAVAILABLE, Code.DATA_LOSS)
+
+
+class Tracing:
+    """Makes the spans of calls. Raises `UsageError` where OpenTelemetry is not installed."""
+
+    def __init__(self) -> None:
+        try:
+            from opentelemetry import trace
+            from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+        except ImportError:
+            raise UsageError(
+                "--tracing needs OpenTelemetry: pip install striate[tracing]"
+            ) from None
+        self._trace, self._propagator = trace, TraceContextTextMapPropagator()
+        given = trace.get_tracer_provider()
+        self._own = _provider() if isinstance(given, trace.ProxyTracerProvider) else None
+        self._tracer = (self._own or given).get_tracer("striate.serve")
+        self._behind = Behind("tracing", WAITING, self._work)
+
+    def record(self, call: Call) -> None:
+        """Have the spans of a call made that is over; never waits."""
+        self._behind.offer(call)
+
+    def close(self, seconds: float = 5.0) -> None:
+        """Make what waits and send it, in about so many seconds at most."""
+        self._behind.close(seconds)
+        if self._own is not None:
+            self._own.shutdown()  # type: ignore[attr-defined]
+
+    def _work(self, waiting: "Queue[Call | None]") -> None:
+        while (call := waiting.get()) is not None:
+            since = time.time_ns() - time.monotonic_ns()  # from a call's clock to the world's
+            span = self._tracer.start_span(
+                _name(call),
+                context=self._propagator.extract(call.trace),
+                kind=self._trace.SpanKind.SERVER,
+                attributes=_attributes(call),
+                start_time=since + round(call.begun * 1e9),
+            )
+            if span.is_recording():
+                self._add_parts(span, call, since)
+            if call.code in FAULTS:
+                span.set_status(self._trace.StatusCode.ERROR, call.code.name)
+            span.end(since + round(call.ended * 1e9))
+
+    def _add_parts(self, span: "Span", call: Call, since: int) -> None:
+        within = self._trace.set_span_in_context(span)
+        for name, start, end in call.asked.parts() if call.asked else []:
+            part = self._tracer.start_span(name, within, start_time=since + round(start * 1e9))
+            part.end(since + round(end * 1e9))
+
+
+def _provider() -> "TracerProvider":
+    """Spans sent by OTLP over HTTP, in batches, as the environment says."""
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
+    name = os.environ.get("OTEL_SERVICE_NAME", "striate")
+    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    return provider
+
+
+def _name(call: Call) -> str:
+    """The RPC, or the HTTP method and path; not the path of what is not there, which may be any."""
+    if call.entrypoint == "GRPC":
+        return call.method.removeprefix("/")
+    return call.method if call.asked else call.method.partition(" ")[0]
+
+
+def _attributes(call: Call) -> dict[str, Any]:
+    """By OpenTelemetry's names where it has them."""
+    service, _, method = call.method.removeprefix("/").rpartition("/")
+    verb, _, path = call.method.partition(" ")
+    transport = {
+        "GRPC": {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
+        "REST": {"http.request.method": verb, "url.path": path[:512]},
+    }
+    found: dict[str, Any] = {
+        **transport.get(call.entrypoint, {}),
+        "client.address": call.peer,
+        "striate.request_id": call.id,
+        "striate.code": call.code.name,
+    }
+    if call.asked is not None:
+        found["striate.model"] = call.asked.model
+        found["striate.version"] = call.asked.version
+        found["striate.signature"] = call.asked.signature
+        found["striate.items"] = call.asked.items
+    return found

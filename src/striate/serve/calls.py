@@ -44,8 +44,8 @@ class Call:
 
     entrypoint: GRPC or REST; api: what TensorFlow Serving calls it: Predict, Classify, ...; method:
     the RPC, or the HTTP method and path. client: what is the same for all its calls (see
-    `client_of`). id: the client's, or made; own_id: whether it is made.
-    trace: the headers that name the client's own span. key: that it shows. model: that it asks. asked: the last request that reached a model.
+    `client_of`). id: the client's, or made; own_id: whether it is made. trace: see `trace_of`.
+    key: that it shows. model: that it asks. asked: the last request that reached a model.
     received, sent: bytes of the messages, None for streams.
     """
 

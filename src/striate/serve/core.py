@@ -99,8 +99,8 @@ class Core:
     check_methods: whether Classify and Regress hold signatures to their method names.
     labels_first: whether a new label may name a version that is not loaded yet. keys: without which
     nothing is answered; none for everybody. access_log, tracing: that are told of every call.
-    request_log: that is given a sample of requests and answers. canary, shadow: see `rollout`; limits: beyond
-    which a canary is held.
+    request_log: that is given a sample of requests and answers. canary, shadow: see `rollout`;
+    limits: beyond which a canary is held.
     """
 
     def __init__(

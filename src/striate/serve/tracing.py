@@ -36,13 +36,13 @@ class Tracing:
         try:
             from opentelemetry import trace
             from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+            given = trace.get_tracer_provider()
+            self._own = _provider() if isinstance(given, trace.ProxyTracerProvider) else None
         except ImportError:
-            raise UsageError(
-                "--tracing needs OpenTelemetry: pip install striate[tracing]"
-            ) from None
+            message = "--tracing needs OpenTelemetry: pip install striate[tracing]"
+            raise UsageError(message) from None
         self._trace, self._propagator = trace, TraceContextTextMapPropagator()
-        given = trace.get_tracer_provider()
-        self._own = _provider() if isinstance(given, trace.ProxyTracerProvider) else None
         self._tracer = (self._own or given).get_tracer("striate.serve")
         self._behind = Behind("tracing", WAITING, self._work)
 

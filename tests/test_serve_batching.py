@@ -184,3 +184,46 @@ def test_tensors_that_nothing_joins_are_computed_alone(scheduler):
             return {"y": feeds["x"] + 1}
 
     assert scheduler().run(Scalars(), "f", {"x": np.float32(3)}) == {"y": 4}
+
+
+def test_what_need_not_wait_is_computed_by_its_own_thread(scheduler, doubler):
+    doubler.held.set()
+    threads = []
+
+    class Watched(Doubler):
+        def run(self, ask, feeds):
+            threads.append(threading.current_thread())
+            return super().run(ask, feeds)
+
+    watched = Watched()
+    watched.held.set()
+    batches = scheduler()
+    for value in range(3):
+        assert batches.run(watched, "f", items(value))["y"].tolist() == [2 * value]
+    assert threads == 3 * [threading.current_thread()]
+    ask_behind(batches, Watched(), [items(1), items(2)])
+    assert batches.run(watched, "f", items(9))["y"].tolist() == [18], "its place was given back"
+    waiting = scheduler(batch_timeout=0.05)
+    waiting.run(watched, "f", items(1))
+    assert threads[-1].name.startswith("batch-"), "where a timeout is to be waited for, it is"
+
+
+def test_no_more_batches_compute_at_a_time_than_there_are_threads(scheduler):
+    together, most, lock = 0, 0, threading.Lock()
+
+    class Counting:
+        def run(self, ask, feeds):
+            nonlocal together, most
+            with lock:
+                together += 1
+                most = max(most, together)
+            time.sleep(0.005)
+            with lock:
+                together -= 1
+            return {"y": feeds["x"]}
+
+    batches, counting = scheduler(max_batch_size=1, max_enqueued_batches=99), Counting()
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda v: batches.run(counting, "f", items(v)), range(40)))
+    assert [answer["y"].tolist() for answer in answers] == [[v] for v in range(40)]
+    assert most == 1

@@ -4,6 +4,9 @@ Requests that ask the same question of the same version, with tensors alike but 
 dimension, wait in one queue, as batches that fill up. A batch is computed when it is full or when
 its first request has waited `batch_timeout_micros`. What fails is computed again one by one, so a
 bad request fails alone. On an accelerator this multiplies throughput; on a CPU it does not.
+
+A request that need not wait, because nothing else does, no timeout says so and a place to compute
+is free, is computed by its own thread, as it would be without batching.
 """
 
 import threading
@@ -111,7 +114,10 @@ class Batch:
 
 
 class BatchingScheduler(Scheduler):
-    """A `Scheduler` whose requests are computed in batches, by threads of its own."""
+    """A `Scheduler` whose requests are computed in batches, by threads of its own.
+
+    As many batches compute at a time as there are threads, whoever computes them.
+    """
 
     def __init__(self, workers: int, max_queue: int, parameters: BatchingParameters):
         super().__init__(workers, max_queue)
@@ -120,7 +126,8 @@ class BatchingScheduler(Scheduler):
         self._queues: dict[Hashable, deque[Batch]] = {}
         self._changed = threading.Condition()
         self._closed = False
-        for number in range(parameters.threads or processors()):
+        self._free = parameters.threads or processors()
+        for number in range(self._free):
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
     def run(
@@ -144,14 +151,25 @@ class BatchingScheduler(Scheduler):
             )
             for i in range(0, max(size, 1), most)
         ]
-        for part in parts:
-            self._put(servable, ask, part)
+        if len(parts) == 1 and self._take_place():
+            self._compute(Batch(servable, ask, time.monotonic(), parts, size))
+        else:
+            for part in parts:
+                self._put(servable, ask, part)
         return _joined([_waited(part) for part in parts])
 
     def close(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+
+    def _take_place(self) -> bool:
+        """Whether a request can be computed now, since nothing waits and nothing is to be waited
+        for; then a place is taken for it."""
+        with self._changed:
+            now = not self._queues and self._free > 0 and not self._parameters.batch_timeout
+            self._free -= now
+            return now
 
     def _put(self, servable: Servable, ask: str, task: Task) -> None:
         alike = tuple((n, t.dtype.str, t.shape[1:]) for n, t in sorted(task.feeds.items()))
@@ -162,7 +180,6 @@ class BatchingScheduler(Scheduler):
                 if len(queue) >= limit.max_enqueued_batches:
                     raise _full(queue, task, limit)
                 queue.append(Batch(servable, ask, time.monotonic()))
-            self.batches.given[task.size] += 1
             queue[-1].tasks.append(task)
             queue[-1].size += task.size
             self._changed.notify()
@@ -174,12 +191,18 @@ class BatchingScheduler(Scheduler):
                 while batch is None and not self._closed:
                     self._changed.wait(self._patience())
                     batch = self._next()
+                self._free -= batch is not None
             if batch is None:
                 return
             self._compute(batch)
 
     def _next(self) -> Batch | None:
-        """The first batch that is due, of the queue that has waited longest; taken out of it."""
+        """The first batch that is due, of the queue that has waited longest; taken out of it.
+
+        None where there is none, or no place to compute it.
+        """
+        if not self._free:
+            return None
         due = time.monotonic() - self._parameters.batch_timeout
         for key, queue in self._queues.items():
             if queue[0].born <= due or len(queue) > 1 or self._is_full(queue[0]):
@@ -194,13 +217,22 @@ class BatchingScheduler(Scheduler):
         return batch.size >= self._parameters.max_batch_size
 
     def _patience(self) -> float | None:
-        """Seconds until the first batch is due."""
-        if not self._queues:
+        """Seconds until the first batch is due; None where only a change can make one so."""
+        if not self._queues or not self._free:
             return None
         first = min(queue[0].born for queue in self._queues.values())
         return max(0.0, first + self._parameters.batch_timeout - time.monotonic())
 
     def _compute(self, batch: Batch) -> None:
+        """Answer the tasks of a batch, and give its place back."""
+        try:
+            self._answer(batch)
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify()
+
+    def _answer(self, batch: Batch) -> None:
         tasks = []
         for task in batch.tasks:
             error = task.refused()
@@ -231,6 +263,7 @@ class BatchingScheduler(Scheduler):
             self.batches.computed[sum(task.size for task in tasks) + padding] += 1
             self.batches.padding[padding] += 1
             for task in tasks:
+                self.batches.given[task.size] += 1
                 self.batches.queued.add(now - task.born)
 
     def _together(self, batch: Batch, tasks: list[Task]) -> list[Tensors] | None:

@@ -131,5 +131,27 @@ def test_a_version_without_a_baseline_has_no_drift(served, tiny):
     with pytest.raises(urllib.error.HTTPError) as error:
         read(f"{served.url}/v1/models/tiny/drift")
     assert error.value.code == 404
-    assert json.loads(error.value.read()) == {"error": "tiny has no drift baseline"}
+    message = json.loads(error.value.read())["error"]
+    assert message.startswith("tiny version 1 has no drift baseline to compare with")
+    assert "striate evaluate ARTIFACT --data PICTURES --baseline" in message
     assert "striate_drift_pictures{" not in read(f"{served.url}/metrics")
+
+
+def test_an_evaluation_makes_the_baseline_of_an_artifact_that_has_none(tiny, tmp_path, capsys):
+    from striate.cli import app
+
+    base = tmp_path / "tiny"
+    shutil.copytree(tiny.path, base / "1")
+    images, scores = tiny.goldens()
+    labels = np.array(tiny.labels)
+    np.savez(tmp_path / "data.npz", images=images, labels=labels)
+    arguments = ["evaluate", str(base / "1"), "--data", str(tmp_path / "data.npz"), "--baseline"]
+    app(arguments, standalone_mode=False)
+    assert f"drift baseline: kept in {base / '1'}" in capsys.readouterr().out
+    made = load(base / "1")
+    made.check()
+    expected = drift_baseline(images, scores)
+    assert made.manifest.drift_baseline["n"] == 4
+    found = made.manifest.drift_baseline["brightness"]["mean"]
+    assert found == pytest.approx(expected["brightness"]["mean"], rel=1e-5)  # in another order
+    assert made.manifest.drift_baseline["class_prior"] == expected["class_prior"]

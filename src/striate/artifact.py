@@ -412,6 +412,13 @@ def drift_baseline(images: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
     return baseline
 
 
+def add_drift_baseline(artifact: Artifact, images: np.ndarray, scores: np.ndarray) -> Artifact:
+    """Keep in a version what inputs and answers look like; arguments as of `drift_baseline`."""
+    baseline = drift_baseline(images, scores)
+    _write_manifest(artifact.path, dataclasses.replace(artifact.manifest, drift_baseline=baseline))
+    return load(artifact.path)
+
+
 def _without_form(artifact: Artifact, form: str) -> Manifest:
     """Take a form out of the version, so that a kill while it is replaced leaves none of it."""
     manifest = artifact.manifest

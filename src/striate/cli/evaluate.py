@@ -36,6 +36,9 @@ def evaluate(
     corruptions: Annotated[
         bool, typer.Option("--corruptions", help="Also spoilt pictures: 12 ways, 5 severities.")
     ] = False,
+    baseline: Annotated[
+        bool, typer.Option("--baseline", help="Keep what they look like, for drift in the server.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of what is random in spoilt pictures.")] = 0,
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained HTML report here.")
@@ -46,7 +49,8 @@ def evaluate(
 
     Shares come with 95 % confidence intervals; --report writes one HTML file with the worst
     mistakes as pictures. --tta answers by several views of each picture, --corruptions asks how
-    much noise, blur or bad light the net bears; both stand beside the plain numbers.
+    much noise, blur or bad light the net bears; both stand beside the plain numbers. --baseline
+    keeps what the pictures and answers look like in the artifact, for `striate serve` to compare.
     """
     from striate.artifact import load
     from striate.evaluate import evaluate as measure
@@ -65,6 +69,7 @@ def evaluate(
             split=split,
             tta=tta,
             corruptions=corruptions,
+            baseline=baseline,
             seed=seed,
             report=report,
             on_progress=advance,
@@ -75,6 +80,8 @@ def evaluate(
         emit(found.to_dict())
         return
     print_evaluation(found)
+    if baseline:
+        print(f"drift baseline: kept in {loaded.path}")
     if report:
         print(f"report: {report}")
 

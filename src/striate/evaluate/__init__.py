@@ -18,11 +18,19 @@ from typing import Any
 import numpy as np
 
 from striate import metrics
-from striate.artifact import Artifact, environment
+from striate.artifact import Artifact, add_drift_baseline, environment
 from striate.data import Dataset
 from striate.data import load as load_data
 from striate.errors import DataError, UsageError, did_you_mean
-from striate.evaluate.answers import Answers, Mistake, Questions, ask, ask_spoilt, some_of
+from striate.evaluate.answers import (
+    Answers,
+    Mistake,
+    Questions,
+    ask,
+    ask_spoilt,
+    inputs_and_scores,
+    some_of,
+)
 from striate.evaluate.corruptions import SEVERITIES, Robustness, check_names
 from striate.evaluate.inside import ATTACKED, WORK, Inside, look_inside
 from striate.evaluate.report import check_writable, write_report
@@ -31,6 +39,8 @@ from striate.lazy import Verb
 from striate.runtime import open_engine
 
 __all__ = ["Evaluation", "Inside", "Mistake", "Robustness", "evaluate", "write_report"]
+
+BASELINE = 1000  # pictures that a drift baseline is measured on
 
 sys.modules[__name__].__class__ = Verb  # striate.evaluate(...) is striate.evaluate.evaluate(...)
 
@@ -136,6 +146,7 @@ def evaluate(
     tta: str | None = None,
     corruptions: bool | Iterable[str] = False,
     inside: bool = False,
+    baseline: bool = False,
     seed: int = 0,
     report: str | os.PathLike | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
@@ -152,6 +163,8 @@ def evaluate(
     corruptions: also judge spoilt pictures: True for every way of `corruptions.CORRUPTIONS`, or the
         names of some. With `inside`, only 200 of the pictures are spoilt, so that it ends soon.
     inside: also look inside the net: maps of its mistakes, filters, features, attacks, latency.
+    baseline: also keep in the artifact what these pictures and answers look like (1000 of them at
+        most), which is what a server compares drift with.
     seed: of what is random in them.
     report: where to write one self-contained HTML page.
     on_progress: called with (pictures done, pictures) after every batch; each spoilt copy counts.
@@ -217,6 +230,9 @@ def evaluate(
         corruptions=robustness,
         inside=seen,
     )
+    if baseline:
+        few = some_of(questions, BASELINE, seed)
+        add_drift_baseline(artifact, *inputs_and_scores(runner, spec, few))
     if report is not None:
         write_report(evaluation, artifact, report)
     return evaluation

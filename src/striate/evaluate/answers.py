@@ -111,6 +111,19 @@ def ask(
     return Answers(np.concatenate(tables), mistakes, tuple(skipped))
 
 
+def inputs_and_scores(
+    engine: Engine, spec: Spec, questions: Questions
+) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures that can be read, as the engine is given them, and their scores [N, classes]."""
+    images, scores = [], []
+    for batch in _batches(questions, spec):
+        good = [tensor for _, tensor in batch if isinstance(tensor, np.ndarray)]
+        if good:
+            images.append(np.stack(good))
+            scores.append(engine.predict(images[-1]))
+    return np.concatenate(images), np.concatenate(scores)
+
+
 def ask_spoilt(
     engine: Engine,
     spec: Spec,

@@ -197,7 +197,12 @@ def _drift(core: Core, target: Target) -> dict[str, Any]:
         report = core.drift.report(lease.servable)
         artifact = lease.servable.artifact
     if artifact is None or not artifact.manifest.drift_baseline:
-        raise ServingError(Code.NOT_FOUND, f"{lease.model} has no drift baseline")
+        raise ServingError(
+            Code.NOT_FOUND,
+            f"{lease.model} version {lease.version} has no drift baseline to compare with: it was "
+            "written without validation pictures. striate evaluate ARTIFACT --data PICTURES "
+            "--baseline makes one",
+        )
     whom = {"model": lease.model, "version": lease.version, "labels": artifact.labels}
     return {**whom, **(report or {"pictures": 0})}
 

@@ -1,7 +1,8 @@
 """What striate's server leaves of the raw engine, and what its peers leave of it.
 
     python benchmarks/serving.py [--peer triton=/venv/bin/python ...] [--rounds 5] [--seconds 2]
-        [--cases peers jpeg cores overload start] [--write benchmarks/results/serving.json] [--json]
+        [--cases peers jpeg cores overload start] [--json]
+        [--write benchmarks/results/serving.json] [--table benchmarks/serving.md]
 
 The machine's cores are split: servers, and the raw engine, have the first half (one of two), one
 single-threaded worker a core; the load comes from a process on the others, whose share thus takes
@@ -487,7 +488,19 @@ def import_seconds(statement: str) -> float:
 # === The run ===
 
 CASES = ("peers", "jpeg", "cores", "overload", "start")
-MORE = ("added", "cpu_ratio", "failed", "rejected", "rejected_p50_ms", "rejected_p99_ms")
+WHERE = ("cpu", "cores")
+HOW = (
+    "Servers and the raw engine on half of the cores, one single-threaded worker each; the load "
+    "from a process on the others; batch 1; all sides in turn within every round; medians."
+)
+SAID = {
+    "added": "added ms",
+    "cpu_ratio": "by processor time",
+    "failed": "failed",
+    "rejected": "rejected",
+    "rejected_p50_ms": "after ms (median)",
+    "rejected_p99_ms": "(99 %)",
+}
 
 
 def measure(given: argparse.Namespace, pythons: dict[str, str]) -> Iterator[dict]:
@@ -534,6 +547,28 @@ def line(row: dict) -> str:
     )
 
 
+def markdown(about: dict, rows: list[dict]) -> str:
+    """The rows as a page."""
+    versions = ", ".join(f"{name} {value}" for name, value in about.items() if name not in WHERE)
+    lines = [
+        "# Serving, measured",
+        "",
+        f"`python benchmarks/serving.py` on {about['cpu']}, {about['cores']} cores: {versions}.",
+        f"{HOW} Above 1.00 striate is the better.",
+        "",
+        "| case | striate | peer | | ratio | lowest to highest | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        low, high = row["spread"]
+        said = ", ".join(f"{SAID[key]} {row[key]}" for key in SAID if key in row)
+        lines.append(
+            f"| {row['case']}, {row['unit']} | {row['ours']:g} | {row['peer']:g} | "
+            f"{row['peer_name']} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} | {said} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
 def machine(pythons: dict[str, str]) -> dict:
     packages = {"tensorflow": "tensorflow", "triton": "nvidia-pytriton"}
     code = "import sys; from importlib.metadata import version; print(version(sys.argv[1]))"
@@ -563,6 +598,7 @@ def main() -> None:
         help="where nets that do not ship are made and kept",
     )  # fmt: skip
     parser.add_argument("--write", type=Path, help="a JSON file for the machine and the rows")
+    parser.add_argument("--table", type=Path, help="a Markdown file for the same")
     parser.add_argument("--json", action="store_true", help="the rows on standard output")
     given = parser.parse_args()
     pythons = interpreters(given.peer) if "peers" in given.cases else {}
@@ -572,6 +608,8 @@ def main() -> None:
         print(line(row), file=sys.stderr if given.json else sys.stdout, flush=True)
         if given.write:
             given.write.write_text(json.dumps({"machine": about, "rows": rows}, indent=1) + "\n")
+        if given.table:
+            given.table.write_text(markdown(about, rows))
     if given.json:
         print(json.dumps(rows, indent=1))
 

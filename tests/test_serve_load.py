@@ -1,8 +1,15 @@
 """The load tools give true numbers, and the server keeps nobody waiting for the network."""
 
 import asyncio
+import json
 import socket
+import subprocess
+import sys
+from typing import Any
 
+import pytest
+
+from making import ROOT, SHIPPED
 from striate.serve.listeners import bind
 
 
@@ -25,3 +32,32 @@ def test_rest_answers_do_not_wait_for_acknowledgements():
         return found
 
     assert asyncio.run(delays()) != 0
+
+
+def ran(script: str, *options: str) -> Any:
+    """What a benchmark prints with --json."""
+    command = [sys.executable, str(ROOT / "benchmarks" / script), "--json", *options]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_load_benchmark_tells_striate_from_the_raw_engine(tmp_path):
+    short = ["--nets", "squeezenet1_1", "--rounds", "1", "--seconds", "0.5"]
+    table = tmp_path / "serving.md"
+    rows = ran("serving.py", *short, "--cases", "jpeg", "overload", "--table", str(table))
+    names = {"case", "unit", "ours", "peer_name", "peer", "ratio"}
+    assert all(names <= row.keys() and row["ours"] > 0 and row["peer"] > 0 for row in rows)
+    files, *overload = rows
+    assert files["ratio"] == pytest.approx(files["ours"] / files["peer"], rel=1e-2)
+    beyond = {row["case"]: row for row in overload}["squeezenet1_1: 5 times the load: good answers"]
+    assert beyond["rejected"] > 0
+    assert beyond["failed"] == 0  # each was answered, or refused for want of a place
+    assert len(table.read_text().splitlines()) == 7 + len(rows)
+
+
+def test_an_hour_of_everything_shortened():
+    found = ran("serve_soak.py", "--model", str(SHIPPED), "--minutes", "0.2")
+    assert all(row["answered"] > 0 and row["failed"] == 0 for row in found["rows"]), found["rows"]
+    assert len(found["rows"]) == 13
+    assert found["memory"]["alive"]

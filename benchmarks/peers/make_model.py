@@ -1,4 +1,4 @@
-"""An untrained net as an artifact with ONNX and SavedModel: python make_model.py NET DIRECTORY."""
+"""An untrained net as an artifact of all forms: python make_model.py NET DIRECTORY."""
 
 import sys
 from pathlib import Path
@@ -24,7 +24,7 @@ def main(net: str, base: Path) -> None:
         model_name=net,
         goldens=images,
     )
-    export(artifact, ["onnx", "saved_model"], images=images)
+    export(artifact, ["onnx", "litert", "saved_model"], images=images)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,25 @@ LONG_ENOUGH = 0.02  # seconds: shorter calls are repeated until they fill that
 
 
 class Worker:
-    """The parent's end: `one` and `many` hold the seconds of every round, `close` ends it."""
+    """The parent's end: `one` and `many` hold the seconds of every round, `close` ends it.
 
-    def __init__(self, path: Path, engine: str, *, threads: int, batch: int):
+    program: what runs `main`, as arguments of Python.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        engine: str,
+        *,
+        threads: int,
+        batch: int,
+        program: Sequence[str] = ("-m", "striate.bench.worker"),
+    ):
         self.engine, self.threads, self.batch = engine, threads, batch
         self.one: list[float] = []
         self.many: list[float] = []
-        module = [sys.executable, "-m", "striate.bench.worker"]
         self._process = subprocess.Popen(
-            [*module, str(path), engine, str(threads), str(batch)],
+            [sys.executable, *program, str(path), engine, str(threads), str(batch)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -70,7 +81,10 @@ class Worker:
         return found
 
 
-def main(path: str, name: str, threads: int, batch: int) -> None:
+def main(
+    path: str, name: str, threads: int, batch: int, opener: Callable[..., Any] | None = None
+) -> None:
+    """opener: makes the engine in place of `striate.runtime.open_engine`."""
     from striate.artifact import load
     from striate.runtime import needs_tensorflow, open_engine
 
@@ -84,7 +98,7 @@ def main(path: str, name: str, threads: int, batch: int) -> None:
     if needs_tensorflow(artifact, name):
         _limit_tensorflow(threads)
     try:
-        engine = open_engine(artifact, name, threads=threads)
+        engine = (opener or open_engine)(artifact, name, threads=threads)
         images, scores = artifact.goldens()
         facts = {"kernel": engine.kernel, **_agreement(engine.predict(images), scores)}
     except StriateError as error:

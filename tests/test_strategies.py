@@ -267,6 +267,15 @@ def test_cross_validation_looks_at_each_picture_once_and_finds_the_same(
         np.testing.assert_allclose(a.val_logits, b.val_logits, rtol=1e-4, atol=1e-4)
 
 
+def test_what_is_known_of_one_ending_is_not_taken_for_another(stripes):
+    known = {}
+    for until in ("stage1_out", "stage2_out"):
+        recipe = {**LENET, "strategy": {"name": "early_features", "until": until}}
+        together = cross_validate(recipe, stripes, folds=2, known=known)
+        alone = fit(recipe, stripes, *stripes.folds(2)[0])
+        np.testing.assert_allclose(together[0].val_logits, alone.val_logits, atol=1e-4)
+
+
 def test_folds_end_in_one_net_on_all_the_pictures(stripes, tmp_path):
     made = train(LENET, tmp_path / "m", data=stripes, folds=3, progress=False, strategy="full")
     found = made.manifest.metrics

@@ -30,7 +30,7 @@ class Body:
         vectors = [_averaged(net.get_layer(name).output) for name in layers]
         self.widths = [vector.shape[-1] for vector in vectors]
         joined = vectors[0] if len(vectors) == 1 else keras.ops.concatenate(vectors, axis=-1)
-        self.name = " ".join(layers)
+        self.name = " ".join(_place(net.get_layer(name)) for name in layers)
         self.graph = prediction_graph(keras.Model(net.input, joined), preprocess)
         self.known: Known = {} if known is None else known
 
@@ -61,6 +61,12 @@ class Body:
 def mirrored(images: np.ndarray) -> np.ndarray:
     """Images [B, ..., W, C], left and right exchanged."""
     return images[..., ::-1, :]
+
+
+def _place(layer: Any) -> str:
+    """A layer and what it stands on: nets that end elsewhere all have one called `features`."""
+    below = [x._keras_history.operation.name for x in keras.tree.flatten(layer.input)]
+    return f"{layer.name}({' '.join(below)})"
 
 
 def _averaged(x: Any) -> Any:

@@ -27,7 +27,7 @@ def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
     mix = mixing(recipe.augment, recipe.seed)
     if mix is not None:
         x, share = mix(x)
-    logits = net(preprocess.layer()(x))
+    logits = _learning(net, recipe)(preprocess.layer()(x))
     outputs = logits if mix is None else [logits, share]
     attack, back = None, None
     if recipe.adversarial.epsilon:
@@ -38,6 +38,15 @@ def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
     if recipe.optimizer.ema:
         trainer.keep(Average(net, recipe.optimizer.ema, recipe.optimizer.accumulate))
     return trainer
+
+
+def _learning(net: Any, recipe: Recipe) -> Any:
+    """The net, or the graph of its layers that rounds as the recipe says."""
+    if recipe.quantise == "none":
+        return net
+    from striate.train.quantise import rounded
+
+    return rounded(net)
 
 
 def prediction_graph(net: Any, preprocess: Spec) -> Any:

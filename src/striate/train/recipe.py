@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from striate.errors import UsageError, did_you_mean
 
@@ -274,6 +274,8 @@ class Recipe(Group):
     epochs: passes over the training pictures. batch_size: pictures a step.
     seed: of everything that is random. label_smoothing: the share of belief spread over all
     classes, except in a linear probe. precision: what is computed in; weights are always float32.
+    quantise: `int8` rounds weights and activations while the net learns as its int8 form will, in
+    float32 alone; see `striate.train.quantise`.
     deterministic: the same bits every time; None for: on a CPU. devices: of this machine that share
     each batch; more than 1 with JAX alone. calibrate: scores are divided by a
     temperature that suits the validation pictures. snapshots: what is written is the ensemble of
@@ -297,11 +299,19 @@ class Recipe(Group):
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     label_smoothing: Share = 0.0
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    quantise: Literal["none", "int8"] = "none"
     deterministic: bool | None = None
     devices: Annotated[int, Field(ge=1, le=1024)] = 1
     calibrate: bool = True
     snapshots: Annotated[int, Field(ge=0, le=100)] = 0
     checkpoint_seconds: NotNegative = 15.0
+
+    @field_validator("quantise")
+    @classmethod
+    def _finely(cls, quantise: str, others: ValidationInfo) -> str:
+        if quantise != "none" and others.data.get("precision", "float32") != "float32":
+            raise ValueError("should be none where precision is not float32, which is too coarse")
+        return quantise
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as JSON holds it; `make_recipe` reads it back."""

@@ -136,3 +136,12 @@ def test_a_full_batching_queue_is_refused_in_tensorflow_servings_words(tiny, tmp
         "scheduling capacity is only 0 (num_enqueued_batches=1, max_enqueued_batches=1, "
         "open_batch_size=1, max_execution_batch_size=1)",
     )
+
+
+def test_more_calls_over_grpc_than_allowed_are_refused_before_they_are_read(tiny):
+    with filled(tiny, 2, max_connections=2) as at:
+        start = time.monotonic()
+        error = refusal(at, tiny.goldens()[0][:1])
+        assert time.monotonic() - start < AT_ONCE
+    assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert error.details() == "Concurrent RPC limit exceeded!"

@@ -1,7 +1,9 @@
 """The server as a process: how it starts, what it loads, how it changes versions, how it ends."""
 
 import concurrent.futures
+import contextlib
 import json
+import re
 import shutil
 import signal
 import socket
@@ -9,6 +11,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import grpc
@@ -109,6 +113,49 @@ def test_two_servers_do_not_share_a_port(tiny):
         with pytest.raises(RuntimeError, match=f"port {first.port} is in use"):
             ServerProcess(tiny.path.parent, port=first.port)
         HttpClient(first.url, "tiny").status()
+
+
+def test_servers_that_mean_to_share_their_ports(tiny):
+    with (
+        ServerProcess(tiny.path.parent, reuse_port=True) as first,
+        ServerProcess(
+            tiny.path.parent, reuse_port=True, port=first.port, rest_api_port=first.rest_port
+        ) as second,
+    ):
+        answered = set()
+        deadline = time.monotonic() + 60
+        while len(answered) < 2:  # the system deals connections out by their ports, at random
+            assert time.monotonic() < deadline
+            with urllib.request.urlopen(f"{first.url}/metrics") as response:
+                text = response.read().decode()
+            answered.add(re.search(r"\nprocess_start_time_seconds (.+)", text)[1])
+            with Client(first.address, "tiny") as client:
+                client.predict(tiny.goldens()[0])
+        first.stop()
+        HttpClient(first.url, "tiny").status()  # what goes on is all that is needed
+        assert second.process.poll() is None
+
+
+def test_more_connections_over_rest_than_allowed_are_refused_and_do_no_harm(tiny, picture):
+    with (
+        ServerProcess(tiny.path.parent, max_connections=3) as server,
+        Client(server.address, "tiny") as client,
+    ):
+        with contextlib.ExitStack() as idle:
+            for _ in range(3):
+                connection = socket.create_connection(("127.0.0.1", server.rest_port))
+                idle.enter_context(connection)
+            wait_for(lambda: refused_at(server))
+            assert client.predict([picture]).shape == (1, 4)
+        wait_for(lambda: not refused_at(server))
+
+
+def refused_at(server: ServerProcess) -> bool:
+    try:
+        urllib.request.urlopen(f"{server.url}/healthz").close()
+    except urllib.error.HTTPError as error:
+        return error.code == 503
+    return False
 
 
 @pytest.mark.parametrize(

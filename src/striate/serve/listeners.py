@@ -32,13 +32,18 @@ def thread_pool(core: Core, name: str, threads: int | None) -> ThreadPoolExecuto
     return ThreadPoolExecutor(threads or places + SPARE_THREADS, thread_name_prefix=name)
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A socket bound to a port, not yet listening; `StriateError` when the port is taken."""
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A socket bound to a port, not yet listening; `StriateError` when the port is taken.
+
+    shared: with others that share it, each of which gets some of the connections.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # asyncio turns Nagle's algorithm off for sockets that name TCP alone; on, a body waits 40 ms
     # for the client to acknowledge the head before it
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         bound.bind((host, port))
     except OSError as error:
@@ -79,15 +84,19 @@ class GrpcListener:
 
     def __init__(self, core: Core, options: ServerOptions):
         if options.port:
-            bind(options.host, options.port).close()  # gRPC's own refusal takes several lines
+            bind(
+                options.host, options.port, shared=options.reuse_port
+            ).close()  # gRPC's own refusal takes several lines
         self._streams = _OpenStreams()
         self._server = grpc.server(
             thread_pool(core, "grpc", options.grpc_max_threads),
             interceptors=[self._streams, CallInterceptor(core)],
+            maximum_concurrent_rpcs=options.max_connections,
             options=[
                 ("grpc.max_receive_message_length", options.max_message_bytes),
                 ("grpc.max_send_message_length", -1),
-                ("grpc.so_reuseport", 0),  # or a second server would take half of the requests
+                # Not by itself, or a second server would silently take half of the requests
+                ("grpc.so_reuseport", int(options.reuse_port)),
                 *channel_arguments(options.grpc_channel_arguments),
             ],
         )
@@ -160,7 +169,7 @@ class HttpListener:
 
         from striate.serve.http import application
 
-        self._socket = bind(options.host, options.rest_api_port)
+        self._socket = bind(options.host, options.rest_api_port, shared=options.reuse_port)
         self._draining = threading.Event()
         app = application(
             core,
@@ -176,6 +185,7 @@ class HttpListener:
             log_level="warning",
             access_log=False,
             timeout_graceful_shutdown=round(options.drain_seconds),
+            limit_concurrency=options.max_connections + 1,  # the one that is refused counts, too
         )
         config.load()
         if options.ssl_config_file and options.rest_api_ssl:

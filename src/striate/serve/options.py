@@ -154,6 +154,9 @@ class ServerOptions:
     port: int = flag(8500, PORTS, "gRPC; 0 for none")
     rest_api_port: int = flag(0, PORTS, "REST; 0 for none")
     host: str = flag("0.0.0.0", PORTS, "the address to listen on; 0.0.0.0 is every interface")
+    reuse_port: bool = flag(
+        False, PORTS, "share the ports with other servers that do, which take turns at connections"
+    )
     grpc_socket_path: str = flag("", PORTS, "a UNIX socket for gRPC, beside the port")
     ssl_config_file: str = flag(
         "", PORTS, "TLS on all ports, by an SSLConfig in protobuf's text format"
@@ -223,6 +226,9 @@ class ServerOptions:
     max_message_bytes: int = flag(
         64 * MEBIBYTE, LIMITS, "of one request, encoded or decoded, gRPC or REST"
     )
+    max_connections: int = flag(
+        1000, LIMITS, "connections over REST, and calls over gRPC; more are refused at once"
+    )
     drain_seconds: float = flag(30.0, LIMITS, "for requests in flight after SIGTERM")
 
     def __post_init__(self) -> None:
@@ -236,7 +242,7 @@ class ServerOptions:
         _expect(models, "model_base_path", "that is a directory", self)
         _expect(self.model_name != "", "model_name", "that is not empty", self)
         threads = ("threads", "workers", "rest_api_num_threads", "grpc_max_threads")
-        for name in (*threads, "max_message_bytes", "canary_min_requests"):
+        for name in (*threads, "max_message_bytes", "max_connections", "canary_min_requests"):
             value = getattr(self, name)
             _expect(value is None or value >= 1, name, "of at least 1", self)
         at_least_0 = (

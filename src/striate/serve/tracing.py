@@ -13,6 +13,7 @@ server is part of, where that has set a tracer provider.
 import os
 import time
 from queue import Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from striate.errors import UsageError
@@ -21,7 +22,8 @@ from striate.serve.calls import Call
 from striate.serve.status import Code
 
 if TYPE_CHECKING:
-    from opentelemetry.trace import Span, TracerProvider
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.trace import Span
 
 WAITING = 1000  # calls whose spans are not made yet; more are left out
 
@@ -53,8 +55,10 @@ class Tracing:
     def close(self, seconds: float = 5.0) -> None:
         """Make what waits and send it, in about so many seconds at most."""
         self._behind.close(seconds)
-        if self._own is not None:
-            self._own.shutdown()  # type: ignore[attr-defined]
+        if self._own is not None:  # which tries for long where nobody takes what it sends
+            ending = Thread(target=self._own.shutdown, daemon=True)
+            ending.start()
+            ending.join(seconds)
 
     def _work(self, waiting: "Queue[Call | None]") -> None:
         while (call := waiting.get()) is not None:
@@ -87,7 +91,8 @@ def _provider() -> "TracerProvider":
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     name = os.environ.get("OTEL_SERVICE_NAME", "striate")
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
+    resource = Resource.create({SERVICE_NAME: name})
+    provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider
 

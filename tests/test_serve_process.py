@@ -25,6 +25,7 @@ from striate.artifact import MANIFEST
 from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve.client import Client, HttpClient
+from striate.serve.server import _next, _signals
 from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -314,6 +315,18 @@ def test_sigterm_lets_the_request_in_flight_end(base, tiny, picture, face):
         assert time.monotonic() - start < 10, "an open health watch held up the end"
         with pytest.raises(StriateError):
             client.predict([picture])
+
+
+def test_a_signal_that_another_thread_is_given_is_seen_too():
+    def strike() -> None:
+        time.sleep(0.2)  # until somebody waits
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    with _signals() as signals:
+        thread = threading.Thread(target=strike)
+        thread.start()
+        assert _next(signals) == signal.SIGTERM
+        thread.join()
 
 
 def persistently(predict, pictures):

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -239,7 +239,7 @@ def run_server(
     with _signals() as signals:
         for line in server.describe():
             announce(line)
-        name = signal.Signals(signals.get()).name
+        name = signal.Signals(_next(signals)).name
     announce(f"{name}: finishing the requests in flight")
     server.stop()
     announce("stopped")
@@ -252,6 +252,16 @@ def _log_to_stderr() -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         log.addHandler(handler)
         log.setLevel(logging.INFO)
+
+
+def _next(signals: SimpleQueue) -> int:
+    """The next signal. The system may hand one to any thread, and then only a main thread that
+    runs takes note of it; so this one does not wait for ever."""
+    while True:
+        try:
+            return signals.get(timeout=0.5)
+        except Empty:
+            continue
 
 
 @contextmanager

@@ -1,9 +1,10 @@
 /* AVX2, which cannot count bits: 64 filters a block, one in each byte of two registers.
  *
- * Four bits of a pixel choose one of 16 tables, which for every four bits of a weight says how many
- * differ; a byte shuffle looks 32 filters up at once. So XOR and count are one operation, and with
- * the addition two for 128 products. Weights are kept as one nibble a byte, pixels as the offset of
- * their table.
+ * Four bits of each of two pixels choose one of 256 tables, which for every four bits of a weight
+ * says how many differ; a byte shuffle looks 32 filters up at once. The numbers in the tables are the
+ * halves of `striate_row`, at most 2, so that both pixels' fit into one byte, and seven of them can be
+ * added before they are taken apart. Weights are kept as one nibble a byte, pixels as the offsets of
+ * their tables, each together with the pixel under the next window.
  */
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
@@ -17,16 +18,27 @@ STRIATE_BEGIN_TARGET("avx2,bmi2,popcnt")
 #define FLOAT_PIXELS 6
 #include "common.h"
 
-enum { BLOCK = 64, PIXELS = 6, MOST_STEPS = 60 /* of at most 4 each: a byte holds the sum */ };
+enum {
+    BLOCK = 64,
+    PAIRS = 4,             /* of pixels, whose sums are made together */
+    STEPS = 7,             /* of at most 2 each: four bits hold the sum */
+    GROUPS = 18,           /* of so many steps: a byte holds the sum */
+    MASK = 15,
+};
 
-#define ROW_OF(a) ROW_(a, 0), ROW_(a, 1), ROW_(a, 2), ROW_(a, 3)
-#define ROW_(a, b) COUNT((a) ^ (4 * (b))), COUNT((a) ^ (4 * (b) + 1)), COUNT((a) ^ (4 * (b) + 2)), COUNT((a) ^ (4 * (b) + 3))
-#define COUNT(x) (((x) & 1) + ((x) >> 1 & 1) + ((x) >> 2 & 1) + ((x) >> 3 & 1))
+#define COUNT(x) (0x4332322132212110u >> 4 * (x) & 15)
+#define ODD(x) (0x6996 >> (x) & 1)
+#define HALF(a, w) ((COUNT((a) ^ (w)) + ODD(a) - ODD(w)) / 2)
+#define ENTRY(p, w) HALF((p) & 15, w) + 16 * HALF((p) >> 4, w)
+#define FOUR(p, w) ENTRY(p, w), ENTRY(p, w + 1), ENTRY(p, w + 2), ENTRY(p, w + 3)
+#define TABLE(p) {FOUR(p, 0), FOUR(p, 4), FOUR(p, 8), FOUR(p, 12)}
+#define TABLES_4(p) TABLE(p), TABLE(p + 1), TABLE(p + 2), TABLE(p + 3)
+#define TABLES_16(p) TABLES_4(p), TABLES_4(p + 4), TABLES_4(p + 8), TABLES_4(p + 12)
+#define TABLES_64(p) TABLES_16(p), TABLES_16(p + 16), TABLES_16(p + 32), TABLES_16(p + 48)
 
-_Alignas(64) static const uint8_t differing[16][16] = {
-    {ROW_OF(0)},  {ROW_OF(1)},  {ROW_OF(2)},  {ROW_OF(3)},  {ROW_OF(4)},  {ROW_OF(5)},
-    {ROW_OF(6)},  {ROW_OF(7)},  {ROW_OF(8)},  {ROW_OF(9)},  {ROW_OF(10)}, {ROW_OF(11)},
-    {ROW_OF(12)}, {ROW_OF(13)}, {ROW_OF(14)}, {ROW_OF(15)},
+/* [nibble of the first pixel + 16 * nibble of the second][nibble of the weight] */
+_Alignas(64) static const uint8_t tables[256][16] = {
+    TABLES_64(0), TABLES_64(64), TABLES_64(128), TABLES_64(192),
 };
 
 static int usable(void) {
@@ -51,14 +63,47 @@ static void pack(const float *values, int64_t pixels, int channels, uint32_t *bi
     }
 }
 
-/* Eight nibbles of a word -> eight bytes, each the offset of its table. */
-static void expand(const uint32_t *bits, int pixels, int nwords, int next, uint8_t *own, int32_t *odd) {
-    (void)next; for(int p=0;p<pixels;p++)odd[p]=0;
-    size_t words=(size_t)pixels*nwords;
-    for (size_t i = 0; i < words; i++) {
-        uint64_t offsets = _pdep_u64(bits[i], 0xf0f0f0f0f0f0f0f0u);
-        memcpy(own + 8 * i, &offsets, 8);
+/* Nibbles of words -> the offset of a table in 16 bits each, as if the second pixel were 0. */
+static void offsets_alone(const uint32_t *bits, size_t words, uint16_t *own) {
+    __m128i mask = _mm_set1_epi8(MASK);
+    for (size_t i = 0; i < words; i += 2, own += 16) {
+        uint64_t two = bits[i];
+        if (i + 1 < words) memcpy(&two, bits + i, 8);
+        __m128i bytes = _mm_cvtsi64_si128((int64_t)two);
+        __m128i low = _mm_and_si128(bytes, mask);
+        __m128i high = _mm_and_si128(_mm_srli_epi16(bytes, 4), mask);
+        __m256i nibbles = _mm256_cvtepu8_epi16(_mm_unpacklo_epi8(low, high));
+        nibbles = _mm256_slli_epi16(nibbles, 4);
+        memcpy(own, &nibbles, i + 1 < words ? 32 : 16);
     }
+}
+
+/* The nibbles with an odd number of 1 bits. */
+static int32_t odd_nibbles(const uint32_t *bits, int words) {
+    int32_t odd = 0;
+#pragma GCC unroll 1
+    for (int i = 0; i < words; i += 2) {
+        uint64_t two = bits[i];
+        if (i + 1 < words) memcpy(&two, bits + i, 8);
+        two ^= two >> 2;
+        two ^= two >> 1;
+        odd += __builtin_popcountll(two & 0x1111111111111111u);
+    }
+    return odd;
+}
+
+static void expand(const uint32_t *bits, int pixels, int words, int next, uint8_t *own,
+                   int32_t *odd) {
+    uint16_t *offsets = (uint16_t *)own;
+    int64_t ahead = (int64_t)next * words * 8, all = (int64_t)pixels * words * 8;
+    offsets_alone(bits, (size_t)pixels * words, offsets);
+    for (int64_t i = 0; i + ahead < all; i += 8) { /* the second pixel */
+        __m128i first = _mm_loadu_si128((const __m128i *)(offsets + i));
+        __m128i second = _mm_loadu_si128((const __m128i *)(offsets + i + ahead));
+        first = _mm_or_si128(first, _mm_slli_epi16(second, 4));
+        _mm_storeu_si128((__m128i *)(offsets + i), first);
+    }
+    for (int p = 0; p < pixels; p++) odd[p] = odd_nibbles(bits + (size_t)p * words, words);
 }
 
 /* [block][words] -> [words][8 nibbles][block] */
@@ -70,56 +115,115 @@ static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
                 *own++ = bits[f * words + word] >> (4 * nibble) & 15;
 }
 
-STRIATE_INLINE void widen(uint16_t *total, __m256i bytes) {
+STRIATE_INLINE __m256i table_of(const uint16_t *offset) {
+    const __m128i *table = (const __m128i *)(tables[0] + *offset);
+    return _mm256_broadcastsi128_si256(_mm_load_si128(table));
+}
+
+STRIATE_INLINE void add_step(const uint16_t *const at[PAIRS], int i, const int pairs,
+                             const __m256i *weights, __m256i sum[PAIRS][2]) {
+    __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
+#pragma GCC unroll 4
+    for (int p = 0; p < pairs; p++) {
+        __m256i table = table_of(at[p] + i);
+        sum[p][0] = _mm256_add_epi8(sum[p][0], _mm256_shuffle_epi8(table, first));
+        sum[p][1] = _mm256_add_epi8(sum[p][1], _mm256_shuffle_epi8(table, second));
+        /* Without this, GCC reorders the pixels until the sums no longer fit into the 16
+         * registers. */
+        __asm__ volatile("" : "+x"(sum[p][0]), "+x"(sum[p][1]));
+    }
+}
+
+/* So many steps, at most STEPS: the sums of two pixels in the halves of each byte. */
+STRIATE_INLINE void add_group(const uint16_t *const at[PAIRS], int begin, int steps,
+                              const int pairs, const __m256i *weights, __m256i sums[PAIRS][2]) {
+    __m256i sum[PAIRS][2];
+#pragma GCC unroll 4
+    for (int p = 0; p < pairs; p++) {
+        __m256i table = table_of(at[p] + begin);
+        sum[p][0] = _mm256_shuffle_epi8(table, _mm256_load_si256(weights));
+        sum[p][1] = _mm256_shuffle_epi8(table, _mm256_load_si256(weights + 1));
+    }
+    if (steps == STEPS) {
+#pragma GCC unroll 8
+        for (int i = 1; i < STEPS; i++) add_step(at, begin + i, pairs, weights + 2 * i, sum);
+    } else {
+#pragma GCC unroll 1
+        for (int i = 1; i < steps; i++) add_step(at, begin + i, pairs, weights + 2 * i, sum);
+    }
+#pragma GCC unroll 4
+    for (int p = 0; p < pairs; p++) {
+        sums[p][0] = sum[p][0];
+        sums[p][1] = sum[p][1];
+    }
+}
+
+/* fresh: whether these are the first. */
+STRIATE_INLINE void widen(uint16_t *total, __m256i bytes, int fresh) {
     __m256i *sums = (__m256i *)total;
     __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
     __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1));
-    _mm256_store_si256(sums, _mm256_add_epi16(_mm256_load_si256(sums), low));
-    _mm256_store_si256(sums + 1, _mm256_add_epi16(_mm256_load_si256(sums + 1), high));
+    if (!fresh) {
+        low = _mm256_add_epi16(_mm256_load_si256(sums), low);
+        high = _mm256_add_epi16(_mm256_load_si256(sums + 1), high);
+    }
+    _mm256_store_si256(sums, low);
+    _mm256_store_si256(sums + 1, high);
 }
 
-STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels) {
-    _Alignas(32) uint16_t totals[PIXELS * BLOCK];
+/* Takes the groups' sums of two pixels apart and adds them to their totals. */
+STRIATE_INLINE void add_totals(__m256i sums[GROUPS][PAIRS][2], int groups, int p,
+                               uint16_t *totals, int fresh) {
+    __m256i mask = _mm256_set1_epi8(MASK), sum[2][2];
+    sum[0][0] = sum[0][1] = sum[1][0] = sum[1][1] = _mm256_setzero_si256();
+#pragma GCC unroll 1
+    for (int g = 0; g < groups; g++)
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++) {
+            __m256i both = sums[g][p][half];
+            __m256i second = _mm256_srli_epi16(both, 4);
+            sum[0][half] = _mm256_add_epi8(sum[0][half], _mm256_and_si256(both, mask));
+            sum[1][half] = _mm256_add_epi8(sum[1][half], _mm256_and_si256(second, mask));
+        }
+#pragma GCC unroll 2
+    for (int pixel = 0; pixel < 2; pixel++) {
+        widen(totals + (2 * p + pixel) * BLOCK, sum[pixel][0], fresh);
+        widen(totals + (2 * p + pixel) * BLOCK + 32, sum[pixel][1], fresh);
+    }
+}
+
+STRIATE_INLINE void tile(const striate_row *row, int x, const int pairs) {
+    _Alignas(32) uint16_t totals[2 * PAIRS * BLOCK];
+    __m256i sums[GROUPS][PAIRS][2];
     const uint8_t *taps = row->pixels + (size_t)x * row->pixel_step;
     const __m256i *weights = (const __m256i *)row->weights;
-    int nibbles = 8 * row->words;
-    memset(totals, 0, (size_t)pixels * BLOCK * sizeof *totals);
+    int nibbles = 8 * row->words, groups = 0, fresh = 1;
     for (int y = 0; y < row->rows; y++, taps += row->row_step) {
-        for (int begin = 0; begin < nibbles; begin += MOST_STEPS) {
-            int end = begin + MOST_STEPS < nibbles ? begin + MOST_STEPS : nibbles;
-            __m256i sum[PIXELS][2];
-            for (int p = 0; p < pixels; p++) sum[p][0] = sum[p][1] = _mm256_setzero_si256();
-#pragma GCC unroll 1
-            for (int i = begin; i < end; i++, weights += 2) {
-                __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
-#pragma GCC unroll 6
-                for (int p = 0; p < pixels; p++) {
-                    uint8_t offset = taps[(size_t)p * row->pixel_step + i];
-                    const __m128i *table = (const __m128i *)(differing[0] + offset);
-                    __m256i both = _mm256_broadcastsi128_si256(_mm_load_si128(table));
-                    sum[p][0] = _mm256_add_epi8(sum[p][0], _mm256_shuffle_epi8(both, first));
-                    sum[p][1] = _mm256_add_epi8(sum[p][1], _mm256_shuffle_epi8(both, second));
-                    /* Without this, GCC reorders the pixels until the sums no longer fit into the
-                     * 16 registers, which costs a third of the speed. */
-                    __asm__ volatile("" : "+x"(sum[p][0]), "+x"(sum[p][1]));
-                }
-            }
-            for (int p = 0; p < pixels; p++) {
-                widen(totals + p * BLOCK, sum[p][0]);
-                widen(totals + p * BLOCK + 32, sum[p][1]);
-            }
+        const uint16_t *at[PAIRS];
+#pragma GCC unroll 4
+        for (int p = 0; p < pairs; p++)
+            at[p] = (const uint16_t *)(taps + 2 * (size_t)p * row->pixel_step);
+        for (int i = 0; i < nibbles; i += STEPS, weights += 2 * STEPS) {
+            int left = nibbles - i, steps = left < STEPS ? left : STEPS;
+            add_group(at, i, steps, pairs, weights, sums[groups++]);
+            weights -= 2 * (STEPS - steps);
+            if (groups < GROUPS && (y + 1 < row->rows || left > STEPS)) continue;
+            for (int p = 0; p < pairs; p++) add_totals(sums, groups, p, totals, fresh);
+            groups = fresh = 0;
         }
     }
-    _Alignas(32) int32_t counts[PIXELS * BLOCK];
-    for (int i = 0; i < pixels * BLOCK; i++) counts[i] = totals[i];
+    int pixels = row->width - x < 2 * pairs ? row->width - x : 2 * pairs;
+    _Alignas(32) int32_t counts[2 * PAIRS * BLOCK];
+    for (int p = 0; p < pixels; p++)
+        for (int f = 0; f < BLOCK; f++)
+            counts[p * BLOCK + f] = 2 * totals[p * BLOCK + f] - row->odd[x + p] / 2;
     finish(row, BLOCK, x, pixels, counts);
 }
 
 static void convolve(const striate_row *row) {
     int x = 0;
-    for (; x + PIXELS <= row->width; x += PIXELS) tile(row, x, PIXELS);
-    switch (row->width - x) { /* a constant number of pixels keeps the sums in registers */
-        case 5: tile(row, x, 5); break;
+    for (; x + 2 * PAIRS <= row->width; x += 2 * PAIRS) tile(row, x, PAIRS);
+    switch ((row->width - x + 1) / 2) { /* a constant number keeps the sums in registers */
         case 4: tile(row, x, 4); break;
         case 3: tile(row, x, 3); break;
         case 2: tile(row, x, 2); break;
@@ -132,7 +236,7 @@ const striate_kernel striate_avx2 = {
     .name = "avx2",
     .block = BLOCK,
     .word_multiple = 1,
-    .word_bytes = 8,
+    .word_bytes = 16,
     .weight_bytes = 8,
     .most_taps = UINT16_MAX,
     .usable = usable,

@@ -1,11 +1,10 @@
 /* AVX-512 with VPOPCNTDQ: 32 filters a block, one in each 32-bit lane of two registers.
  *
- * A word of a pixel is broadcast from memory (which costs nothing), XORed with the words of 16
- * filters, counted and added: three operations for 512 products, and no sum across lanes. Two
- * registers of filters and seven pixels keep 14 sums apart, enough to hide all latencies. On a core
- * with four vector units this runs at their limit. (Adding bits in pairs first, carry-save, needs
- * five operations for two words and was 7 % slower here: it does three-input logic, of which fewer
- * start in a cycle.)
+ * Words are taken in pairs, and a group of `striate_row` is the same bit of both: XOR, one operation
+ * of three-input logic, count and add make half the count, four operations for 1024 products, where
+ * counting each word takes six. Words of a pixel are broadcast from memory (which costs nothing), and
+ * no sum goes across lanes. Two registers of filters and seven pixels keep 14 sums apart, enough to
+ * hide all latencies.
  */
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>

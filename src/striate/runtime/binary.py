@@ -49,10 +49,13 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
+_address_of, _start_of = ctypes.addressof, ctypes.c_char.from_buffer
+
+
 def address(array: np.ndarray) -> int:
-    """Where a contiguous array is; `array.ctypes.data` takes twice as long to say so."""
+    """Where a contiguous array is; `array.ctypes.data` takes four times as long to say so."""
     if array.flags.writeable and array.size:
-        return ctypes.addressof(ctypes.c_char.from_buffer(array.data))
+        return _address_of(_start_of(array))
     return array.ctypes.data
 
 
@@ -254,7 +257,7 @@ class BinaryConvolution:
         x = self._checked(x)
         if self._layer is None:
             return self._numpy_dots(x)
-        return self._run(x, dots=empty((len(x), *self.output_shape), np.int32))
+        return self._run(x, "dots", empty((len(x), *self.output_shape), np.int32))
 
     def scores(self, x: np.ndarray, *, out: np.ndarray | None = None) -> np.ndarray:
         """alpha * dot + beta: float32 [N, h', w', filters].
@@ -269,7 +272,7 @@ class BinaryConvolution:
         if out.shape != shape or out.dtype != np.float32 or not out.flags.carray:
             raise UsageError(f"out: expected contiguous float32 {shape}, got {out.shape}")
         if self._layer is not None:
-            return self._run(x, scores=out)
+            return self._run(x, "scores", out)
         dots = self._numpy_dots(x).astype(np.float32)
         scaled = self._numpy_scale(x) * dots if self.scale_inputs else dots
         return np.add(self.alpha * scaled, self.beta, out=out)
@@ -281,7 +284,7 @@ class BinaryConvolution:
             over = (self._numpy_dots(x) ^ self.flip) >= self.threshold
             return pack_bits(np.where(over, 1, -1))
         words = -(-self.filters // 32)
-        return self._run(x, out_bits=empty((len(x), *self.output_shape[:2], words), np.uint32))
+        return self._run(x, "out_bits", empty((len(x), *self.output_shape[:2], words), np.uint32))
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
         packed = x.dtype == np.uint32
@@ -293,7 +296,7 @@ class BinaryConvolution:
 
     # === Natively ===
 
-    def _make_layer(self, words: np.ndarray) -> int:
+    def _make_layer(self, words: np.ndarray) -> ctypes.c_void_p:
         shape = _Shape(
             *(*self.input_shape, self.filters),
             *(self.side, self.stride, self.pad, int(self.pad_value == 1)),
@@ -306,27 +309,27 @@ class BinaryConvolution:
                 f"the {self.kernel} kernel has no convolution of {self.side} x {self.side} on "
                 f"{self.input_shape}, stride {self.stride}, padding {self.pad}: take another kernel"
             )
-        return layer
+        return ctypes.c_void_p(layer)
 
     def __del__(self):
         if getattr(self, "_layer", None):
             self._native.striate_layer_free(self._layer)
 
-    def _run(self, x: np.ndarray, **output: np.ndarray) -> np.ndarray:
-        ((kind, out),) = output.items()
-        run = self._prepared()
+    def _run(self, x: np.ndarray, kind: str, out: np.ndarray) -> np.ndarray:
+        run, pointer = self._prepared()
         run.images = len(x)
         place = address(x)
         run.values, run.bits = (0, place) if x.dtype == np.uint32 else (place, 0)
         run.dots = run.scores = run.out_bits = 0
         run.scale_inputs = int(self.scale_inputs and kind == "scores")
         setattr(run, kind, address(out))
-        if self._native.striate_layer_run(self._layer, ctypes.byref(run)):
+        if self._native.striate_layer_run(self._layer, pointer):
             raise EngineError(f"the {self.kernel} kernel refused a call; please report it")
         return out
 
-    def _prepared(self) -> _Run:
-        """This thread's call, with all that does not change, and its own working memory."""
+    def _prepared(self) -> tuple[_Run, ctypes.c_void_p]:
+        """This thread's call, with all that does not change and its own working memory, and where
+        it is."""
         if not hasattr(self._memory, "run"):
             size = self._native.striate_scratch_bytes(self._layer)
             self._memory.scratch = empty((size,), np.uint8)
@@ -338,7 +341,8 @@ class BinaryConvolution:
                 threshold=self.threshold.ctypes.data,
                 flip=self.flip.ctypes.data,
             )
-        return self._memory.run
+            self._memory.pointer = ctypes.c_void_p(ctypes.addressof(self._memory.run))
+        return self._memory.run, self._memory.pointer
 
     # === By numpy ===
 

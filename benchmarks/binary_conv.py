@@ -2,12 +2,13 @@
 
     make -C native && python benchmarks/binary_conv.py [--kernels avx512] [--rounds 40] [--json]
 
-Ours takes float32 maps and gives float32 maps, packing included; the peer is ONNX Runtime's fp32
-convolution of the same shape. In every round each side runs for about three milliseconds in turn; a
-ratio is of the medians, its spread the quartiles of the rounds' own ratios, and beside it the ratio
-of the fastest rounds. Times are of the thread's processor, so that other programs on the machine
-count for neither side. NHWC for us, NCHW for ONNX Runtime, as each likes it; the sums are checked
-to be equal.
+Ours takes float32 maps and gives float32 maps, packing included; the peer is the fastest fp32
+convolution of the same shape out of ONNX Runtime, OpenVINO and LiteRT, as far as they are installed
+(LiteRT needs TensorFlow to write its file). In every round each side runs for about three
+milliseconds in turn; a ratio is of the medians, its spread the quartiles of the rounds' own ratios,
+and beside it the ratio of the fastest rounds. Times are of the process's processor, so that other
+programs on the machine count for no side. NCHW for ONNX Runtime and OpenVINO, NHWC for the others,
+as each likes it; the sums are checked to be equal.
 """
 
 import argparse
@@ -16,6 +17,8 @@ import os
 import platform
 import sys
 import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 
@@ -32,13 +35,9 @@ LAYERS = [
 ]
 
 
-def onnx_convolution(weights: np.ndarray, side: int):
-    """ONNX Runtime's fp32 convolution of a map [1, c, side, side], on one thread; None without."""
-    try:
-        import onnx
-        import onnxruntime
-    except ModuleNotFoundError:
-        return None
+def onnx_convolution(weights: np.ndarray, side: int) -> bytes:
+    """A model of the convolution of a map [1, c, side, side]."""
+    import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     kernel, _, channels, filters = weights.shape
@@ -50,18 +49,83 @@ def onnx_convolution(weights: np.ndarray, side: int):
     opset = [helper.make_opsetid("", 18)]
     model = helper.make_model(graph, opset_imports=opset, ir_version=10)
     onnx.checker.check_model(model)
+    return model.SerializeToString()
+
+
+# === Peers: what computes a map [1, side, side, c], and its answer as [1, side, side, filters] ===
+
+
+def onnxruntime_peer(weights: np.ndarray, maps: np.ndarray):
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-    return lambda maps: session.run(None, {"x": maps})[0]
+    session = onnxruntime.InferenceSession(onnx_convolution(weights, maps.shape[1]), options)
+    x = {"x": np.ascontiguousarray(maps.transpose(0, 3, 1, 2))}
+    return lambda: session.run(None, x)[0], lambda y: y.transpose(0, 2, 3, 1)
+
+
+def openvino_peer(weights: np.ndarray, maps: np.ndarray):
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(onnx_convolution(weights, maps.shape[1]))
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    x = np.ascontiguousarray(maps.transpose(0, 3, 1, 2))
+    request.set_input_tensor(openvino.Tensor(x))
+    result = request.get_output_tensor()
+
+    def run() -> np.ndarray:
+        request.infer()
+        return result.data
+
+    return run, lambda y: y.transpose(0, 2, 3, 1)
+
+
+def litert_peer(weights: np.ndarray, maps: np.ndarray):
+    import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
+
+    function = tf.function(lambda x: tf.nn.conv2d(x, weights, 1, "SAME"))
+    concrete = function.get_concrete_function(tf.TensorSpec(maps.shape, tf.float32))
+    content = tf.lite.TFLiteConverter.from_concrete_functions([concrete], function).convert()
+    interpreter = Interpreter(model_content=content, num_threads=1)
+    interpreter.allocate_tensors()
+    source = interpreter.get_input_details()[0]["index"]
+    target = interpreter.get_output_details()[0]["index"]
+    interpreter.set_tensor(source, maps)
+
+    def run() -> np.ndarray:
+        interpreter.invoke()
+        return interpreter.tensor(target)()
+
+    return run, lambda y: np.array(y)
+
+
+PEERS = {
+    "onnxruntime fp32": onnxruntime_peer,
+    "openvino fp32": openvino_peer,
+    "litert fp32": litert_peer,
+}
+
+
+def installed_peers(weights: np.ndarray, maps: np.ndarray) -> dict:
+    found = {}
+    for name, make in PEERS.items():
+        try:
+            found[name] = make(weights, maps)
+        except ModuleNotFoundError as missing:
+            print(f"{name} is left out: no {missing.name} here", file=sys.stderr)
+    return found
 
 
 def seconds(call, repeats: int) -> float:
     """Of one call, on average over so many."""
-    start = time.thread_time()
+    start = time.process_time()
     for _ in range(repeats):
         call()
-    return (time.thread_time() - start) / repeats
+    return (time.process_time() - start) / repeats
 
 
 def turn_of(call) -> int:
@@ -80,38 +144,40 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
     alpha, beta = rng.standard_normal((2, filters)).astype(np.float32)
     options = {"pad": kernel // 2, "alpha": alpha, "beta": beta}
     convs = {name: BinaryConvolution(weights, x.shape[1:], name=name, **options) for name in names}
-    peer = onnx_convolution(weights, side)
-    maps = np.ascontiguousarray(np.where(x >= 0, 1, -1).transpose(0, 3, 1, 2), np.float32)
-    if peer is not None:
-        expected = peer(maps).transpose(0, 2, 3, 1)
+    maps = np.where(x >= 0, np.float32(1), np.float32(-1))
+    peers = installed_peers(weights, maps)
+    for peer, (run, as_ours) in peers.items():
+        expected = as_ours(run())
         for name, conv in convs.items():
-            assert np.array_equal(conv.dots(x), expected), f"{name} differs from the peer"
+            assert np.array_equal(conv.dots(x), expected), f"{name} differs from {peer}"
     out = empty((1, side, side, filters), np.float32)
     calls = {name: lambda conv=conv: conv.scores(x, out=out) for name, conv in convs.items()}
-    if peer is not None:
-        calls["peer"] = lambda: peer(maps)
+    calls.update({peer: run for peer, (run, _) in peers.items()})
     times: dict[str, list[float]] = {name: [] for name in calls}
     turns = {name: turn_of(call) for name, call in calls.items()}
     for _ in range(rounds):
         for name, call in calls.items():
             times[name].append(seconds(call, turns[name]))
     case = f"{side}x{side}x{channels}->{filters}, {kernel}x{kernel}"
-    return [row(case, name, times) for name in names]
+    fastest = min(peers, key=lambda peer: np.median(times[peer]), default=None)
+    return [row(case, name, fastest, times) for name in names]
 
 
-def row(case: str, name: str, times: dict[str, list[float]]) -> dict:
+def row(case: str, name: str, peer: str | None, times: dict[str, list[float]]) -> dict:
     ours = float(np.median(times[name]))
     found = {"case": f"{case}, {name}", "unit": "us", "ours": round(1e6 * ours, 1)}
-    if "peer" not in times:
+    if peer is None:
         return {**found, "peer_name": None, "peer": None, "ratio": None}
-    ratios = np.array(times["peer"]) / np.array(times[name])
+    ratios = np.array(times[peer]) / np.array(times[name])
+    medians = {p: round(1e6 * float(np.median(times[p])), 1) for p in PEERS if p in times}
     return {
         **found,
-        "peer_name": "onnxruntime fp32",
-        "peer": round(1e6 * float(np.median(times["peer"])), 1),
-        "ratio": round(float(np.median(times["peer"])) / ours, 2),
+        "peer_name": peer,
+        "peer": medians[peer],
+        "ratio": round(float(np.median(times[peer])) / ours, 2),
         "quartiles": [round(float(q), 2) for q in np.percentile(ratios, [25, 75])],
-        "ratio_of_fastest": round(min(times["peer"]) / min(times[name]), 2),
+        "ratio_of_fastest": round(min(times[peer]) / min(times[name]), 2),
+        "peers": medians,
     }
 
 
@@ -133,12 +199,12 @@ def main(arguments: list[str]) -> int:
     )
     for r in rows:
         if r["ratio"] is None:
-            print(f"{r['case']:36} {r['ours']:9.1f}  (onnxruntime is not installed)")
+            print(f"{r['case']:36} {r['ours']:9.1f}  (no peer is installed)")
             continue
         low, high = r["quartiles"]
         print(
             f"{r['case']:36} {r['ours']:9.1f} {r['peer']:9.1f} {r['ratio']:6.1f}x "
-            f"{low:5.1f}-{high:<5.1f} {r['ratio_of_fastest']:6.1f}x"
+            f"{low:5.1f}-{high:<5.1f} {r['ratio_of_fastest']:6.1f}x  {r['peer_name']}"
         )
     return 0
 

@@ -2,8 +2,9 @@
 
 Weights become whole numbers of 8 bits with a scale for each output channel, activations with one
 for each tensor, found by showing the net pictures (post-training quantisation; Jacob et al. 2018,
-https://arxiv.org/abs/1712.05877). `image` stays uint8 and `scores` float32; normalisation
-and softmax are computed in floats, as 1/256 is too coarse a step for scores.
+https://arxiv.org/abs/1712.05877), and biases make up for what rounding the weights does to the
+mean. `image` stays uint8 and `scores` float32; normalisation and softmax are computed in floats, as
+1/256 is too coarse a step for scores.
 """
 
 import io
@@ -16,6 +17,7 @@ import numpy as np
 
 from striate.artifact import Artifact
 from striate.export import onnx
+from striate.export.bias import corrected
 from striate.export.litert import converter
 
 LITERT_FLOATS = ["SOFTMAX", "SUB"]  # SUB: of the mean, from pixels
@@ -35,8 +37,10 @@ ONNX_INTEGERS = [
 
 def write(artifact: Artifact, directory: Path, *, images: np.ndarray) -> None:
     """images: uint8 [N, H, W, C], of the kind that the net will see; some dozens are enough."""
-    write_litert(artifact, directory, images)
-    write_onnx(artifact, directory, images)
+    pictures = np.asarray(artifact.preprocess.layer()(images))
+    with corrected(artifact.model, pictures):
+        write_litert(artifact, directory, images)
+        write_onnx(artifact, directory, images)
 
 
 def write_litert(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
@@ -58,7 +62,7 @@ def write_litert(artifact: Artifact, directory: Path, images: np.ndarray) -> Non
 
 
 def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
-    """Quantise `model.onnx`, the artifact's or a new one, with a scale before and after each node.
+    """Quantise the net's ONNX form, with a scale before and after each node.
 
     That format (QDQ) is standard ONNX: a runtime without int8 kernels computes it in floats.
     """
@@ -81,7 +85,8 @@ def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
     said = io.StringIO()  # the calibrator prints to standard output, where a document may be due
     with tempfile.TemporaryDirectory() as folder, redirect_stdout(said):
         ready = Path(folder) / "ready.onnx"
-        quant_pre_process(_float_form(artifact, Path(folder)), ready, skip_symbolic_shape=True)
+        onnx.write(artifact, Path(folder))
+        quant_pre_process(Path(folder) / "model.onnx", ready, skip_symbolic_shape=True)
         quantize_static(
             ready,
             directory / "model.int8.onnx",
@@ -92,10 +97,3 @@ def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.Percentile,  # nearer than the whole range
         )
-
-
-def _float_form(artifact: Artifact, folder: Path) -> Path:
-    if "model.onnx" in artifact.manifest.files:
-        return artifact.file("model.onnx")
-    onnx.write(artifact, folder)
-    return folder / "model.onnx"

@@ -6,10 +6,11 @@ sends the bytes of the file BODY, over gRPC or by POST over HTTP, or gives them 
 (`engine:///ARTIFACT`), which is what servers are compared with. Each line of standard input is a
 round, `closed CLIENTS SECONDS` (each client asks again when it is answered) or `open RATE SECONDS`
 (requests a second at the moments of a Poisson process, whether or not earlier ones are answered),
-and is answered by a line of JSON, see `Round`.
+and is answered by a line of JSON, see `Round`; to `answer` by one answer, in base64.
 """
 
 import argparse
+import base64
 import contextlib
 import dataclasses
 import functools
@@ -56,9 +57,13 @@ class Round:
             self.failed[code] = self.failed.get(code, 0) + 1
 
     @property
+    def counted(self) -> int:
+        return len(self.answered)
+
+    @property
     def rate(self) -> float:
         """Good answers a second."""
-        return len(self.answered) / self.seconds
+        return self.counted / self.seconds
 
     @property
     def median(self) -> float:
@@ -84,15 +89,22 @@ class Load:
     def open(self, rate: float, seconds: float) -> Round:
         return self._ask(f"open {rate} {seconds}")
 
+    def answer(self) -> bytes:
+        """What one request is answered."""
+        return base64.b64decode(self._said("answer"))
+
     def close(self) -> None:
         self._process.communicate()
 
     def _ask(self, line: str) -> Round:
+        return Round(**json.loads(self._said(line)))
+
+    def _said(self, line: str) -> str:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(line + "\n")
         self._process.stdin.flush()
-        return Round(**json.loads(self._process.stdout.readline()))
+        return self._process.stdout.readline()
 
 
 def closed(asks: list[Ask], seconds: float) -> Round:
@@ -181,6 +193,9 @@ class Grpc:
 
         return ask
 
+    def answer(self) -> bytes:
+        return self._call(self._body, timeout=TIMEOUT)
+
     def send(self, done: Callable[[str], None]) -> None:
         future = self._call.future(self._body, timeout=TIMEOUT)
         future.add_done_callback(lambda call: done(call.code().name))
@@ -206,6 +221,11 @@ class Http:
             return "OK" if answer.status == 200 else str(answer.status)
 
         return ask
+
+    def answer(self) -> bytes:
+        connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT)
+        connection.request("POST", self._path, self._body, self._headers)
+        return connection.getresponse().read()
 
 
 class InProcess:
@@ -234,6 +254,9 @@ class InProcess:
 
         return ask
 
+    def answer(self) -> bytes:
+        return self._engine.predict(self._image()).tobytes()
+
 
 KINDS = {"grpc": Grpc, "http": Http, "engine": InProcess}
 
@@ -253,7 +276,10 @@ def main() -> None:
     clients: list[Ask] = []
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin:
-            how, number, seconds = line.split()
+            how, number, seconds, *_ = *line.split(), "0", "0"
+            if how == "answer":
+                print(base64.b64encode(target.answer()).decode(), flush=True)
+                continue
             if how == "closed":
                 clients += [target.client() for _ in range(int(number) - len(clients))]
                 found = closed(clients[: int(number)], float(seconds))

@@ -59,6 +59,7 @@ PEERS = {
     "litserve": ("litserve", "http://HOST/predict"),
 }
 TITLES = {
+    "raw": "the engine in process",
     "tensorflow": "grpcio and TensorFlow's SavedModel",
     "triton": "Triton (nvidia-pytriton)",
     "mlserver": "MLServer",
@@ -93,7 +94,8 @@ class Bodies:
 
     def __init__(self, artifact: Artifact, directory: Path):
         self._directory = directory
-        self.image = artifact.goldens()[0][:1]
+        images, scores = artifact.goldens()
+        self.image, self.scores = images[:1], scores[:1]
         self.tfs = self._file("tfs", self._predict("serving_default", "image", self.image))
         self.oip = self._file("oip", self._infer())
         self.raw = self._file("raw", self.image.tobytes())
@@ -115,6 +117,21 @@ class Bodies:
         if url.endswith("/infer"):
             return self.rest, self.rest_headers
         return (self.jpeg if jpeg else self.raw), BYTES
+
+    def check(self, url: str, answer: bytes) -> None:
+        """Hold what a server at `url` answers to the golden scores."""
+        if url.endswith(PREDICT):
+            found = predict_pb2.PredictResponse.FromString(answer).outputs["scores"]
+            scores = tensors.from_proto(found, 1 << 30)
+        elif url.endswith(INFER):
+            found = oip_protos.message("ModelInferResponse").FromString(answer)
+            typed = found.outputs[0].contents.fp32_contents
+            scores = np.array(typed or np.frombuffer(found.raw_output_contents[0], np.float32))
+        else:
+            scores = np.frombuffer(answer[-self.scores.nbytes :], np.float32)
+        difference = np.abs(scores.reshape(self.scores.shape) - self.scores).max()
+        if not difference <= 1e-4:
+            raise RuntimeError(f"{url} answers other scores, by up to {difference:.1g}")
 
     def _predict(self, signature: str, name: str, array: np.ndarray) -> bytes:
         request = predict_pb2.PredictRequest()
@@ -161,14 +178,14 @@ class Server:
         self.url = url.replace("HOST", f"127.0.0.1:{self.port}")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
         begin = time.monotonic()
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,  # so that what it starts ends with it
-            preexec_fn=lambda: os.sched_setaffinity(0, cores),
-        )
+        with on(cores):
+            self._process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                start_new_session=True,  # so that what it starts ends with it
+            )
         try:
             self._wait(begin, bodies)
         except BaseException:
@@ -187,6 +204,7 @@ class Server:
             while not asking.closed(1, 0.05).answered:
                 if time.monotonic() > begin + WAIT:
                     raise RuntimeError(f"{self.name} gives no good answer")
+            bodies.check(self.url, asking.answer())
 
     def load(self, bodies: Bodies, cores: set[int], jpeg: bool = False) -> Load:
         body, headers = bodies.of(self.url, jpeg)
@@ -238,11 +256,21 @@ SCRIPTS = {
 }
 
 
+@contextlib.contextmanager
+def on(cores: set[int]) -> Iterator[None]:
+    """What is started in the block runs on these cores."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, cores)
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
 def free_port() -> int:
-    """A port that nobody has, nor the two after it, which some peers take too."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return min(probe.getsockname()[1], 65_000)
+        return probe.getsockname()[1]
 
 
 def listens(port: int) -> bool:
@@ -335,58 +363,54 @@ def against_peers(bench: Bench, pythons: dict[str, str]) -> Iterator[dict]:
                 server = (
                     peer(name, pythons[name], *args) if name in pythons else striate(*args, name)
                 )
-            except RuntimeError as error:
+            except (RuntimeError, OSError) as error:
                 note(f"left out: {error}")
                 continue
             servers[name] = opened.enter_context(contextlib.closing(server))
             load = server.load(bench.bodies, bench.load_cores)
             loads[name] = opened.enter_context(contextlib.closing(load))
 
-        def asked(name: str) -> tuple[Round, Round]:
+        def asked(name: str) -> tuple[Round, Round, float]:
             clients = len(bench.server_cores) if name == "raw" else bench.clients
-            many, one = loads[name].closed(clients, seconds), loads[name].closed(1, seconds / 2)
+            before = servers[name].cpu() if name in servers else 0.0
+            many = loads[name].closed(clients, seconds)
+            used = servers[name].cpu() - before if name in servers else many.cpu
+            one = loads[name].closed(1, seconds / 2)
             if many.failed or one.failed:
                 raise SystemExit(f"{name}: {many.failed or one.failed}")
-            return many, one
+            return many, one, 1000 * used / (many.asked if name in servers else many.counted)
 
         for name in loads:
             asked(name)  # warm
         rounds = bench.in_turn({name: lambda name=name: asked(name) for name in loads})
-        rates = {name: [many.rate for many, _ in found] for name, found in rounds.items()}
-        medians = {name: [one.median for _, one in found] for name, found in rounds.items()}
-        raw = "the engine in process"
-        row = bench.row("throughput", "images/s", rates["grpc"], raw, rates["raw"])
-        yield {**row, "cpu_ratio": cpu_ratio(servers["grpc"], loads, bench)}
-        latency = bench.row("median, one client", "ms", medians["grpc"], raw, medians["raw"], True)
-        added = [a - b for a, b in zip(medians["grpc"], medians["raw"], strict=True)]
-        yield {**latency, "added": round(statistics.median(added), 3)}
-        for name in pythons.keys() & servers.keys():
-            same = same_protocol(name)
-            title = TITLES[name]
-            yield bench.row("throughput", "images/s", rates[same], title, rates[name])
-            yield bench.row("median, one client", "ms", medians[same], title, medians[name], True)
-            if "start" in given.cases:
+        rates = {name: [many.rate for many, _, _ in found] for name, found in rounds.items()}
+        medians = {name: [one.median for _, one, _ in found] for name, found in rounds.items()}
+        used = {name: [cpu for _, _, cpu in found] for name, found in rounds.items()}
+        for name in [name for name in ("raw", *pythons) if name in rounds]:
+            same, title = same_protocol(name), TITLES[name]
+            row = bench.row("throughput", "images/s", rates[same], title, rates[name])
+            yield row | cpu_of(used[same], used[name])
+            row = bench.row("median, one client", "ms", medians[same], title, medians[name], True)
+            added = [a - b for a, b in zip(medians[same], medians[name], strict=True)]
+            yield row | ({"added": round(statistics.median(added), 3)} if name == "raw" else {})
+            if name in servers and "start" in given.cases:
                 a, b = servers["grpc"], servers[name]
                 yield bench.row("first answer after", "s", [a.seconds], title, [b.seconds], True)
                 memory = [a.megabytes()], title, [b.megabytes()]
                 yield bench.row("memory after load", "MB", *memory, True)
 
 
-def cpu_ratio(server: Server, loads: dict[str, Load], bench: Bench) -> float:
-    """Processor time of a picture in the engine over that in the server: the throughput's ratio as
-    it is where nobody else uses the machine."""
-    found = []
-    for _ in range(bench.given.rounds):
-        raw = loads["raw"].closed(len(bench.server_cores), bench.given.seconds)
-        before = server.cpu()
-        ours = loads["grpc"].closed(bench.clients, bench.given.seconds)
-        found.append(raw.cpu / len(raw.answered) / ((server.cpu() - before) / ours.asked))
-    return round(statistics.median(found), 4)
+def cpu_of(ours: list[float], peers: list[float]) -> dict:
+    """Processor time of one picture, in ms, and its ratio: what the throughput's would be if nobody
+    else used the machine."""
+    ratio = statistics.median(b / a for a, b in zip(ours, peers, strict=True))
+    return {"cpu_ms": round(statistics.median(ours), 3), "cpu_ratio": round(ratio, 4)}
 
 
 def same_protocol(name: str) -> str:
     """How striate is asked to be compared with a peer."""
-    return {"tensorflow": "grpc", "triton": "oip", "mlserver": "oip"}.get(name, "rest")
+    same = {"raw": "grpc", "tensorflow": "grpc", "triton": "oip", "mlserver": "oip"}
+    return same.get(name, "rest")
 
 
 def jpeg(bench: Bench) -> Iterator[dict]:
@@ -495,7 +519,8 @@ HOW = (
 )
 SAID = {
     "added": "added ms",
-    "cpu_ratio": "by processor time",
+    "cpu_ms": "processor ms",
+    "cpu_ratio": "ratio of it",
     "failed": "failed",
     "rejected": "rejected",
     "rejected_p50_ms": "after ms (median)",
@@ -520,9 +545,11 @@ def measure(given: argparse.Namespace, pythons: dict[str, str]) -> Iterator[dict
 
 def interpreters(named: list[str]) -> dict[str, str]:
     """Peer -> the Python that has it: the one that was named, else ours where it is installed."""
-    found = dict(item.split("=", 1) for item in named)
+    found = dict(item.partition("=")[::2] for item in named)
     if unknown := found.keys() - PEERS.keys():
         raise SystemExit(f"expected peers out of {', '.join(PEERS)}, got {', '.join(unknown)}")
+    if missing := [item for item in named if not Path(item.partition("=")[2]).is_file()]:
+        raise SystemExit(f"expected --peer NAME=PYTHON, an interpreter, got {', '.join(missing)}")
     for name, (module, _) in PEERS.items():
         if name not in found and importlib.util.find_spec(module):
             found[name] = sys.executable
@@ -536,15 +563,16 @@ def note(text: str) -> None:
 
 
 def line(row: dict) -> str:
-    more = {
-        k: row[k] for k in ("added", "rejected", "rejected_p50_ms", "rejected_p99_ms") if k in row
-    }
     low, high = row["spread"]
-    said = ", ".join(f"{key} {value}" for key, value in more.items())
     return (
-        f"{row['case']:<58}{row['ours']:>9.2f}{row['peer']:>9.2f} {row['unit']:<9}"
-        f"{row['ratio']:>7.3f} ({low:.3f} to {high:.3f})  {row['peer_name']}  {said}"
+        f"{row['case']:<52}{row['ours']:>9.2f}{row['peer']:>9.2f} {row['unit']:<9}"
+        f"{row['ratio']:>7.3f} ({low:.3f} to {high:.3f})  {row['peer_name']}  {besides(row)}"
     )
+
+
+def besides(row: dict) -> str:
+    """What else was measured for a row."""
+    return ", ".join(f"{SAID[key]} {row[key]}" for key in SAID if key in row)
 
 
 def markdown(about: dict, rows: list[dict]) -> str:
@@ -561,10 +589,9 @@ def markdown(about: dict, rows: list[dict]) -> str:
     ]
     for row in rows:
         low, high = row["spread"]
-        said = ", ".join(f"{SAID[key]} {row[key]}" for key in SAID if key in row)
         lines.append(
             f"| {row['case']}, {row['unit']} | {row['ours']:g} | {row['peer']:g} | "
-            f"{row['peer_name']} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} | {said} |"
+            f"{row['peer_name']} | {row['ratio']:.2f} | {low:.2f} to {high:.2f} | {besides(row)} |"
         )
     return "\n".join(lines) + "\n"
 

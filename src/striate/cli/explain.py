@@ -56,11 +56,13 @@ def explain(
     from striate.explain.drawing import make_folder, save_picture
 
     make_folder(output)
-    classes = target[0] if target and len(target) == 1 else target  # one is for all the pictures
-    options, rows, source, pictures = _options(settings or []), [], load(artifact), images or []
+    classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them
+    source = load(artifact)
+    pictures: list[Path] | np.ndarray = images or []
     if data is not None:
         pictures, right = _labelled(source, data, split, most)
         classes = classes or right
+    options, rows = _options(settings or []), []
     with progress(method, ends=False) as advance:
         drawn = draw(source, pictures, method, classes, on_progress=advance, **options)
         for name, drawing in drawn:

@@ -49,7 +49,8 @@ def empty(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return memory[start : start + size].view(dtype).reshape(shape)
 
 
-_address_of, _start_of = ctypes.addressof, ctypes.c_char.from_buffer
+_address_of = ctypes.addressof
+_start_of: Any = ctypes.c_char.from_buffer  # any writeable buffer, of which arrays are one
 
 
 def address(array: np.ndarray) -> int:

@@ -104,8 +104,8 @@ typedef int32_t whole_lanes __attribute__((vector_size(4 * LANES)));
 /* Numbers of `side` rows of pixels, `across` each -> twice their sums under each window of the row. */
 static void window_sums(const int32_t *numbers, size_t across, int side, int stride, int width,
                         int32_t *sums) {
-    int i = 0;
-    for (; stride == 1 && i + LANES <= width; i += LANES) {
+    int i = 0, step = LANES;
+    for (; stride == 1 && i + LANES <= width; i += step) {
         whole_lanes sum = {0}, more;
         for (int y = 0; y < side; y++)
             for (int x = 0; x < side; x++) {
@@ -114,6 +114,8 @@ static void window_sums(const int32_t *numbers, size_t across, int side, int str
             }
         sum += sum;
         memcpy(sums + i, &sum, sizeof sum);
+        int left = width - i - LANES; /* fewer than a register: some are summed again */
+        step = left > 0 && left < LANES ? left : LANES;
     }
     for (; i < width; i++) {
         int32_t sum = 0;

@@ -55,8 +55,16 @@ static void pack(const float *values, int64_t pixels, int channels, uint32_t *bi
  * that were 0. */
 static void expand(const uint32_t *bits, int pixels, int words, int next, uint8_t *own,
                    int32_t *odd) {
+    int p = 0;
     (void)next;
-    for (int p = 0; p < pixels; p++) {
+    for (; words == 2 && p + 8 <= pixels; p += 8, bits += 16, own += 64) { /* eight at a time */
+        __m512i pairs = _mm512_loadu_si512(bits);
+        pairs = _mm512_xor_si512(pairs, _mm512_slli_epi64(pairs, 32));
+        __m512i ones = _mm512_popcnt_epi64(_mm512_srli_epi64(pairs, 32));
+        _mm512_storeu_si512(own, pairs);
+        _mm256_storeu_si256((__m256i *)(odd + p), _mm512_cvtepi64_epi32(ones));
+    }
+    for (; p < pixels; p++) {
         int ones = 0;
 #pragma GCC unroll 1
         for (int pairs = words / 2; pairs > 0; pairs--, bits += 2, own += 8) {

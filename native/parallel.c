@@ -16,8 +16,10 @@ void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *c
 
 enum { MOST_WORKERS = 63, SPINS = 20000 /* a fraction of a millisecond, between two layers */ };
 
+enum { IDLE, OFFERED, WORKING };
+
 typedef struct {
-    atomic_int busy; /* set by the caller of a job, cleared by the worker */
+    atomic_int state; /* the caller offers a job, and takes it back from a worker that is not awake */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
 } worker;
@@ -45,11 +47,15 @@ static void take_tasks(void) {
     for (int i; (i = atomic_fetch_add(&job.next, 1)) < job.tasks;) job.task(job.context, i);
 }
 
+static int moves(worker *of, int from, int to) {
+    return atomic_compare_exchange_strong(&of->state, &from, to);
+}
+
 static void wait_for_job(worker *self) {
     for (int i = 0; i < SPINS; i++, pause_briefly())
-        if (atomic_load(&self->busy)) return;
+        if (atomic_load(&self->state) == OFFERED && moves(self, OFFERED, WORKING)) return;
     pthread_mutex_lock(&self->mutex);
-    while (!atomic_load(&self->busy)) pthread_cond_wait(&self->wake, &self->mutex);
+    while (!moves(self, OFFERED, WORKING)) pthread_cond_wait(&self->wake, &self->mutex);
     pthread_mutex_unlock(&self->mutex);
 }
 
@@ -58,20 +64,21 @@ static void *work(void *argument) {
     for (;;) {
         wait_for_job(self);
         take_tasks();
-        atomic_store(&self->busy, 0);
+        atomic_store(&self->state, IDLE);
     }
     return NULL;
 }
 
 static void give_job(worker *to) {
     pthread_mutex_lock(&to->mutex);
-    atomic_store(&to->busy, 1);
+    atomic_store(&to->state, OFFERED);
     pthread_cond_signal(&to->wake);
     pthread_mutex_unlock(&to->mutex);
 }
 
 static void wait_until_idle(worker *other) {
-    for (int i = 0; atomic_load(&other->busy); i++, pause_briefly())
+    if (moves(other, OFFERED, IDLE)) return; /* other programs have its processor: done without it */
+    for (int i = 0; atomic_load(&other->state) != IDLE; i++, pause_briefly())
         if (i % 1024 == 1023) sched_yield();
 }
 
@@ -88,7 +95,7 @@ static int start_workers(int wanted) {
     for (; started < wanted && started < MOST_WORKERS; started++) {
         worker *next = &workers[started];
         pthread_t thread;
-        atomic_store(&next->busy, 0);
+        atomic_store(&next->state, IDLE);
         pthread_mutex_init(&next->mutex, NULL);
         pthread_cond_init(&next->wake, NULL);
         if (pthread_create(&thread, NULL, work, next)) break;

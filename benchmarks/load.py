@@ -90,7 +90,7 @@ class Load:
         return self._ask(f"open {rate} {seconds}")
 
     def answer(self) -> bytes:
-        """What one request is answered."""
+        """What one request is answered; nothing where it fails."""
         return base64.b64decode(self._said("answer"))
 
     def close(self) -> None:
@@ -194,7 +194,10 @@ class Grpc:
         return ask
 
     def answer(self) -> bytes:
-        return self._call(self._body, timeout=TIMEOUT)
+        try:
+            return self._call(self._body, timeout=TIMEOUT)
+        except self._error:
+            return b""
 
     def send(self, done: Callable[[str], None]) -> None:
         future = self._call.future(self._body, timeout=TIMEOUT)
@@ -224,8 +227,14 @@ class Http:
 
     def answer(self) -> bytes:
         connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT)
-        connection.request("POST", self._path, self._body, self._headers)
-        return connection.getresponse().read()
+        try:
+            connection.request("POST", self._path, self._body, self._headers)
+            answer = connection.getresponse()
+            return answer.read() if answer.status == 200 else b""
+        except (OSError, http.client.HTTPException):
+            return b""
+        finally:
+            connection.close()
 
 
 class InProcess:

@@ -177,34 +177,32 @@ class Server:
         command = [part.replace("PORT", str(self.port)) for part in command]
         self.url = url.replace("HOST", f"127.0.0.1:{self.port}")
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 (it lives as long as the process)
-        begin = time.monotonic()
-        with on(cores):
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=self._log,
-                start_new_session=True,  # so that what it starts ends with it
-            )
-        try:
-            self._wait(begin, bodies)
-        except BaseException:
-            self.close()
-            raise
-        self.seconds = time.monotonic() - begin
-
-    def _wait(self, begin: float, bodies: Bodies) -> None:
-        while not listens(self.port):
-            if self._process.poll() is not None or time.monotonic() > begin + WAIT:
-                self._log.seek(0)
-                said = self._log.read().decode(errors="replace").strip()[-600:]
-                raise RuntimeError(f"{self.name} did not start: {said}")
-            time.sleep(0.01)
         with contextlib.closing(self.load(bodies, {max(os.sched_getaffinity(0))})) as asking:
-            while not asking.closed(1, 0.05).answered:
-                if time.monotonic() > begin + WAIT:
-                    raise RuntimeError(f"{self.name} gives no good answer")
-            bodies.check(self.url, asking.answer())
+            begin = time.monotonic()
+            with on(cores):
+                self._process = subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._log,
+                    stderr=self._log,
+                    start_new_session=True,  # so that what it starts ends with it
+                )
+            try:
+                answer = self._first_answer(begin, asking)
+                self.seconds = time.monotonic() - begin
+                bodies.check(self.url, answer)
+            except BaseException:
+                self.close()
+                raise
+
+    def _first_answer(self, begin: float, asking: Load) -> bytes:
+        while self._process.poll() is None and time.monotonic() < begin + WAIT:
+            if listens(self.port) and (answer := asking.answer()):
+                return answer
+            time.sleep(0.01)
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip()[-600:]
+        raise RuntimeError(f"{self.name} gives no answer: {said}")
 
     def load(self, bodies: Bodies, cores: set[int], jpeg: bool = False) -> Load:
         body, headers = bodies.of(self.url, jpeg)
@@ -490,13 +488,15 @@ def overload(bench: Bench) -> Iterator[dict]:
 
 def start(bench: Bench) -> Iterator[dict]:
     """From the command to the first answer, the memory then, and the client's import."""
-    seconds, megabytes = [], []
+    seconds, used, megabytes = [], [], []
     for _ in range(bench.given.rounds):
         with contextlib.closing(striate(bench.artifact, bench.bodies, bench.server_cores)) as ours:
             seconds.append(ours.seconds)
+            used.append(ours.cpu())
             megabytes.append(ours.megabytes())
     rounds = len(seconds)
-    yield bench.row("first answer after", "s", seconds, "aim, at most", [2.0] * rounds, True)
+    row = bench.row("first answer after", "s", seconds, "aim, at most", [2.0] * rounds, True)
+    yield row | {"cpu_s": round(statistics.median(used), 2)}
     yield bench.row("memory at the start", "MB", megabytes, "aim, at most", [200.0] * rounds, True)
     imports = [import_seconds("from striate.serve.client import Client") for _ in range(rounds)]
     yield bench.row("import of the client", "s", imports, "aim, at most", [0.5] * rounds, True)
@@ -521,6 +521,7 @@ SAID = {
     "added": "added ms",
     "cpu_ms": "processor ms",
     "cpu_ratio": "ratio of it",
+    "cpu_s": "processor s",
     "failed": "failed",
     "rejected": "rejected",
     "rejected_p50_ms": "after ms (median)",

@@ -51,7 +51,6 @@ def test_the_load_benchmark_tells_striate_from_the_raw_engine(tmp_path):
     files, *overload = rows
     assert files["ratio"] == pytest.approx(files["ours"] / files["peer"], rel=1e-2)
     beyond = {row["case"]: row for row in overload}["squeezenet1_1: 5 times the load: good answers"]
-    assert beyond["rejected"] > 0
     assert beyond["failed"] == 0  # each was answered, or refused for want of a place
     assert len(table.read_text().splitlines()) == 7 + len(rows)
 

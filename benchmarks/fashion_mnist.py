@@ -46,13 +46,22 @@ ROWS = {
     "wrn28_10": 0.959,
     "wrn28_10_erasing": 0.963,
     "wrn40_4": 0.967,
+    "bwn_twin": None,
+    "bwn": None,
+    "xnor_twin": None,
+    "xnor": None,
 }
+TWINS = {"bwn": "bwn_twin", "xnor": "xnor_twin"}  # the real nets that binary ones begin from
 
 
 def run(dataset, case: str, seed: int, runs: Path) -> dict:
     """Train one recipe with one seed, or read what an earlier call left of it."""
     output = runs / f"{case}_seed{seed}"
-    recipe = make_recipe(RECIPES / f"{case}.yaml", {"seed": seed})
+    sets = {"seed": seed}
+    if case in TWINS:
+        run(dataset, TWINS[case], seed, runs)
+        sets["model.weights"] = str(runs / f"{TWINS[case]}_seed{seed}")
+    recipe = make_recipe(RECIPES / f"{case}.yaml", sets)
     made = output / "1"
     if not (made / artifact.MANIFEST).exists():
         begun = time.perf_counter()

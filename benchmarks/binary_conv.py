@@ -1,6 +1,7 @@
 """One binary convolution against the same convolution in floats, both on one core, one thread.
 
     make -C native && python benchmarks/binary_conv.py [--kernels avx512] [--rounds 40] [--json]
+    python benchmarks/binary_conv.py --threads 2       # several threads against one, by the clock
 
 Ours takes float32 maps and gives float32 maps, packing included; the peer is the fastest fp32
 convolution of the same shape out of ONNX Runtime, OpenVINO and LiteRT, as far as they are installed
@@ -110,6 +111,9 @@ PEERS = {
 }
 
 
+ONE = "one thread"
+
+
 def installed_peers(weights: np.ndarray, maps: np.ndarray) -> dict:
     found = {}
     for name, make in PEERS.items():
@@ -120,12 +124,12 @@ def installed_peers(weights: np.ndarray, maps: np.ndarray) -> dict:
     return found
 
 
-def seconds(call, repeats: int) -> float:
+def seconds(call, repeats: int, clock=time.process_time) -> float:
     """Of one call, on average over so many."""
-    start = time.process_time()
+    start = clock()
     for _ in range(repeats):
         call()
-    return (time.process_time() - start) / repeats
+    return (clock() - start) / repeats
 
 
 def turn_of(call) -> int:
@@ -133,16 +137,25 @@ def turn_of(call) -> int:
     return max(1, int(3e-3 / min(seconds(call, 3) for _ in range(5))))
 
 
-def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> list[dict]:
-    """One row a kernel: microseconds of both sides, and the ratio with its quartiles."""
+def operands(layer: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray, dict]:
+    """Weights of +1 and -1, a map, and what comes after the sums."""
     side, channels, filters, kernel = layer
     rng = np.random.default_rng(0)
     weights = np.where(rng.standard_normal((kernel, kernel, channels, filters)) >= 0, 1, -1)
-    weights = weights.astype(np.float32)
     x = empty((1, side, side, channels), np.float32)
     x[:] = rng.standard_normal(x.shape)
     alpha, beta = rng.standard_normal((2, filters)).astype(np.float32)
-    options = {"pad": kernel // 2, "alpha": alpha, "beta": beta}
+    return weights.astype(np.float32), x, {"pad": kernel // 2, "alpha": alpha, "beta": beta}
+
+
+def case_of(layer: tuple[int, int, int, int]) -> str:
+    side, channels, filters, kernel = layer
+    return f"{side}x{side}x{channels}->{filters}, {kernel}x{kernel}"
+
+
+def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> list[dict]:
+    """One row a kernel: microseconds of both sides, and the ratio with its quartiles."""
+    weights, x, options = operands(layer)
     convs = {name: BinaryConvolution(weights, x.shape[1:], name=name, **options) for name in names}
     maps = np.where(x >= 0, np.float32(1), np.float32(-1))
     peers = installed_peers(weights, maps)
@@ -150,7 +163,7 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
         expected = as_ours(run())
         for name, conv in convs.items():
             assert np.array_equal(conv.dots(x), expected), f"{name} differs from {peer}"
-    out = empty((1, side, side, filters), np.float32)
+    out = empty((*x.shape[:3], weights.shape[-1]), np.float32)
     calls = {name: lambda conv=conv: conv.scores(x, out=out) for name, conv in convs.items()}
     calls.update({peer: run for peer, (run, _) in peers.items()})
     times: dict[str, list[float]] = {name: [] for name in calls}
@@ -158,9 +171,32 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
     for _ in range(rounds):
         for name, call in calls.items():
             times[name].append(seconds(call, turns[name]))
-    case = f"{side}x{side}x{channels}->{filters}, {kernel}x{kernel}"
+    case = case_of(layer)
     fastest = min(peers, key=lambda peer: np.median(times[peer]), default=None)
     return [row(case, name, fastest, times) for name in names]
+
+
+def with_threads(
+    layer: tuple[int, int, int, int], names: list[str], rounds: int, threads: int
+) -> list[dict]:
+    """One row a kernel: several threads beside one, by the clock on the wall."""
+    weights, x, options = operands(layer)
+    out = empty((*x.shape[:3], weights.shape[-1]), np.float32)
+    found = []
+    for name in names:
+        one, many = (
+            BinaryConvolution(weights, x.shape[1:], name=name, threads=n, **options)
+            for n in (1, threads)
+        )
+        calls = {name: lambda: many.scores(x, out=out), ONE: lambda: one.scores(x, out=out)}  # noqa: B023
+        turn = turn_of(calls[ONE])
+        times: dict[str, list[float]] = {side: [] for side in calls}
+        for _ in range(rounds):
+            for side, call in calls.items():
+                call()  # wakes the threads
+                times[side].append(seconds(call, turn, time.perf_counter))
+        found.append(row(f"{case_of(layer)}, {threads} threads", name, ONE, times))
+    return found
 
 
 def row(case: str, name: str, peer: str | None, times: dict[str, list[float]]) -> dict:
@@ -169,7 +205,7 @@ def row(case: str, name: str, peer: str | None, times: dict[str, list[float]]) -
     if peer is None:
         return {**found, "peer_name": None, "peer": None, "ratio": None}
     ratios = np.array(times[peer]) / np.array(times[name])
-    medians = {p: round(1e6 * float(np.median(times[p])), 1) for p in PEERS if p in times}
+    medians = {p: round(1e6 * float(np.median(times[p])), 1) for p in (*PEERS, ONE) if p in times}
     return {
         **found,
         "peer_name": peer,
@@ -185,15 +221,21 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--kernels", nargs="+", default=[k for k in kernels() if k != "numpy"])
     parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--threads", type=int, help="so many beside one, in place of the peers")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    rows = [r for layer in LAYERS for r in measure(layer, options.kernels, options.rounds)]
+    given = options.kernels, options.rounds
+    if options.threads:
+        rows = [r for layer in LAYERS for r in with_threads(layer, *given, options.threads)]
+    else:
+        if hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+        rows = [r for layer in LAYERS for r in measure(layer, *given)]
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
-    print(f"{platform.processor() or platform.machine()}, one core, {options.rounds} rounds")
+    cores = f"{options.threads} threads" if options.threads else "one core"
+    print(f"{platform.processor() or platform.machine()}, {cores}, {options.rounds} rounds")
     print(
         f"{'layer and kernel':36} {'ours us':>9} {'peer us':>9} {'ratio':>7}  quartiles   fastest"
     )

@@ -178,10 +178,10 @@ def test_a_version_that_failed_is_tried_again_when_its_files_change(tmp_path):
     assert states(found) == {2: "AVAILABLE", 1: "END"}
 
 
-def test_a_version_without_a_manifest_is_not_looked_at(tmp_path):
+def test_a_directory_with_neither_a_manifest_nor_a_model_is_not_looked_at(tmp_path):
     put(tmp_path, 1)
     (tmp_path / "2").mkdir()
-    (tmp_path / "2" / "model.onnx").write_bytes(b"half")
+    (tmp_path / "2" / "model.keras").write_bytes(b"half")
     (tmp_path / ".tmp-3").mkdir()
     (tmp_path / "notes").mkdir()
     assert states(repository(tmp_path)) == {1: "AVAILABLE"}

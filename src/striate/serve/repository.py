@@ -31,11 +31,8 @@ from striate.serve.status import Code, ServingError, UnknownLabel, cut
 
 log = logging.getLogger("striate.serve")
 
-FOREIGN = (
-    "saved_model.pb",
-    "model.tflite",
-    "model.onnx",
-)  # what a model of somebody else is known by
+# What a model of somebody else is known by
+FOREIGN = ("saved_model.pb", "model.tflite", "model.onnx")
 
 
 class State(IntEnum):

@@ -1,7 +1,7 @@
 """What striate's server leaves of the raw engine, and what its peers leave of it.
 
     python benchmarks/serving.py [--peer triton=/venv/bin/python ...] [--rounds 5] [--seconds 2]
-        [--cases peers jpeg cores overload start] [--json]
+        [--cases engine peers jpeg cores overload start] [--json]
         [--write benchmarks/results/serving.json] [--table benchmarks/serving.md]
 
 The machine's cores are split: servers, and the raw engine, have the first half (one of two), one
@@ -349,13 +349,16 @@ class Bench:
         return found
 
 
-def against_peers(bench: Bench, pythons: dict[str, str]) -> Iterator[dict]:
-    """Throughput and the latency of one client: beside the raw engine, and beside every peer."""
+def beside(bench: Bench, pythons: dict[str, str]) -> Iterator[dict]:
+    """Throughput and the latency of one client beside peers, or without any the raw engine: alone,
+    since servers that wait take processor time and caches, too."""
     given, seconds = bench.given, bench.given.seconds
     with contextlib.ExitStack() as opened:
-        loads = {"raw": opened.enter_context(contextlib.closing(bench.raw()))}
+        loads: dict[str, Load] = {}
         servers: dict[str, Server] = {}
-        for name in ("grpc", "oip", "rest", *pythons):
+        if not pythons:
+            loads["raw"] = opened.enter_context(contextlib.closing(bench.raw()))
+        for name in ("grpc", "oip", "rest", *pythons) if pythons else ("grpc",):
             args = (bench.artifact, bench.bodies, bench.server_cores)
             try:
                 server = (
@@ -511,7 +514,7 @@ def import_seconds(statement: str) -> float:
 
 # === The run ===
 
-CASES = ("peers", "jpeg", "cores", "overload", "start")
+CASES = ("engine", "peers", "jpeg", "cores", "overload", "start")
 WHERE = ("cpu", "cores")
 HOW = (
     "Servers and the raw engine on half of the cores, one single-threaded worker each; the load "
@@ -535,8 +538,10 @@ def measure(given: argparse.Namespace, pythons: dict[str, str]) -> Iterator[dict
     for artifact in artifacts(given.nets, base):
         with tempfile.TemporaryDirectory() as directory:
             bench = Bench(artifact, given, Path(directory))
-            if "peers" in given.cases:
-                yield from against_peers(bench, pythons)
+            if "engine" in given.cases:
+                yield from beside(bench, {})
+            if pythons:
+                yield from beside(bench, pythons)
             for name, case in (("jpeg", jpeg), ("cores", all_cores), ("overload", overload)):
                 if name in given.cases:
                     yield from case(bench)

@@ -6,6 +6,7 @@ import pytest
 from making import colourful_noise
 from striate.errors import UsageError
 from striate.explain import METHODS, draw, explain, subject_of
+from striate.explain.activations import activity
 from striate.explain.paths import residual_blocks
 from striate.registry import create_model, list_models
 
@@ -74,6 +75,10 @@ def lacking(subject, view) -> str:
         return "has no convolution"
     if view == "style" and not spec.pyramid:
         return "has no stages"
+    if view == "dead" and not activity(
+        subject, np.zeros((1, *subject.preprocess.shape), "float32")
+    ):
+        return "has no rectified layers"
     if view == "paths" and not residual_blocks(subject):
         return "has no residual blocks"
     return ""
@@ -93,6 +98,7 @@ def test_every_view_draws_it(small, spec):
         ("minimal", one, [1], {"tries": 1, "iterations": 2}),
         ("style", one, None, {"steps": 2, "like": pictures[1]}),
         ("robustness", pictures, [0, 1], {}),
+        ("dead", pictures, [0, 1], {}),
         ("codes", pictures, [0, 1], {"plane": "pca"}),
         ("patches", pictures, [0, 1], {}),
         ("landscape", one, [0], {"points": 2}),

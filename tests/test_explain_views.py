@@ -15,6 +15,7 @@ from striate.errors import UsageError
 from striate.explain import METHODS, VIEWS, draw, subject_of
 from striate.explain.activations import activity
 from striate.explain.cam import upsampled
+from striate.explain.charts import MOST_BARS, bars
 from striate.explain.descent import descend, total_variation
 from striate.explain.embedding import codes, pca, tsne
 from striate.explain.filters import filters, grid
@@ -76,6 +77,23 @@ def test_a_filter_that_never_fires_is_reported_dead(pictures):
     assert found["stem_relu"].filters == 16
     maps = as_array(subject_of(net).at("stem_relu", pictures))
     assert found["stem_relu"].active == pytest.approx((maps > 0).mean())
+
+
+def test_dead_filters_are_counted_layer_by_layer(pictures):
+    net = create_model("resnet20_cifar", num_classes=4, depths=(1, 1, 1))
+    norm = net.get_layer("stem_bn")
+    norm.beta.assign(np.where(np.arange(16) < 4, -1e6, np.asarray(norm.beta)))
+    ((_, drawing),) = draw(subject_of(net), pictures.astype(np.uint8), "dead")
+    assert drawing.facts["dead"]["stem_relu"] == (0, 1, 2, 3)
+    assert drawing.facts["filters"] == sum(
+        row.filters for row in activity(subject_of(net), pictures)
+    )
+    assert "filters are silent on all of 6 pictures" in drawing.caption
+
+
+def test_a_chart_keeps_its_longest_bars_in_order():
+    values = {f"layer{i}": float(i % 97) for i in range(300)}
+    assert bars(values, 3, "x").shape[0] < 110 * (1.5 + 0.24 * MOST_BARS)
 
 
 def test_filters_are_shown_in_the_colours_that_they_look_for():

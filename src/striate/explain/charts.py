@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 INCHES, DOTS = (7.2, 5.4), 110
+MOST_BARS = 80  # that one chart shows: the longest of them
 NAMED = 20  # classes that a scatter tells apart by colour and names
 
 
@@ -43,7 +44,9 @@ def contours(surface: np.ndarray, reach: float, label: str) -> np.ndarray:
 
 
 def bars(values: Mapping[str, float], whole: float, label: str) -> np.ndarray:
-    """A bar for each name, and a line where nothing is missing."""
+    """A bar for each name, and a line at the value of the whole net."""
+    longest = set(sorted(values, key=values.__getitem__, reverse=True)[:MOST_BARS])
+    values = {name: value for name, value in values.items() if name in longest}
     figure, axes = _sheet(height=1.4 + 0.24 * len(values))
     axes.barh(range(len(values)), list(values.values()), height=0.7)
     axes.axvline(whole, color="black", linewidth=1)

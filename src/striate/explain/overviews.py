@@ -6,6 +6,7 @@ Each takes a subject, pixels float32 [N, H, W, C] and targets int [N], and gives
 import numpy as np
 
 from striate.errors import UsageError
+from striate.explain.activations import activity
 from striate.explain.charts import bars, contours, curve, scatter
 from striate.explain.drawing import Drawing
 from striate.explain.embedding import codes, pca, tsne
@@ -36,6 +37,22 @@ def codes_scatter(
     facts = {"plane": plane, "points": points.tolist(), "targets": targets.tolist()}
     caption = f"{len(points)} pictures by their {found.shape[1]} features, {plane}"
     return [Drawing(scatter(points, targets, subject.labels), caption, facts)]
+
+
+def dead_filters(subject: Subject, pixels: np.ndarray, targets: np.ndarray) -> list[Drawing]:
+    """How many filters of each rectified layer no picture excites.
+
+    Raises `UsageError` for a net without rectified layers: elsewhere 0 means nothing.
+    """
+    rows = activity(subject, pixels)
+    if not rows:
+        raise UsageError(f"{subject.spec.name} has no rectified layers whose filters could be dead")
+    percent = {row.layer: 100 * len(row.dead) / row.filters for row in rows}
+    filters, dead = sum(row.filters for row in rows), sum(len(row.dead) for row in rows)
+    facts = {"pictures": len(pixels), "filters": filters, "dead": {r.layer: r.dead for r in rows}}
+    caption = f"{dead} of {filters} filters are silent on all of {len(pixels)} pictures"
+    drawn = bars(percent, 100 * dead / filters, "% of the layer's filters that are dead")
+    return [Drawing(drawn, caption, facts)]
 
 
 def patches(

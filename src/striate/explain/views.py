@@ -22,6 +22,7 @@ from striate.explain.minimal import minimal
 from striate.explain.overviews import (
     block_bars,
     codes_scatter,
+    dead_filters,
     endurance_curve,
     loss_contours,
     patches,
@@ -173,6 +174,7 @@ VIEWS: dict[str, View] = {
     "pgd": View(pgd_attack, "a walk inside the ball of radius epsilon", options=pgd),
     "minimal": View(minimal_attack, "the nearest picture taken for the target", options=minimal),
     "robustness": View(endurance_curve, "how many survive fgsm, over epsilon", "set"),
+    "dead": View(dead_filters, "the filters that no picture excites", "set"),
     "codes": View(codes_scatter, "which pictures the net finds alike", "set"),
     "patches": View(patches, "the places that excite a unit most", "set", exciting_patches),
     "landscape": View(loss_contours, "the loss around the net's weights", "set", landscape),

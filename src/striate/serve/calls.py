@@ -77,6 +77,24 @@ class Call:
             self.id, self.own_id = id, False
 
 
+def call_of(
+    headers: Mapping[str, str], peer: str, *, entrypoint: str, api: str, method: str
+) -> Call:
+    """The call that a face takes up; headers: by their names in lower case."""
+    given = headers.get(ID_HEADER)
+    id = request_id(given)
+    return Call(
+        entrypoint=entrypoint,
+        api=api,
+        method=method,
+        peer=peer,
+        client=client_of(headers.get(CLIENT_HEADER), peer),
+        id=id,
+        own_id=id != given,
+        trace=trace_of(headers),
+    )
+
+
 _CURRENT: ContextVar[Call] = ContextVar("call")
 
 

@@ -6,15 +6,7 @@ from typing import Any
 
 import grpc
 
-from striate.serve.calls import (
-    CLIENT_HEADER,
-    ID_HEADER,
-    Call,
-    client_of,
-    during,
-    request_id,
-    trace_of,
-)
+from striate.serve.calls import ID_HEADER, Call, call_of, during
 from striate.serve.core import Core
 from striate.serve.status import Code, ServingError
 
@@ -51,11 +43,12 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _unary(self, details, handler):
         def answer(data: bytes, context) -> bytes:
-            call = _call(details, context)
+            headers = _headers(details)
+            call = _call(details, headers, context)
             call.received = len(data)
             try:
                 with during(call):
-                    self._admit(call, details, context)
+                    self._admit(call, headers, context)
                     request = _read(handler.request_deserializer, data, context)
                     response = handler.unary_unary(request, context)
                     sent = handler.response_serializer(response)
@@ -71,10 +64,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         reading all that is refused would take the processor from what is answered."""
 
         def answer(requests, context):
-            call = _call(details, context)
+            headers = _headers(details)
+            call = _call(details, headers, context)
             try:
                 with during(call):
-                    self._admit(call, details, context)
+                    self._admit(call, headers, context)
                     words = INFERENCES[details.method] or str(self._core.scheduler.refusal())
                     context.abort(grpc.StatusCode.UNAVAILABLE, words)
             finally:
@@ -84,11 +78,12 @@ class CallInterceptor(grpc.ServerInterceptor):
 
     def _streamed(self, details, behaviour):
         def answer(requests, context):
-            call, over = _call(details, context), threading.Event()
+            headers, over = _headers(details), threading.Event()
+            call = _call(details, headers, context)
             context.add_callback(over.set)
             try:
                 with during(call):
-                    self._admit(call, details, context)
+                    self._admit(call, headers, context)
                     yield from behaviour(requests, context)
                 over.wait(LEAVING)  # a cancelled stream of requests ends before it says why
             finally:
@@ -96,9 +91,9 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         return answer
 
-    def _admit(self, call: Call, details, context) -> None:
+    def _admit(self, call: Call, headers: dict[str, Any], context) -> None:
         try:
-            self._core.admit(call, dict(details.invocation_metadata or ()).get("authorization"))
+            self._core.admit(call, headers.get("authorization"))
         except ServingError as error:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
 
@@ -112,20 +107,13 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._core.finished(call)
 
 
-def _call(details, context) -> Call:
-    headers = dict(details.invocation_metadata or ())
-    given = headers.get(ID_HEADER)
-    id = request_id(given)
-    return Call(
-        entrypoint="GRPC",
-        api=details.method.rpartition("/")[2],
-        method=details.method,
-        peer=context.peer(),
-        client=client_of(headers.get(CLIENT_HEADER), context.peer()),
-        id=id,
-        own_id=id != given,
-        trace=trace_of(headers),
-    )
+def _headers(details) -> dict[str, Any]:
+    return dict(details.invocation_metadata or ())
+
+
+def _call(details, headers: dict[str, Any], context) -> Call:
+    api = details.method.rpartition("/")[2]
+    return call_of(headers, context.peer(), entrypoint="GRPC", api=api, method=details.method)
 
 
 def _read(deserialize, data: bytes, context) -> Any:

@@ -12,15 +12,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from striate.serve.calls import (
-    CLIENT_HEADER,
-    ID_HEADER,
-    Call,
-    client_of,
-    during,
-    request_id,
-    trace_of,
-)
+from striate.serve.calls import ID_HEADER, Call, call_of, during
 from striate.serve.core import Core
 from striate.serve.status import Code, ServingError, cut
 
@@ -103,19 +95,9 @@ def threaded(
 
 def _call(request: Request) -> Call:
     path = raw_path(request)
-    given = request.headers.get(ID_HEADER)
-    id = request_id(given)
     peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
-    return Call(
-        entrypoint="REST",
-        api="ModelInfer" if path.startswith("/v2") else "",
-        method=f"{request.method} {path}",
-        peer=peer,
-        client=client_of(request.headers.get(CLIENT_HEADER), peer),
-        id=id,
-        own_id=id != given,
-        trace=trace_of(request.headers),
-    )
+    api, method = "ModelInfer" if path.startswith("/v2") else "", f"{request.method} {path}"
+    return call_of(request.headers, peer, entrypoint="REST", api=api, method=method)
 
 
 async def _watch(request: Request) -> None:

@@ -34,7 +34,7 @@ from striate.explain.integrated_gradients import integrated_gradients
 from striate.explain.occlusion import occlusion
 from striate.explain.saliency import saliency
 from striate.explain.smoothgrad import smoothgrad
-from striate.explain.subject import Subject, as_array, subject_of
+from striate.explain.subject import Subject, in_batches, subject_of
 from striate.explain.views import VIEWS, Drawing
 from striate.lazy import Verb
 from striate.preprocess import pixels as decode
@@ -172,7 +172,7 @@ def explain(
     _check_options(method, chosen.function, options)
     batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
     floats = pixels.astype(np.float32)
-    logits = _logits(subject, floats, batch_size)
+    logits = in_batches(subject.logits, floats, batch_size=batch_size)
     targets = subject.targets(target, logits)
     maps = [
         chosen.function(
@@ -222,7 +222,7 @@ def _one_by_one(
 ) -> Iterator[tuple[str, Drawing]]:
     """One picture after the other: making them takes long, and the first is worth seeing soon."""
     pixels = _pixels(subject, images).astype(np.float32)
-    targets = subject.targets(target, _logits(subject, pixels))
+    targets = subject.targets(target, in_batches(subject.logits, pixels))
     for i, name in enumerate(unique(_names(images))):
         heard = _heard(view.options or view.function, on_progress, i, len(images))
         one = slice(i, i + 1)
@@ -236,7 +236,11 @@ def _asked(
     """(names of the drawings, pixels, targets) of a view of a set, of classes or of the net."""
     if VIEWS[view].of == "set":
         pixels = _pixels(subject, images).astype(np.float32)
-        return [subject.spec.name], pixels, subject.targets(target, _logits(subject, pixels))
+        return (
+            [subject.spec.name],
+            pixels,
+            subject.targets(target, in_batches(subject.logits, pixels)),
+        )
     nothing = np.zeros((0, *subject.preprocess.shape), np.float32)
     if VIEWS[view].of == "net":
         return [subject.spec.name], nothing, np.zeros(0, np.int64)
@@ -245,11 +249,6 @@ def _asked(
     wanted = target if isinstance(target, list | tuple) else [target]
     classes = [subject.index(one) for one in wanted]
     return [subject.labels[i] for i in classes], nothing, np.array(classes, np.int64)
-
-
-def _logits(subject: Subject, pixels: np.ndarray, batch_size: int = 16) -> np.ndarray:
-    batches = range(0, len(pixels), batch_size)
-    return np.concatenate([as_array(subject.logits(pixels[i : i + batch_size])) for i in batches])
 
 
 def _heard(function: Callable, on_progress: Progress, part: int, parts: int) -> dict[str, Progress]:

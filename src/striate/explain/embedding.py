@@ -4,10 +4,12 @@ Van der Maaten, Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, on the net
 ("CNN codes"); or their two principal components, which keep distances and need no library.
 """
 
+import functools
+
 import numpy as np
 
 from striate.errors import UsageError
-from striate.explain.subject import Subject, as_array
+from striate.explain.subject import Subject, in_batches
 
 
 def codes(subject: Subject, pixels: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
@@ -15,9 +17,7 @@ def codes(subject: Subject, pixels: np.ndarray, *, batch_size: int = 32) -> np.n
     SqueezeNet averages class maps), its last maps averaged over their places."""
     pooled = subject.spec.features in {layer.name for layer in subject.net.layers}
     name = subject.spec.features if pooled else subject.cam_layer()
-    batches = range(0, len(pixels), batch_size)
-    found = [as_array(subject.at(name, pixels[i : i + batch_size])) for i in batches]
-    codes = np.concatenate(found)
+    codes = in_batches(functools.partial(subject.at, name), pixels, batch_size=batch_size)
     return codes if pooled else codes.mean(axis=(1, 2))
 
 

@@ -4,13 +4,14 @@ Li, Xu, Taylor, Studer, Goldstein, "Visualizing the Loss Landscape of Neural Net
 arXiv:1712.09913.
 """
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
 
 from striate.explain.descent import unheard
 from striate.explain.fgsm import cross_entropy
-from striate.explain.subject import Subject, as_array
+from striate.explain.subject import Subject, in_batches
 
 
 def landscape(
@@ -70,9 +71,5 @@ def _assign(subject: Subject, weights: list[np.ndarray]) -> None:
 
 def mean_loss(subject: Subject, pixels: np.ndarray, labels: np.ndarray, batch_size: int) -> float:
     """The mean cross-entropy of pictures, in nats."""
-    batches = range(0, len(pixels), batch_size)
-    losses = [
-        as_array(cross_entropy(subject, labels[i : i + batch_size], pixels[i : i + batch_size]))
-        for i in batches
-    ]
-    return float(np.concatenate(losses).mean())
+    loss = functools.partial(cross_entropy, subject)
+    return float(in_batches(loss, labels, pixels, batch_size=batch_size).mean())

@@ -14,7 +14,7 @@ from striate.explain.fgsm import LEVELS, endurance
 from striate.explain.filters import grid
 from striate.explain.landscape import landscape, mean_loss
 from striate.explain.patches import exciting_patches
-from striate.explain.paths import deletions, residual_blocks
+from striate.explain.paths import deletions
 from striate.explain.subject import Subject
 
 LOSS = "mean cross-entropy, nats"
@@ -94,8 +94,9 @@ def block_bars(
     found = deletions(subject, pixels, targets, **options)
     whole = mean_loss(subject, pixels, targets, batch_size=64)
     worst = max(found, key=found.get)
-    paths = 2 ** len(residual_blocks(subject))
-    caption = f"{paths} paths; the loss is {whole:.3g}, without {worst} {found[worst]:.3g}"
+    caption = (
+        f"{2 ** len(found)} paths; the loss is {whole:.3g}, without {worst} {found[worst]:.3g}"
+    )
     facts = {"whole": whole, "without": found}
     return [Drawing(bars(found, whole, f"{LOSS}, without the block"), caption, facts)]
 

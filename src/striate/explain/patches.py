@@ -9,7 +9,7 @@ import dataclasses
 import numpy as np
 
 from striate.costs import count
-from striate.explain.subject import Subject, as_array
+from striate.explain.subject import Subject, in_batches
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,12 +41,7 @@ def exciting_patches(
     spec's CAM layer.
     """
     name = subject.cam_layer(layer)
-    maps = np.concatenate(
-        [
-            as_array(subject.at(name, pixels[i : i + batch_size]))[..., unit]
-            for i in range(0, len(pixels), batch_size)
-        ]
-    )
+    maps = in_batches(lambda x: subject.at(name, x)[..., unit], pixels, batch_size=batch_size)
     best = maps.reshape(len(maps), -1).max(axis=1)
     found = []
     for i in np.argsort(-best, kind="stable")[:most]:

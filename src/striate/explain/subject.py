@@ -178,6 +178,15 @@ def value_and_gradient(
     return as_array(values), as_array(gradient)
 
 
+def in_batches(
+    function: Callable[..., Tensor], *arrays: np.ndarray, batch_size: int = 16
+) -> np.ndarray:
+    """What a function gives for arrays of as many examples, float32 [N, ...], a batch at a time."""
+    starts = range(0, len(arrays[0]), batch_size)
+    parts = [function(*(array[i : i + batch_size] for array in arrays)) for i in starts]
+    return np.concatenate([as_array(part) for part in parts])
+
+
 def as_array(tensor: Tensor) -> np.ndarray:
     """float32 in NumPy."""
     return np.asarray(keras.ops.convert_to_numpy(tensor), np.float32)

@@ -36,6 +36,20 @@ class EngineError(StriateError):
     """An engine that is not installed, or that refuses the file it was given."""
 
 
+def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+    """Raise `UsageError` for the first name that is not known, with the nearest that is.
+
+    what: in the plural, for the message.
+    """
+    known = list(known)
+    for name in names:
+        if name not in known:
+            raise UsageError(
+                f"expected {what} out of {', '.join(known)}, got {name!r}."
+                f"{did_you_mean(name, known)}"
+            )
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence that offers the choices nearest to `name`, or an empty string.
 

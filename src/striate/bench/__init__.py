@@ -18,7 +18,7 @@ import numpy as np
 
 from striate.artifact import Artifact
 from striate.bench.worker import Worker
-from striate.errors import EngineError, UsageError, did_you_mean
+from striate.errors import EngineError, UsageError, check_known
 from striate.lazy import Verb
 from striate.runtime import ENGINES, readable
 
@@ -96,12 +96,8 @@ def bench(
 def check_engines(artifact: Artifact, engines: Iterable[str]) -> list[str]:
     """The engines asked for, once each; an error where one cannot answer for the artifact."""
     names = list(dict.fromkeys(engines))
+    check_known("engines", names, ENGINES)
     for name in names:
-        if name not in ENGINES:
-            raise UsageError(
-                f"expected engines out of {', '.join(ENGINES)}, got {name!r}."
-                f"{did_you_mean(name, ENGINES)}"
-            )
         artifact.file(ENGINES[name].file)
     return names
 

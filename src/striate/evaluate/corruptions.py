@@ -33,7 +33,7 @@ import numpy as np
 
 from striate import metrics
 from striate.data.pipeline import THREADS
-from striate.errors import UsageError, did_you_mean
+from striate.errors import UsageError, check_known
 from striate.preprocess import Preprocess, Spec
 from striate.runtime import Engine
 
@@ -282,12 +282,7 @@ def check_names(wanted: Iterable[str] | bool, spec: Spec) -> tuple[str, ...]:
     names = tuple(CORRUPTIONS if wanted is True else wanted or ())
     if names and not isinstance(spec, Preprocess):
         raise UsageError(f"expected a net of pictures to spoil them, got one of {spec.kind}s")
-    for name in names:
-        if name not in CORRUPTIONS:
-            raise UsageError(
-                f"expected corruptions out of {', '.join(CORRUPTIONS)}, got {name!r}."
-                f"{did_you_mean(name, CORRUPTIONS)}"
-            )
+    check_known("corruptions", names, CORRUPTIONS)
     return names
 
 

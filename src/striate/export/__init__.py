@@ -18,7 +18,7 @@ import numpy as np
 
 from striate.artifact import Artifact, add_form
 from striate.data import load as load_data
-from striate.errors import EngineError, UsageError, did_you_mean
+from striate.errors import EngineError, UsageError, check_known
 from striate.export.undecided import decided
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
@@ -154,12 +154,7 @@ def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agre
 def check_names(forms: Iterable[str]) -> list[str]:
     """The forms asked for, once each, in order; `UsageError` names one that does not exist."""
     names = list(dict.fromkeys(forms))
-    for name in names:
-        if name not in ALL_FORMS:
-            raise UsageError(
-                f"expected forms out of {', '.join(ALL_FORMS)}, got {name!r}."
-                f"{did_you_mean(name, ALL_FORMS)}"
-            )
+    check_known("forms", names, ALL_FORMS)
     return names
 
 

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 
+from chromium import chromium
 from making import PHOTOS, ROOT, tiny_artifact
 from striate.export import compact
 from striate.preprocess import decode
@@ -100,23 +101,14 @@ def test_a_damaged_model_is_refused_in_one_line(site, tmp_path):
 @pytest.fixture(scope="module")
 def page(site):
     """Headless Chromium with the page open, served as any static files."""
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("needs chromium and chromedriver")
     handler = functools.partial(QuietHandler, directory=str(site))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with (
+        chromium() as chrome,
+        http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server,
+    ):
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        options = webdriver.ChromeOptions()
-        options.binary_location = binary
-        for argument in ("--headless=new", "--no-sandbox", "--disable-gpu"):
-            options.add_argument(argument)
-        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
         chrome.get(f"http://127.0.0.1:{server.server_port}/")
         yield chrome
-        chrome.quit()
         server.shutdown()
 
 

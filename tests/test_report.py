@@ -1,13 +1,13 @@
 """`striate report`: one page with everything, and a line for each part that cannot be had."""
 
 import re
-import shutil
 import sys
 
 import numpy as np
 import pytest
 
 import striate
+from chromium import chromium
 from making import tiny_artifact
 from striate.errors import UsageError
 from striate.evaluate import evaluate
@@ -150,17 +150,7 @@ def test_what_the_report_chooses_itself_is_no_option_of_it(artifact, pictures):
 
 
 def test_a_browser_opens_the_page_without_a_word(report):
-    webdriver = pytest.importorskip("selenium.webdriver")
-    binary = shutil.which("chromium") or shutil.which("google-chrome")
-    driver = shutil.which("chromedriver")
-    if not binary or not driver:
-        pytest.skip("needs chromium and chromedriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = binary
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with webdriver.Chrome(options=options, service=webdriver.ChromeService(driver)) as chrome:
+    with chromium() as chrome:
         chrome.get(report[1].as_uri())
         broken = "return [...document.images].filter((each) => !each.naturalWidth).length"
         assert chrome.execute_script(broken) == 0

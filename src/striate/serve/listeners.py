@@ -84,9 +84,8 @@ class GrpcListener:
 
     def __init__(self, core: Core, options: ServerOptions):
         if options.port:
-            bind(
-                options.host, options.port, shared=options.reuse_port
-            ).close()  # gRPC's own refusal takes several lines
+            # gRPC's own refusal takes several lines
+            bind(options.host, options.port, shared=options.reuse_port).close()
         self._streams = _OpenStreams()
         self._server = grpc.server(
             thread_pool(core, "grpc", options.grpc_max_threads),

@@ -45,6 +45,32 @@ def test_a_grouped_convolution_split_is_the_same_bit_for_bit():
     assert "convolution_op" not in vars(net.layers[-1])
 
 
+def test_colours_reversed_by_a_convolution_are_the_same_bit_for_bit():
+    import keras
+
+    from striate.export.colours import convolved_colours
+
+    layer = preset("caffe", 9, 7).layer()
+    image = keras.Input((9, 7, 3), dtype="uint8")
+    net = keras.Model(image, layer(image))
+    x = np.random.default_rng(0).integers(0, 256, (2, 9, 7, 3), dtype=np.uint8)
+    flipped = np.asarray(net(x))
+    with convolved_colours(net):
+        assert "reverse" in vars(layer)
+        convolved = np.asarray(net(x))
+    np.testing.assert_array_equal(convolved, flipped)
+    assert "reverse" not in vars(layer)
+
+
+def test_no_node_of_an_onnx_file_steps_backwards_over_three_colours(exported):
+    import onnx
+
+    artifact, _ = exported  # of a net that wants BGR
+    nodes = onnx.load(artifact.file("model.onnx")).graph.node
+    assert artifact.preprocess.order == "bgr"
+    assert not {"Slice", "ReverseSequence", "Gather"} & {node.op_type for node in nodes}
+
+
 def test_every_engine_answers_the_goldens(exported):
     artifact, _ = exported
     images, scores = artifact.goldens()

@@ -168,6 +168,32 @@ def test_the_normalising_layer_is_keras_applications_preprocessing(name):
     assert np.abs(ours - theirs).max() < 1e-4
 
 
+@pytest.mark.parametrize("order", ["rgb", "bgr"])
+@pytest.mark.parametrize("shape", [(2, 5, 7, 3), (1, 2, 4, 6, 3), (3, 3)])
+def test_normalised_pixels_are_the_formulas_to_the_last_bit(order, shape):
+    from striate.layers import Normalise
+
+    mean, scale = np.float32([103.939, 116.779, 123.68]), np.float32([1 / 58.4, 1 / 57.1, 0.5])
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    layer = Normalise(order=order, mean=mean, scale=scale)
+    turned = images[..., ::-1] if order == "bgr" else images
+    np.testing.assert_array_equal(layer(images), (turned.astype("float32") - mean) * scale)
+
+
+def test_pictures_of_any_size_are_normalised_by_one_graph():
+    import keras
+
+    from striate.layers import Normalise
+
+    spec = {"order": "bgr", "mean": (1.0, 2.0, 3.0), "scale": (1.0, 0.5, 0.25)}
+    image = keras.Input((None, None, 3), dtype="uint8")
+    net = keras.Model(image, Normalise(**spec)(image))
+    for size in (4, 9):
+        images = np.full((2, size, size + 1, 3), 7, np.uint8)
+        found = net.predict(images, verbose=0)
+        np.testing.assert_array_equal(found, np.broadcast_to([6.0, 2.5, 1.0], images.shape))
+
+
 def test_nets_for_cifar_have_a_convention_of_their_own():
     levels = np.random.default_rng(0).integers(0, 256, (2, 5, 5, 3), dtype=np.uint8)
     theirs = (levels / 255 - (0.4914, 0.4822, 0.4465)) / (0.2023, 0.1994, 0.2010)

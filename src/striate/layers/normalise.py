@@ -1,15 +1,17 @@
 """uint8 pixels -> the floats that a net was trained on: the one normalisation of the project."""
 
 import keras
+import numpy as np
 from keras import ops
 
 
 @keras.saving.register_keras_serializable("striate")
 class Normalise(keras.layers.Layer):
-    """x -> (x - mean) * scale per channel, after reversing the channels where the net wants BGR.
+    """x -> (x - mean) * scale per channel, then the channels reversed where the net wants BGR.
 
-    Input uint8 (or float on 0 to 255) [N, ..., C] in RGB order, output float32 of the same shape.
-    It has no weights, so that a saved net and the graph around it share them one to one.
+    Input uint8 (or float on 0 to 255) [N, ..., C] in RGB order, output float32 of the same shape;
+    mean and scale are in the net's order. It has no weights, so that a saved net and the graph
+    around it share them one to one.
     """
 
     def __init__(self, *, order: str, mean, scale, **kwargs):
@@ -20,12 +22,22 @@ class Normalise(keras.layers.Layer):
         self.scale = tuple(scale)
 
     def call(self, x):
+        """Row by row: no runtime is quick with three numbers along the last axis, which took a
+        sixth of SqueezeNet's time in ONNX Runtime, in LiteRT and in TensorFlow."""
         x = ops.cast(x, "float32")
-        if self.order == "bgr":
-            x = x[..., ::-1]
-        mean = ops.convert_to_tensor(self.mean, "float32")
-        scale = ops.convert_to_tensor(self.scale, "float32")
-        return (x - mean) * scale
+        pixels = (x.shape[-2] or 1) if len(x.shape) > 2 else 1
+        step = -1 if self.order == "bgr" else 1
+        mean, scale = (
+            np.tile(np.asarray(values[::step], "float32"), pixels)
+            for values in (self.mean, self.scale)
+        )
+        rows = (ops.reshape(x, (-1, len(mean))) - mean) * scale
+        known = None not in x.shape[1:]
+        x = ops.reshape(rows, (-1, *x.shape[1:]) if known else ops.shape(x))
+        return self.reverse(x) if self.order == "bgr" else x
+
+    def reverse(self, x):
+        return ops.flip(x, axis=-1)
 
     def compute_output_spec(self, x):
         return keras.KerasTensor(x.shape, dtype="float32")

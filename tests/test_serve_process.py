@@ -24,7 +24,9 @@ from served import ServerProcess, free_port
 from striate.artifact import MANIFEST
 from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
+from striate.serve import tensors
 from striate.serve.client import Client, HttpClient
+from striate.serve.protos import predict_pb2
 from striate.serve.server import _next, _signals
 from striate.serve.status import Code, ServingError
 
@@ -315,6 +317,39 @@ def test_sigterm_lets_the_request_in_flight_end(base, tiny, picture, face):
         assert time.monotonic() - start < 10, "an open health watch held up the end"
         with pytest.raises(StriateError):
             client.predict([picture])
+
+
+def test_what_was_sent_before_sigterm_is_answered(base, tiny):
+    request = predict_pb2.PredictRequest(output_filter=["scores"])
+    request.model_spec.name = "tiny"
+    request.inputs["image"].CopyFrom(tensors.to_content(tiny.goldens()[0][:1]))
+    lost: list[float] = []
+
+    def ask(address: str) -> None:
+        """Again and again, over a connection of its own, until it is refused."""
+        options = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0)]
+        with grpc.insecure_channel(address, options) as channel:
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            while True:
+                sent = time.monotonic()
+                try:
+                    predict(request.SerializeToString(), timeout=30)
+                except grpc.RpcError:
+                    lost.append(sent)
+                    return
+
+    with (
+        ServerProcess(base, workers=1) as server,
+        concurrent.futures.ThreadPoolExecutor(16) as pool,
+    ):
+        asking = [pool.submit(ask, server.address) for _ in range(16)]
+        time.sleep(0.5)
+        gone = time.monotonic()
+        server.terminate()
+        assert server.wait() == 0
+        concurrent.futures.wait(asking)
+    assert len(lost) == 16
+    assert min(lost) > gone
 
 
 def test_a_signal_that_another_thread_is_given_is_seen_too():

@@ -59,25 +59,25 @@ def application(
     executor: Executor,
     *,
     timeout_seconds: float,
-    draining: Callable[[], bool],
+    retired: Callable[[], bool],
     cors: bool = False,
     metrics_paths: tuple[str, ...] = (metrics.PATH,),
 ) -> Starlette:
     """The REST API. Requests are answered on `executor`'s threads, so that none holds up the rest.
 
-    timeout_seconds: how long a request may wait for its turn; draining() says that the server is
+    timeout_seconds: how long a request may wait for its turn; retired() says that the server is
     on its way down. cors: whether pages of other sites may ask. metrics_paths: for Prometheus.
     """
 
     async def healthz(request: HttpRequest) -> Response:
-        ready = core.repository.ready() and not draining()
+        ready = core.repository.ready() and not retired()
         return json_response({"ready": ready}, 200 if ready else 503)
 
     threads = functools.partial(
         threaded, core=core, executor=executor, timeout_seconds=timeout_seconds
     )
     rest = threads(functools.partial(answer, core))
-    oip = threads(functools.partial(oip_http.answer, core, draining))
+    oip = threads(functools.partial(oip_http.answer, core, retired))
     look = threads(functools.partial(page.answer, core))
     scrape = threads(functools.partial(metrics.answer, core))
     anybody = Middleware(

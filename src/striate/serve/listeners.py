@@ -125,9 +125,12 @@ class GrpcListener:
         else:
             self._server.add_secure_port(address, self._tls.credentials())
 
-    def drain(self, seconds: float) -> threading.Event:
-        """Say NOT_SERVING, take no new calls, let the others end; then the event is set."""
+    def retire(self) -> None:
+        """Say NOT_SERVING, and answer as before."""
         self._health.enter_graceful_shutdown()
+
+    def drain(self, seconds: float) -> threading.Event:
+        """Take no new calls, let the others end; then the event is set."""
         stopped = self._server.stop(seconds)
         self._streams.cancel()
         return stopped
@@ -169,12 +172,12 @@ class HttpListener:
         from striate.serve.http import application
 
         self._socket = bind(options.host, options.rest_api_port, shared=options.reuse_port)
-        self._draining = threading.Event()
+        self._retired = threading.Event()
         app = application(
             core,
             thread_pool(core, "http", options.rest_api_num_threads),
             timeout_seconds=options.rest_api_timeout_in_ms / 1000,
-            draining=self._draining.is_set,
+            retired=self._retired.is_set,
             cors=options.rest_api_enable_cors_support,
             metrics_paths=metrics_paths(options),
         )
@@ -200,9 +203,12 @@ class HttpListener:
                 raise StriateError("the REST server did not start; its log says why")
             time.sleep(0.005)
 
+    def retire(self) -> None:
+        """Say that it is not ready, and answer as before."""
+        self._retired.set()
+
     def drain(self, seconds: float) -> threading.Event:
         """Take no new connections, let the requests in flight end; then the event is set."""
-        self._draining.set()
         self._server.should_exit = True
         return self._stopped
 

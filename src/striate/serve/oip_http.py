@@ -36,7 +36,7 @@ _CONTROL = re.compile(r"/v2/repository/models/[^/]+/(load|unload)")
 
 
 def answer(
-    core: Core, draining: Callable[[], bool], request: HttpRequest, body: bytes, deadline: float
+    core: Core, retired: Callable[[], bool], request: HttpRequest, body: bytes, deadline: float
 ) -> Response:
     """The response to one request under /v2."""
     path = raw_path(request).rstrip("/")
@@ -46,7 +46,7 @@ def answer(
     if asked == ("GET", "/v2/health/live"):
         return json_response({"live": True})
     if asked == ("GET", "/v2/health/ready"):
-        ready = core.repository.ready() and not draining()
+        ready = core.repository.ready() and not retired()
         return json_response({"ready": ready}, 200 if ready else 400)
     if asked == ("GET", "/v2/models/stats"):
         return _stats(core, Target(""))

@@ -33,6 +33,9 @@ log = logging.getLogger("striate.serve")
 
 KEYS_SECONDS = 1.0  # between looks at the file of API keys
 CANARY_SECONDS = 1.0  # between judgements of canaries
+# That a server which has said that it is going still takes requests: gRPC cancels what it has read
+# and not yet handed to a thread, and those were sent before anybody could know
+LINGER = 0.5
 
 
 class Server:
@@ -131,6 +134,9 @@ class Server:
 
     def stop(self) -> None:
         """Take no new requests, let those in flight end, at most `drain_seconds` of them."""
+        for listener in self._listeners:
+            listener.retire()
+        time.sleep(LINGER if self._listeners else 0)
         deadline = time.monotonic() + self.options.drain_seconds
         draining = [listener.drain(self.options.drain_seconds) for listener in self._listeners]
         for stopped in draining:

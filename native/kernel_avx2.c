@@ -106,13 +106,16 @@ static void expand(const uint32_t *bits, int pixels, int words, int next, uint8_
     for (int p = 0; p < pixels; p++) odd[p] = odd_nibbles(bits + (size_t)p * words, words);
 }
 
-/* [block][words] -> [words][8 nibbles][block] */
+/* [block][words] -> [words][8 nibbles][block]. Of each 32 filters the second half is in the odd
+ * bytes, where sums of 16 bits find it. */
 static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
     (void)tap;
     for (size_t word = 0; word < words; word++)
         for (int nibble = 0; nibble < 8; nibble++)
-            for (int f = 0; f < BLOCK; f++)
+            for (int i = 0; i < BLOCK; i++) {
+                int f = i / 32 * 32 + i % 2 * 16 + i % 32 / 2;
                 *own++ = bits[f * words + word] >> (4 * nibble) & 15;
+            }
 }
 
 STRIATE_INLINE __m256i table_of(const uint16_t *offset) {
@@ -120,22 +123,25 @@ STRIATE_INLINE __m256i table_of(const uint16_t *offset) {
     return _mm256_broadcastsi128_si256(_mm_load_si128(table));
 }
 
-STRIATE_INLINE void add_step(const uint16_t *const at[PAIRS], int i, const int pairs,
+/* sum += more, in the same register: GCC else takes another and moves it back. */
+STRIATE_INLINE void add_bytes(__m256i *sum, __m256i more) {
+    __asm__ volatile("vpaddb %1, %0, %0" : "+x"(*sum) : "x"(more));
+}
+
+STRIATE_INLINE void add_step(const uint16_t *const at[PAIRS], size_t i, const int pairs,
                              const __m256i *weights, __m256i sum[PAIRS][2]) {
     __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
+    __asm__ volatile("" : "+x"(first), "+x"(second));
 #pragma GCC unroll 4
     for (int p = 0; p < pairs; p++) {
         __m256i table = table_of(at[p] + i);
-        sum[p][0] = _mm256_add_epi8(sum[p][0], _mm256_shuffle_epi8(table, first));
-        sum[p][1] = _mm256_add_epi8(sum[p][1], _mm256_shuffle_epi8(table, second));
-        /* Without this, GCC reorders the pixels until the sums no longer fit into the 16
-         * registers. */
-        __asm__ volatile("" : "+x"(sum[p][0]), "+x"(sum[p][1]));
+        add_bytes(&sum[p][0], _mm256_shuffle_epi8(table, first));
+        add_bytes(&sum[p][1], _mm256_shuffle_epi8(table, second));
     }
 }
 
 /* So many steps, at most STEPS: the sums of two pixels in the halves of each byte. */
-STRIATE_INLINE void add_group(const uint16_t *const at[PAIRS], int begin, int steps,
+STRIATE_INLINE void add_group(const uint16_t *const at[PAIRS], size_t begin, int steps,
                               const int pairs, const __m256i *weights, __m256i sums[PAIRS][2]) {
     __m256i sum[PAIRS][2];
 #pragma GCC unroll 4
@@ -159,36 +165,112 @@ STRIATE_INLINE void add_group(const uint16_t *const at[PAIRS], int begin, int st
 }
 
 /* fresh: whether these are the first. */
-STRIATE_INLINE void widen(uint16_t *total, __m256i bytes, int fresh) {
-    __m256i *sums = (__m256i *)total;
-    __m256i low = _mm256_cvtepu8_epi16(_mm256_castsi256_si128(bytes));
-    __m256i high = _mm256_cvtepu8_epi16(_mm256_extracti128_si256(bytes, 1));
-    if (!fresh) {
-        low = _mm256_add_epi16(_mm256_load_si256(sums), low);
-        high = _mm256_add_epi16(_mm256_load_si256(sums + 1), high);
-    }
-    _mm256_store_si256(sums, low);
-    _mm256_store_si256(sums + 1, high);
+STRIATE_INLINE void add_total(uint16_t *total, __m256i sums, int fresh) {
+    if (!fresh) sums = _mm256_add_epi16(sums, _mm256_load_si256((__m256i *)total));
+    _mm256_store_si256((__m256i *)total, sums);
 }
 
-/* Takes the groups' sums of two pixels apart and adds them to their totals. */
-STRIATE_INLINE void add_totals(__m256i sums[GROUPS][PAIRS][2], int groups, int p,
-                               uint16_t *totals, int fresh) {
-    __m256i mask = _mm256_set1_epi8(MASK), sum[2][2];
-    sum[0][0] = sum[0][1] = sum[1][0] = sum[1][1] = _mm256_setzero_si256();
+/* Sums of two pixels, first + 16 * second in each byte, -> their totals [pixel][filter].
+ *
+ * `whole` adds up those bytes, `shifted` what is left of them when both bytes of 16 bits move by
+ * four: the second pixel, and in an even byte 16 * the first pixel of the odd one. All but the odd
+ * bytes of `shifted` overflow, but the sums themselves do not: from those on, each follows from the
+ * one before. So nothing is masked where groups are added. */
+STRIATE_INLINE void take_apart(__m256i whole, __m256i shifted, uint16_t *totals, int fresh) {
+    __m256i byte = _mm256_set1_epi16(255);
+    __m256i odd_second = _mm256_srli_epi16(shifted, 8), odd_first = _mm256_srli_epi16(whole, 8);
+    odd_first = _mm256_sub_epi16(odd_first, _mm256_slli_epi16(odd_second, 4));
+    odd_first = _mm256_and_si256(odd_first, byte);
+    __m256i second = _mm256_sub_epi16(shifted, _mm256_slli_epi16(odd_first, 4));
+    second = _mm256_and_si256(second, byte);
+    __m256i first = _mm256_sub_epi16(whole, _mm256_slli_epi16(second, 4));
+    first = _mm256_and_si256(first, byte);
+    add_total(totals, first, fresh);
+    add_total(totals + 16, odd_first, fresh);
+    add_total(totals + BLOCK, second, fresh);
+    add_total(totals + BLOCK + 16, odd_second, fresh);
+}
+
+/* Adds the groups' sums of one or two pairs of pixels to their totals. */
+STRIATE_INLINE void add_groups(__m256i sums[GROUPS][PAIRS][2], int groups, int first,
+                               const int pairs, uint16_t *totals, int fresh) {
+    __m256i whole[4], shifted[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 2 * pairs; i++) whole[i] = shifted[i] = _mm256_setzero_si256();
 #pragma GCC unroll 1
     for (int g = 0; g < groups; g++)
-#pragma GCC unroll 2
-        for (int half = 0; half < 2; half++) {
-            __m256i both = sums[g][p][half];
-            __m256i second = _mm256_srli_epi16(both, 4);
-            sum[0][half] = _mm256_add_epi8(sum[0][half], _mm256_and_si256(both, mask));
-            sum[1][half] = _mm256_add_epi8(sum[1][half], _mm256_and_si256(second, mask));
+#pragma GCC unroll 4
+        for (int i = 0; i < 2 * pairs; i++) {
+            __m256i both = sums[g][first + i / 2][i % 2];
+            __asm__("" : "+x"(both)); /* is read once */
+            add_bytes(&whole[i], both);
+            add_bytes(&shifted[i], _mm256_srli_epi16(both, 4));
         }
-#pragma GCC unroll 2
-    for (int pixel = 0; pixel < 2; pixel++) {
-        widen(totals + (2 * p + pixel) * BLOCK, sum[pixel][0], fresh);
-        widen(totals + (2 * p + pixel) * BLOCK + 32, sum[pixel][1], fresh);
+#pragma GCC unroll 4
+    for (int i = 0; i < 2 * pairs; i++)
+        take_apart(whole[i], shifted[i],
+                   totals + 2 * BLOCK * (first + i / 2) + 32 * (i % 2), fresh);
+}
+
+static void add_totals(__m256i sums[GROUPS][PAIRS][2], int groups, int pairs, uint16_t *totals,
+                       int fresh) {
+    for (int p = 0; p + 2 <= pairs; p += 2) add_groups(sums, groups, p, 2, totals, fresh);
+    if (pairs % 2) add_groups(sums, groups, pairs - 1, 1, totals, fresh);
+}
+
+/* dot = base + odd - 4 * half */
+STRIATE_INLINE __m256i eight_dots(const int32_t *base, __m256i odd, const uint16_t *total) {
+    __m256i half = _mm256_cvtepu16_epi32(_mm_load_si128((const __m128i *)total));
+    __m256i most = _mm256_add_epi32(odd, _mm256_loadu_si256((const __m256i *)base));
+    return _mm256_sub_epi32(most, _mm256_slli_epi32(half, 2));
+}
+
+/* The scores of one pixel, of a whole block. */
+STRIATE_INLINE void finish_scores_of(const striate_row *row, int x, const uint16_t *totals) {
+    const int32_t *base = row->base + row->cases[x] * row->case_step;
+    const float *alpha = row->alpha, *beta = row->beta;
+    float *out = row->scores + (size_t)x * row->out_step;
+    __m256i odd = _mm256_set1_epi32(row->odd[x]);
+    __m256 values[BLOCK / 8];
+#pragma GCC unroll 8
+    for (int i = 0; i < BLOCK / 8; i++)
+        values[i] = _mm256_cvtepi32_ps(eight_dots(base + 8 * i, odd, totals + 8 * i));
+    if (row->input_scale)
+#pragma GCC unroll 8
+        for (int i = 0; i < BLOCK / 8; i++)
+            values[i] = _mm256_mul_ps(_mm256_set1_ps(row->input_scale[x]), values[i]);
+#pragma GCC unroll 8
+    for (int i = 0; i < BLOCK / 8; i++) {
+        __m256 product = _mm256_mul_ps(_mm256_loadu_ps(alpha + 8 * i), values[i]);
+        _mm256_storeu_ps(out + 8 * i, _mm256_add_ps(product, _mm256_loadu_ps(beta + 8 * i)));
+    }
+}
+
+/* The bits of one pixel. */
+STRIATE_INLINE void finish_bits_of(const striate_row *row, int x, const uint16_t *totals) {
+    const int32_t *base = row->base + row->cases[x] * row->case_step;
+    uint8_t *out = row->bits + (size_t)x * row->out_step;
+    __m256i odd = _mm256_set1_epi32(row->odd[x]);
+    for (int i = 0; i < row->bit_bytes; i++) {
+        __m256i flip = _mm256_loadu_si256((const __m256i *)(row->flip + 8 * i));
+        __m256i least = _mm256_loadu_si256((const __m256i *)(row->threshold + 8 * i));
+        __m256i dots = eight_dots(base + 8 * i, odd, totals + 8 * i);
+        __m256i below = _mm256_cmpgt_epi32(least, _mm256_xor_si256(dots, flip));
+        out[i] = (uint8_t)~_mm256_movemask_ps(_mm256_castsi256_ps(below));
+    }
+}
+
+static void finish_tile(const striate_row *row, int x, int pixels, const uint16_t *totals) {
+    for (int end = x + pixels; x < end; x++, totals += BLOCK) {
+        if (row->bits) {
+            finish_bits_of(row, x, totals);
+        } else if (row->scores && row->filters == BLOCK) {
+            finish_scores_of(row, x, totals);
+        } else {
+            int32_t counts[BLOCK];
+            for (int f = 0; f < BLOCK; f++) counts[f] = 2 * (int32_t)totals[f] - row->odd[x] / 2;
+            finish(row, BLOCK, x, 1, counts);
+        }
     }
 }
 
@@ -203,21 +285,22 @@ STRIATE_INLINE void tile(const striate_row *row, int x, const int pairs) {
 #pragma GCC unroll 4
         for (int p = 0; p < pairs; p++)
             at[p] = (const uint16_t *)(taps + 2 * (size_t)p * row->pixel_step);
-        for (int i = 0; i < nibbles; i += STEPS, weights += 2 * STEPS) {
-            int left = nibbles - i, steps = left < STEPS ? left : STEPS;
-            add_group(at, i, steps, pairs, weights, sums[groups++]);
-            weights -= 2 * (STEPS - steps);
-            if (groups < GROUPS && (y + 1 < row->rows || left > STEPS)) continue;
-            for (int p = 0; p < pairs; p++) add_totals(sums, groups, p, totals, fresh);
+        for (int i = 0; i < nibbles;) {
+            for (; groups < GROUPS && i + STEPS <= nibbles; i += STEPS, weights += 2 * STEPS)
+                add_group(at, i, STEPS, pairs, weights, sums[groups++]);
+            int left = nibbles - i;
+            if (left > 0 && groups < GROUPS) {
+                add_group(at, i, left, pairs, weights, sums[groups++]);
+                weights += 2 * left;
+                i = nibbles;
+            }
+            if (groups < GROUPS && y + 1 < row->rows) continue;
+            add_totals(sums, groups, pairs, totals, fresh);
             groups = fresh = 0;
         }
     }
-    int pixels = row->width - x < 2 * pairs ? row->width - x : 2 * pairs;
-    _Alignas(32) int32_t counts[2 * PAIRS * BLOCK];
-    for (int p = 0; p < pixels; p++)
-        for (int f = 0; f < BLOCK; f++)
-            counts[p * BLOCK + f] = 2 * totals[p * BLOCK + f] - row->odd[x + p] / 2;
-    finish(row, BLOCK, x, pixels, counts);
+    int left = row->width - x;
+    finish_tile(row, x, left < 2 * pairs ? left : 2 * pairs, totals);
 }
 
 static void convolve(const striate_row *row) {

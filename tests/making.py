@@ -9,7 +9,16 @@ PHOTOS = ROOT / "examples" / "photos"
 SHIPPED = ROOT / "saved_models" / "squeezenet1_1"
 
 
-def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, seed=0, **options):
+def tiny_artifact(
+    base: Path,
+    *,
+    name="lenet5",
+    shape=(32, 32, 1),
+    classes=4,
+    seed=0,
+    preprocess="unit",
+    **options,
+):
     """An artifact of an untrained net under `base`, with seeded weights and four made goldens.
 
     The net is the reduced one of its spec, with `options` besides. Its temperature lets scores
@@ -25,7 +34,7 @@ def tiny_artifact(base: Path, *, name="lenet5", shape=(32, 32, 1), classes=4, se
     net = get_spec(name)
     options = {**net.reduced, **options}
     model = create_model(name, num_classes=classes, input_shape=shape, **options)
-    spec = for_input(net.kind, shape, "unit")
+    spec = for_input(net.kind, shape, preprocess)
     goldens = colourful_noise(4, shape, seed).astype(spec.dtype)
     images = spec.layer()(goldens)
     stir(model, images, seed)

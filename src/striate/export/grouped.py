@@ -1,8 +1,9 @@
-"""Grouped convolutions traced as plain ones, for forms that cannot take groups.
+"""Grouped convolutions traced as one operation each, for ONNX.
 
-Keras on TensorFlow wraps a grouped convolution in a compiled function, which the ONNX converter
-does not see into: it would write a file that no runtime loads
-(github.com/onnx/tensorflow-onnx/issues/2099). Split, convolve and concatenate is the same sum.
+Keras on TensorFlow wraps a grouped convolution in a compiled function, since TensorFlow computes
+none on a CPU; the ONNX converter does not see into it, and would write a file that no runtime loads
+(github.com/onnx/tensorflow-onnx/issues/2099). TensorFlow's operation it knows, and what is traced
+for a file need not be computed.
 """
 
 from collections.abc import Iterator
@@ -11,12 +12,8 @@ from functools import partial
 
 
 @contextmanager
-def split_groups(model) -> Iterator[None]:
-    """Inside, every grouped convolution of a Keras net computes one plain convolution a group.
-
-    Its weights stay where they are, and its answers the same bit for bit. A graph traced inside
-    keeps the plain convolutions.
-    """
+def plain_groups(model) -> Iterator[None]:
+    """Inside, every grouped convolution of a Keras net is traced as TensorFlow's own."""
     import keras
 
     grouped = [
@@ -25,7 +22,7 @@ def split_groups(model) -> Iterator[None]:
         if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
     ]
     for layer in grouped:
-        layer.convolution_op = partial(split_convolution, layer)
+        layer.convolution_op = partial(convolution, layer)
     try:
         yield
     finally:
@@ -33,21 +30,15 @@ def split_groups(model) -> Iterator[None]:
             del layer.convolution_op
 
 
-def split_convolution(layer, x, kernel):
-    """What a grouped convolution layer computes, as `layer.groups` convolutions side by side."""
-    from keras import ops
+def convolution(layer, x, kernel):
+    """What a grouped convolution layer computes, as the operation Conv2D: how many groups there are
+    says the depth of the kernel."""
+    import tensorflow as tf
 
-    parts = ops.split(x, layer.groups, axis=-1)
-    kernels = ops.split(kernel, layer.groups, axis=-1)
-    convolved = [
-        ops.conv(
-            part,
-            its_kernel,
-            strides=list(layer.strides),
-            padding=layer.padding,
-            dilation_rate=layer.dilation_rate,
-            data_format="channels_last",
-        )
-        for part, its_kernel in zip(parts, kernels, strict=True)
-    ]
-    return ops.concatenate(convolved, axis=-1)
+    return tf.nn.conv2d(
+        x,
+        kernel,
+        strides=layer.strides,
+        padding=layer.padding.upper(),
+        dilations=layer.dilation_rate,
+    )

@@ -6,7 +6,7 @@ from pathlib import Path
 from striate.artifact import Artifact
 from striate.export.colours import convolved_colours
 from striate.export.graph import image_spec, scores_function
-from striate.export.grouped import split_groups
+from striate.export.grouped import plain_groups
 
 OPSET = 18
 
@@ -16,7 +16,7 @@ def write(artifact: Artifact, directory: Path) -> None:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # it reports its own optimiser's progress
-    with split_groups(artifact.model), convolved_colours(artifact.classifier):
+    with plain_groups(artifact.model), convolved_colours(artifact.classifier):
         tf2onnx.convert.from_function(
             scores_function(artifact),
             input_signature=[image_spec(artifact)],

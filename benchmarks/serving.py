@@ -12,7 +12,8 @@ row has the medians, and of the rounds' ratios the median with the lowest and th
 
 Peers (benchmarks/peers) compute the same ONNX file with the same threads, and are compared over the
 protocol that both speak: KServe v2 over gRPC (Triton, MLServer), HTTP with raw bytes (BentoML,
-LitServe). TensorFlow's SavedModel stands behind a plain grpcio server. A peer lives in an
+LitServe). TensorFlow's SavedModel stands behind a plain grpcio server; and the engine itself does,
+with nothing around it, which is the most that a server over grpcio could reach. A peer lives in an
 environment of its own, whose interpreter `--peer` names; those that are not installed are skipped.
 """
 
@@ -52,6 +53,7 @@ BYTES = {"Content-Type": "application/octet-stream"}
 
 # name -> (the module that tells whether it is installed, what it answers)
 PEERS = {
+    "grpcio": ("grpc", f"grpc://HOST/{PREDICT}"),
     "tensorflow": ("tensorflow_serving", f"grpc://HOST/{PREDICT}"),
     "triton": ("pytriton", f"grpc://HOST/{INFER}"),
     "mlserver": ("mlserver", f"grpc://HOST/{INFER}"),
@@ -60,6 +62,7 @@ PEERS = {
 }
 TITLES = {
     "raw": "the engine in process",
+    "grpcio": "the engine behind bare grpcio",
     "tensorflow": "grpcio and TensorFlow's SavedModel",
     "triton": "Triton (nvidia-pytriton)",
     "mlserver": "MLServer",
@@ -246,6 +249,7 @@ def peer(name: str, python: str, artifact: Artifact, bodies: Bodies, cores: set[
 
 
 SCRIPTS = {
+    "grpcio": "grpc_onnx.py",
     "tensorflow": "grpc_tensorflow.py",
     "triton": "triton.py",
     "mlserver": "mlserver_.py",
@@ -410,8 +414,8 @@ def cpu_of(ours: list[float], peers: list[float]) -> dict:
 
 def same_protocol(name: str) -> str:
     """How striate is asked to be compared with a peer."""
-    same = {"raw": "grpc", "tensorflow": "grpc", "triton": "oip", "mlserver": "oip"}
-    return same.get(name, "rest")
+    kserve, http = ("triton", "mlserver"), ("bentoml", "litserve")
+    return "oip" if name in kserve else "rest" if name in http else "grpc"
 
 
 def jpeg(bench: Bench) -> Iterator[dict]:

@@ -43,6 +43,39 @@ def test_a_grouped_convolution_is_one_node_of_an_onnx_file(tmp_path):
     assert not any("convolution_op" in vars(layer) for layer in grouped)
 
 
+def test_a_hard_sigmoid_is_one_node_of_an_onnx_file(tmp_path):
+    import onnx
+
+    artifact = tiny_artifact(tmp_path, name="mobilenet_v3_small", shape=(64, 64, 3))
+    exported, _ = export(artifact, ["onnx"])
+    nodes = onnx.load(exported.file("model.onnx")).graph.node
+    layers = [layer.get_config().get("activation") for layer in artifact.model.layers]
+    hard = sum(layers.count(name) for name in ("hard_silu", "hard_sigmoid"))
+    assert sum(node.op_type == "HardSigmoid" for node in nodes) == hard > 0
+    assert not any(node.op_type == "Clip" for node in nodes)
+
+
+def test_a_clip_that_something_else_reads_is_left_as_it_is():
+    import onnx
+
+    from striate.export.hard_sigmoid import fuse
+
+    numbers = {"three": 3.0, "zero": 0.0, "six": 6.0, "sixth": 1 / 6}
+    add = onnx.helper.make_node("Add", ["x", "three"], ["a"])
+    clip = onnx.helper.make_node("Clip", ["a", "zero", "six"], ["c"])
+    gate = onnx.helper.make_node("Mul", ["c", "sixth"], ["y"])
+    other = onnx.helper.make_node("Relu", ["c"], ["z"])
+    values = [onnx.helper.make_tensor(n, 1, [], [v]) for n, v in numbers.items()]
+    for nodes, expected in (
+        ([add, clip, gate], ["HardSigmoid"]),
+        ([add, clip, gate, other], ["Add", "Clip", "Mul", "Relu"]),
+        ([clip, gate], ["Clip", "Mul"]),
+    ):
+        graph = onnx.helper.make_graph(nodes, "g", [], [], initializer=values)
+        fuse(graph)
+        assert [node.op_type for node in graph.node] == expected
+
+
 def test_colours_reversed_by_a_convolution_are_the_same_bit_for_bit():
     import keras
 

@@ -13,13 +13,15 @@ OPSET = 18
 
 def write(artifact: Artifact, directory: Path) -> None:
     """Convert the classifier's TensorFlow graph; the check that follows loads what was written."""
+    import onnx
     import tf2onnx
+
+    from striate.export.hard_sigmoid import fuse
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # it reports its own optimiser's progress
     with plain_groups(artifact.model), convolved_colours(artifact.classifier):
-        tf2onnx.convert.from_function(
-            scores_function(artifact),
-            input_signature=[image_spec(artifact)],
-            opset=OPSET,
-            output_path=str(directory / "model.onnx"),
+        model, _ = tf2onnx.convert.from_function(
+            scores_function(artifact), input_signature=[image_spec(artifact)], opset=OPSET
         )
+    fuse(model.graph)
+    onnx.save(model, directory / "model.onnx")

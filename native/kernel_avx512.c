@@ -57,7 +57,12 @@ static void expand(const uint32_t *bits, int pixels, int words, int next, uint8_
                    int32_t *odd) {
     int p = 0;
     (void)next;
-    for (; words == 2 && p + 8 <= pixels; p += 8, bits += 16, own += 64) { /* eight at a time */
+    for (; words == 1 && p + 16 <= pixels; p += 16, bits += 16, own += 64) { /* many at a time */
+        __m512i alone = _mm512_loadu_si512(bits);
+        _mm512_storeu_si512(own, alone);
+        _mm512_storeu_si512(odd + p, _mm512_popcnt_epi32(alone));
+    }
+    for (; words == 2 && p + 8 <= pixels; p += 8, bits += 16, own += 64) {
         __m512i pairs = _mm512_loadu_si512(bits);
         pairs = _mm512_xor_si512(pairs, _mm512_slli_epi64(pairs, 32));
         __m512i ones = _mm512_popcnt_epi64(_mm512_srli_epi64(pairs, 32));
@@ -94,30 +99,39 @@ static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
 }
 
 /* As `finish` in common.h, without taking the sums through memory. */
-STRIATE_INLINE void finish_half(const striate_row row, int x, const int pixels, const int half,
-                                __m512i sum[PIXELS][2]) {
-    int first = 16 * half, left = row.filters - first;
-    __mmask16 live = left >= 16 ? 0xffff : left > 0 ? (__mmask16)((1u << left) - 1) : 0;
-    size_t at = (size_t)x * row.out_step + first;
-    if (row.scores) {
-        __m512 alpha = _mm512_maskz_loadu_ps(live, row.alpha + first);
-        __m512 beta = _mm512_maskz_loadu_ps(live, row.beta + first);
-        __m512 value[PIXELS];
+STRIATE_INLINE void finish_dots_of(const striate_row *row, int x, const int pixels,
+                                   const __mmask16 live[2], __m512i sum[PIXELS][2]) {
+    int32_t *out = row->dots + (size_t)x * row->out_step;
 #pragma GCC unroll 7
-        for (int p = 0; p < pixels; p++)
-            value[p] = _mm512_cvtepi32_ps(sum[p][half]);
-        if (row.input_scale)
-#pragma GCC unroll 7
-            for (int p = 0; p < pixels; p++)
-                value[p] = _mm512_mul_ps(_mm512_set1_ps(row.input_scale[x + p]), value[p]);
-#pragma GCC unroll 7
-        for (int p = 0; p < pixels; p++)
-            _mm512_mask_storeu_ps(row.scores + at + p * row.out_step, live,
-                                  _mm512_add_ps(_mm512_mul_ps(alpha, value[p]), beta));
-    } else {
-#pragma GCC unroll 7
-        for (int p = 0; p < pixels; p++)
-            _mm512_mask_storeu_epi32(row.dots + at + p * row.out_step, live, sum[p][half]);
+    for (int p = 0; p < pixels; p++, out += row->out_step) {
+        _mm512_mask_storeu_epi32(out, live[0], sum[p][0]);
+        _mm512_mask_storeu_epi32(out + 16, live[1], sum[p][1]);
+    }
+}
+
+STRIATE_INLINE void finish_scores_of(const striate_row *row, int x, const int pixels,
+                                     const __mmask16 live[2], __m512i sum[PIXELS][2]) {
+    __m512 alpha[2], beta[2], value[PIXELS][2];
+    for (int half = 0; half < 2; half++) {
+        alpha[half] = _mm512_maskz_loadu_ps(live[half], row->alpha + 16 * half);
+        beta[half] = _mm512_maskz_loadu_ps(live[half], row->beta + 16 * half);
+    }
+#pragma GCC unroll 14
+    for (int i = 0; i < 2 * pixels; i++)
+        value[i / 2][i % 2] = _mm512_cvtepi32_ps(sum[i / 2][i % 2]);
+    if (row->input_scale)
+#pragma GCC unroll 14
+        for (int i = 0; i < 2 * pixels; i++) {
+            __m512 scale = _mm512_set1_ps(row->input_scale[x + i / 2]);
+            value[i / 2][i % 2] = _mm512_mul_ps(scale, value[i / 2][i % 2]);
+        }
+    float *out = row->scores + (size_t)x * row->out_step;
+#pragma GCC unroll 14
+    for (int i = 0; i < 2 * pixels; i++) {
+        __m512 product = _mm512_mul_ps(alpha[i % 2], value[i / 2][i % 2]);
+        _mm512_mask_storeu_ps(out + 16 * (i % 2), live[i % 2],
+                              _mm512_add_ps(product, beta[i % 2]));
+        if (i % 2) out += row->out_step;
     }
 }
 
@@ -137,29 +151,40 @@ STRIATE_INLINE void finish_words(const striate_row *row, int x, const int pixels
     }
 }
 
-/* dot = base + 2 * odd - 4 * half */
-STRIATE_INLINE void make_dots(const striate_row *row, int x, const int pixels,
-                              __m512i half[PIXELS][2]) {
-#pragma GCC unroll 7
-    for (int p = 0; p < pixels; p++) {
-        const int32_t *base = row->base + row->cases[x + p] * row->case_step;
-        __m512i odd = _mm512_set1_epi32(row->odd[x + p]);
-        __m512i most = _mm512_add_epi32(odd, _mm512_loadu_si512(base));
-        __m512i more_most = _mm512_add_epi32(odd, _mm512_loadu_si512(base + 16));
-        half[p][0] = _mm512_sub_epi32(most, _mm512_slli_epi32(half[p][0], 2));
-        half[p][1] = _mm512_sub_epi32(more_most, _mm512_slli_epi32(half[p][1], 2));
-    }
+/* dot = base + odd - 4 * half of one pixel */
+STRIATE_INLINE void make_dots(__m512i base, __m512i more_base, const int32_t *odd,
+                              __m512i half[2]) {
+    __m512i odds = _mm512_set1_epi32(*odd);
+    half[0] = _mm512_sub_epi32(_mm512_add_epi32(base, odds), _mm512_slli_epi32(half[0], 2));
+    half[1] = _mm512_sub_epi32(_mm512_add_epi32(more_base, odds), _mm512_slli_epi32(half[1], 2));
 }
 
 STRIATE_INLINE void finish_tile(const striate_row *row, int x, const int pixels,
                                 __m512i sum[PIXELS][2]) {
-    make_dots(row, x, pixels, sum);
+    const uint8_t *cases = row->cases + x;
+    const int32_t *base = row->base + cases[0] * row->case_step;
+    if (cases[0] == cases[pixels - 1]) { /* then those between are the same, too */
+        __m512i bases = _mm512_loadu_si512(base), more_bases = _mm512_loadu_si512(base + 16);
+#pragma GCC unroll 7
+        for (int p = 0; p < pixels; p++) make_dots(bases, more_bases, row->odd + x + p, sum[p]);
+    } else {
+#pragma GCC unroll 7
+        for (int p = 0; p < pixels; p++) {
+            base = row->base + cases[p] * row->case_step;
+            make_dots(_mm512_loadu_si512(base), _mm512_loadu_si512(base + 16), row->odd + x + p,
+                      sum[p]);
+        }
+    }
     if (row->bits) {
         finish_words(row, x, pixels, sum);
         return;
     }
-    finish_half(*row, x, pixels, 0, sum);
-    finish_half(*row, x, pixels, 1, sum);
+    uint32_t filters = row->filters >= 32 ? UINT32_MAX : ((uint32_t)1 << row->filters) - 1;
+    __mmask16 live[2] = {(__mmask16)filters, (__mmask16)(filters >> 16)};
+    if (row->scores)
+        finish_scores_of(row, x, pixels, live, sum);
+    else
+        finish_dots_of(row, x, pixels, live, sum);
 }
 
 /* Half the counts of 16 filters, from a word of a pixel, its difference from the next word, and the

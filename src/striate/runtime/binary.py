@@ -21,6 +21,7 @@ from striate.errors import EngineError, UsageError, did_you_mean
 
 ABI = 3
 LIBRARY = "libstriate.so"
+FLOAT, WORD = np.dtype(np.float32), np.dtype(np.uint32)  # compared faster than their classes
 
 
 # === Bits ===
@@ -55,9 +56,10 @@ _start_of: Any = ctypes.c_char.from_buffer  # any writeable buffer, of which arr
 
 def address(array: np.ndarray) -> int:
     """Where a contiguous array is; `array.ctypes.data` takes four times as long to say so."""
-    if array.flags.writeable and array.size:
+    try:
         return _address_of(_start_of(array))
-    return array.ctypes.data
+    except (TypeError, ValueError):  # not writeable; empty
+        return array.ctypes.data
 
 
 def thresholds(
@@ -212,6 +214,7 @@ class BinaryConvolution:
         self.kernel = chosen_kernel(name)
         self.side, _, self.channels, self.filters = kernel.shape
         self.input_shape = tuple(input_shape)
+        self.packed_shape = (*self.input_shape[:2], -(-self.channels // 32))
         self.stride, self.pad, self.pad_value = stride, pad, pad_value
         self.threads = threads
         self.scale_inputs = scale_inputs
@@ -266,11 +269,11 @@ class BinaryConvolution:
         out: where to write them; fresh memory can cost more than a layer.
         """
         x = self._checked(x)
-        if self.scale_inputs and x.dtype == np.uint32:
+        if self.scale_inputs and x.dtype == WORD:
             raise UsageError("scale_inputs: expected float maps, got packed bits")
         shape = (len(x), *self.output_shape)
         out = empty(shape, np.float32) if out is None else out
-        if out.shape != shape or out.dtype != np.float32 or not out.flags.carray:
+        if out.shape != shape or out.dtype != FLOAT or not out.flags.carray:
             raise UsageError(f"out: expected contiguous float32 {shape}, got {out.shape}")
         if self._layer is not None:
             return self._run(x, "scores", out)
@@ -288,12 +291,11 @@ class BinaryConvolution:
         return self._run(x, "out_bits", empty((len(x), *self.output_shape[:2], words), np.uint32))
 
     def _checked(self, x: np.ndarray) -> np.ndarray:
-        packed = x.dtype == np.uint32
-        last = -(-self.channels // 32) if packed else self.channels
-        expected = (*self.input_shape[:2], last)
+        packed = x.dtype == WORD
+        expected = self.packed_shape if packed else self.input_shape
         if x.shape[1:] != expected:
             raise UsageError(f"expected maps of {expected}, got {x.shape[1:]}")
-        return np.ascontiguousarray(x, np.uint32 if packed else np.float32)
+        return np.ascontiguousarray(x, WORD if packed else FLOAT)
 
     # === Natively ===
 
@@ -317,33 +319,34 @@ class BinaryConvolution:
             self._native.striate_layer_free(self._layer)
 
     def _run(self, x: np.ndarray, kind: str, out: np.ndarray) -> np.ndarray:
-        run, pointer = self._prepared()
+        run, pointer = self._prepared(kind)
         run.images = len(x)
         place = address(x)
-        run.values, run.bits = (0, place) if x.dtype == np.uint32 else (place, 0)
-        run.dots = run.scores = run.out_bits = 0
-        run.scale_inputs = int(self.scale_inputs and kind == "scores")
+        run.values, run.bits = (0, place) if x.dtype == WORD else (place, 0)
         setattr(run, kind, address(out))
         if self._native.striate_layer_run(self._layer, pointer):
             raise EngineError(f"the {self.kernel} kernel refused a call; please report it")
         return out
 
-    def _prepared(self) -> tuple[_Run, ctypes.c_void_p]:
-        """This thread's call, with all that does not change and its own working memory, and where
-        it is."""
-        if not hasattr(self._memory, "run"):
-            size = self._native.striate_scratch_bytes(self._layer)
-            self._memory.scratch = empty((size,), np.uint8)
-            self._memory.run = _Run(
+    def _prepared(self, kind: str) -> tuple[_Run, ctypes.c_void_p]:
+        """This thread's call for this output, with all that does not change and its own working
+        memory, and where it is."""
+        calls = self._memory.__dict__
+        if kind not in calls:
+            if "scratch" not in calls:
+                size = self._native.striate_scratch_bytes(self._layer)
+                self._memory.scratch = empty((size,), np.uint8)
+            run = _Run(
                 threads=self.threads,
                 scratch=self._memory.scratch.ctypes.data,
                 alpha=self.alpha.ctypes.data,
                 beta=self.beta.ctypes.data,
+                scale_inputs=int(self.scale_inputs and kind == "scores"),
                 threshold=self.threshold.ctypes.data,
                 flip=self.flip.ctypes.data,
             )
-            self._memory.pointer = ctypes.c_void_p(ctypes.addressof(self._memory.run))
-        return self._memory.run, self._memory.pointer
+            calls[kind] = run, ctypes.c_void_p(ctypes.addressof(run))
+        return calls[kind]
 
     # === By numpy ===
 

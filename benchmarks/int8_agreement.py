@@ -4,8 +4,9 @@
     python benchmarks/int8_agreement.py PICTURES saved_models/mine/1 [--rounds 30] [--json]
 
 Ranges and biases are found on 100 of the pictures that the net learnt from; it is asked about those
-that it did not. Every form runs on one thread, in turn within every round; times are of the
-thread's processor. The peer of int8 is the float form of the same runtime.
+that it did not, other ones for every `--seed` of the fine-tuning. Every form runs on one thread, in
+turn within every round; times are of the thread's processor. The peer of int8 is the float form of
+the same runtime.
 """
 
 import argparse
@@ -68,6 +69,7 @@ def measure(artifact, source: str, rounds: int) -> list[dict]:
             {
                 "net": artifact.manifest.model["name"],
                 "side": artifact.preprocess.shape[0],
+                "seed": artifact.manifest.recipe["seed"],
                 "engine": name,
                 "n": len(asked),
                 "same_top1": round(float(same.mean()), 4),
@@ -99,7 +101,7 @@ def main() -> None:
         return
     for r in rows:
         print(
-            f"{r['net']:<20}{r['engine']:<14}{r['same_top1']:8.1%}{r['same_where_clear']:8.1%}"
+            f"{r['net']:<20}{r['seed']:<3}{r['engine']:<14}{r['same_top1']:8.1%}{r['same_where_clear']:8.1%}"
             f"{r['accuracy']:8.3f}{r['bytes'] / 1e6:7.2f} MB{r['ms']:7.2f} ms{r['ratio']:6.2f}x"
         )
 

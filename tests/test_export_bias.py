@@ -52,6 +52,16 @@ def test_the_means_of_channels_survive_the_rounding_of_kernels(kind):
         np.testing.assert_array_equal(now, before)
 
 
+def test_a_layer_in_floats_keeps_its_bias():
+    keras.utils.set_random_seed(3)
+    first, last = layers.Conv2D(8, 3), layers.Dense(4)
+    net = chain([first, layers.Flatten(), last])
+    pictures = colourful_noise(4, (8, 8, 3), 0).astype(np.float32) / 255
+    with corrected(net, pictures, [last]):
+        assert np.array(first.bias).any()
+        assert not np.array(last.bias).any()
+
+
 def test_a_net_without_kernels_is_left_alone():
     net = chain([layers.GlobalAveragePooling2D()])
     with corrected(net, np.zeros((1, 8, 8, 3), np.float32)):

@@ -1,12 +1,13 @@
 """int8 and float16: smaller numbers, the same classes, and never an answer unasked."""
 
+import keras
 import numpy as np
 import pytest
 
 from making import colourful_noise, tiny_artifact
 from striate.artifact import load
 from striate.errors import DisagreementError, UsageError
-from striate.export import export, some_pictures, verify
+from striate.export import export, int8, ranges, some_pictures, verify
 from striate.runtime import FLOAT_TOLERANCE, fastest_engine, open_engine, readable, usable
 from striate.serve.servable import open_artifact
 
@@ -59,6 +60,56 @@ def test_weights_have_a_scale_for_every_channel(rounded):
     ]
     assert shapes
     assert all(channels == scales for channels, scales in shapes)
+
+
+def test_a_small_classifier_stays_in_floats(rounded):
+    import onnx
+    from ai_edge_litert.interpreter import Interpreter
+
+    graph = onnx.load(rounded[0].file("model.int8.onnx")).graph
+    (dense,) = (node for node in graph.node if "/logits" in node.name)
+    (kernel,) = (tensor for tensor in graph.initializer if tensor.name == dense.input[1])
+    assert kernel.data_type == onnx.TensorProto.FLOAT
+    tensors = Interpreter(str(rounded[0].file("model.int8.tflite"))).get_tensor_details()
+    of_classifier = [tensor["dtype"] for tensor in tensors if "/logits" in tensor["name"]]
+    assert of_classifier
+    assert set(of_classifier) == {np.float32}
+
+
+def test_a_classifier_that_is_most_of_the_net_is_rounded():
+    image = keras.Input((8, 8, 3))
+    net = keras.Model(image, keras.layers.Dense(4)(keras.layers.Flatten()(image)))
+    assert int8.small_classifier(net) == []
+
+
+def scales_of(directory) -> tuple[np.ndarray, np.ndarray]:
+    """(every scale in LiteRT's int8 file, those of what layers with kernels answer in ONNX's)."""
+    import onnx
+    from ai_edge_litert.interpreter import Interpreter
+
+    tensors = Interpreter(str(directory / "model.int8.tflite")).get_tensor_details()
+    of_lite = [tensor["quantization"][0] for tensor in tensors if tensor["quantization"][0]]
+    graph = onnx.load(directory / "model.int8.onnx").graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    answers = [node for node in graph.node if node.name.endswith("BiasAdd:0_QuantizeLinear")]
+    return np.array(of_lite), np.array([values[node.input[1]] for node in answers])
+
+
+def test_both_runtimes_leave_out_the_same_few_activations(rounded, pictures, tmp_path, monkeypatch):
+    _, whole = scales_of(rounded[0].path)
+    for module in (int8, ranges):
+        monkeypatch.setattr(module, "PERCENTILE", 95.0)
+    int8.write(rounded[0], tmp_path, images=pictures[::2])
+    of_lite, of_onnx = scales_of(tmp_path)
+    assert (of_onnx < 0.9 * whole).all()
+    nearest = np.abs(of_lite[:, None] / of_onnx - 1).min(axis=0)
+    np.testing.assert_allclose(nearest, 0, atol=0.01)  # ONNX Runtime counts in bins
+
+
+def test_the_greatest_numbers_are_found():
+    x = np.random.default_rng(0).permutation(100)
+    assert sorted(ranges.greatest(x, 3)) == [97, 98, 99]
+    assert len(ranges.greatest(x, 200)) == 100
 
 
 def test_nobody_gets_rounded_answers_unasked(rounded):

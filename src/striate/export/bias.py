@@ -7,7 +7,7 @@ the same way. The mean of that, over some pictures, is taken off its bias or add
 the batch normalisation behind it takes off.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,12 +17,13 @@ BATCH = 8
 
 
 @contextmanager
-def corrected(net: Any, pictures: np.ndarray) -> Iterator[None]:
+def corrected(net: Any, pictures: np.ndarray, floats: Collection[Any] = ()) -> Iterator[None]:
     """Inside, the biases of a Keras net are those that suit its kernels once they are rounded.
 
-    pictures: float32 [N, H, W, C], normalised. The kernels stay, and the biases are put back.
+    pictures: float32 [N, H, W, C], normalised; floats: layers whose kernels will not be. The
+    kernels stay, and the biases are put back.
     """
-    places = _places(net)
+    places = [place for place in _places(net) if place[0] not in floats]
     shifts = _shifts(net, [layer for layer, _, _ in places], pictures)
     before = [np.array(variable) for _, variable, _ in places]
     for (_, variable, sign), value, shift in zip(places, before, shifts, strict=True):

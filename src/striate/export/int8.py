@@ -2,16 +2,19 @@
 
 Weights become whole numbers of 8 bits with a scale for each output channel, activations with one
 for each tensor, found by showing the net pictures (post-training quantisation; Jacob et al. 2018,
-https://arxiv.org/abs/1712.05877), and biases make up for what rounding the weights does to the
-mean. `image` stays uint8 and `scores` float32; normalisation and softmax are computed in floats, as
-1/256 is too coarse a step for scores.
+https://arxiv.org/abs/1712.05877; `ranges`), and biases make up for what rounding the weights does
+to the mean (`bias`). `image` stays uint8 and `scores` float32. Normalisation and softmax are
+computed in floats, as 1/256 is too coarse a step for scores, and so is a small classifier: the
+weights of a linear probe are far apart, as the spreads of its features are.
 """
 
 import io
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -19,7 +22,9 @@ from striate.artifact import Artifact
 from striate.export import onnx
 from striate.export.bias import corrected
 from striate.export.litert import converter
+from striate.export.ranges import PERCENTILE, narrowed
 
+SMALL = 0.1  # the share of a net's weights up to which its classifier stays in floats
 LITERT_FLOATS = ["SOFTMAX", "SUB"]  # SUB: of the mean, from pixels
 ONNX_INTEGERS = [
     "Add",
@@ -38,34 +43,59 @@ ONNX_INTEGERS = [
 def write(artifact: Artifact, directory: Path, *, images: np.ndarray) -> None:
     """images: uint8 [N, H, W, C], of the kind that the net will see; some dozens are enough."""
     pictures = np.asarray(artifact.preprocess.layer()(images))
-    with corrected(artifact.model, pictures):
-        write_litert(artifact, directory, images)
-        write_onnx(artifact, directory, images)
+    floats = small_classifier(artifact.model)
+    with corrected(artifact.model, pictures, floats):
+        write_litert(artifact, directory, images, floats)
+        write_onnx(artifact, directory, images, floats)
 
 
-def write_litert(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
+def small_classifier(net: Any) -> list[Any]:
+    """The dense layer that a Keras net ends with, if few of its weights are there; or none."""
+    from keras.layers import Dense
+
+    last = net.outputs[0]._keras_history.operation
+    small = isinstance(last, Dense) and last.count_params() <= SMALL * net.count_params()
+    return [last] if small else []
+
+
+def _scoped(names: Iterable[str], layers: list[Any]) -> list[str]:
+    """Those names in a converted graph that came from Keras layers: `.../logits_1/MatMul`."""
+    scopes = [re.compile(rf"/{re.escape(layer.name)}(_\d+)?/") for layer in layers]
+    return [name for name in names if any(scope.search(name) for scope in scopes)]
+
+
+def write_litert(
+    artifact: Artifact, directory: Path, images: np.ndarray, floats: list[Any]
+) -> None:
+    """floats: layers that are not to be rounded."""
     import tensorflow as tf
+    from ai_edge_litert.interpreter import Interpreter
 
     def shown() -> Iterator[dict[str, np.ndarray]]:
         for image in images:
             yield {"image": image[np.newaxis]}
 
-    floats = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=LITERT_FLOATS)
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=LITERT_FLOATS)
     with converter(artifact) as found:
         found.optimizations = [tf.lite.Optimize.DEFAULT]
         found.representative_dataset = shown
         quantiser = tf.lite.experimental.QuantizationDebugger(
-            converter=found, debug_dataset=shown, debug_options=floats
+            converter=found, debug_dataset=shown, debug_options=options
         )
+        calibrated = quantiser.calibrated_model
+        tensors = Interpreter(model_content=calibrated).get_tensor_details()
+        options.denylisted_nodes = _scoped([tensor["name"] for tensor in tensors], floats)
+        quantiser.calibrated_model = narrowed(calibrated, images)
         file = quantiser.get_nondebug_quantized_model()
     (directory / "model.int8.tflite").write_bytes(file)
 
 
-def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
-    """Quantise the net's ONNX form, with a scale before and after each node.
+def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray, floats: list[Any]) -> None:
+    """Quantise the net's ONNX form, with a scale before and after each node but those of `floats`.
 
     That format (QDQ) is standard ONNX: a runtime without int8 kernels computes it in floats.
     """
+    from onnx import load_model
     from onnxruntime.quantization import (
         CalibrationDataReader,
         CalibrationMethod,
@@ -87,13 +117,16 @@ def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray) -> None:
         ready = Path(folder) / "ready.onnx"
         onnx.write(artifact, Path(folder))
         quant_pre_process(Path(folder) / "model.onnx", ready, skip_symbolic_shape=True)
+        nodes = load_model(ready).graph.node
         quantize_static(
             ready,
             directory / "model.int8.onnx",
             Shown(),
             op_types_to_quantize=ONNX_INTEGERS,
+            nodes_to_exclude=_scoped([node.name for node in nodes], floats),
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            calibrate_method=CalibrationMethod.Percentile,  # nearer than the whole range
+            calibrate_method=CalibrationMethod.Percentile,
+            extra_options={"CalibPercentile": PERCENTILE},
         )

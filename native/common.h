@@ -53,27 +53,27 @@ STRIATE_INLINE void multiply_tile(const striate_products *row, const float *pane
     enum { PARTS = STRIATE_PANEL / LANES };
     const float *taps = row->pixels + (size_t)x * row->pixel_step;
     lanes sum[FLOAT_PIXELS][PARTS], weights[PARTS];
-#pragma GCC unroll 16
+    STRIATE_UNROLL
     for (int p = 0; p < pixels; p++)
-#pragma GCC unroll 4
+        STRIATE_UNROLL
         for (int part = 0; part < PARTS; part++) sum[p][part] = (lanes){0};
     for (int y = 0; y < row->rows; y++, taps += row->row_step)
         for (int i = 0; i < row->run; i++, panel += STRIATE_PANEL) {
-#pragma GCC unroll 4
+            STRIATE_UNROLL
             for (int part = 0; part < PARTS; part++)
                 memcpy(&weights[part], panel + part * LANES, sizeof(lanes));
-#pragma GCC unroll 16
+            STRIATE_UNROLL
             for (int p = 0; p < pixels; p++)
-#pragma GCC unroll 4
+                STRIATE_UNROLL
                 for (int part = 0; part < PARTS; part++)
                     sum[p][part] += taps[(size_t)p * row->pixel_step + i] * weights[part];
         }
     int left = row->filters - first;
     float *out = row->out + (size_t)x * row->out_step + first;
-#pragma GCC unroll 16
+    STRIATE_UNROLL
     for (int p = 0; p < pixels; p++, out += row->out_step) {
         float kept[STRIATE_PANEL];
-#pragma GCC unroll 4
+        STRIATE_UNROLL
         for (int part = 0; part < PARTS; part++)
             memcpy(kept + part * LANES, &sum[p][part], sizeof(lanes));
         memcpy(out, kept, (size_t)(left < STRIATE_PANEL ? left : STRIATE_PANEL) * sizeof *out);

@@ -17,6 +17,14 @@
 #define STRIATE_END_TARGET STRIATE_PRAGMA(GCC pop_options)
 #endif
 
+/* Before a loop of a constant, small number of turns: as many statements, so that what it indexes can
+ * be in registers. */
+#if defined(__clang__)
+#define STRIATE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define STRIATE_UNROLL _Pragma("GCC unroll 16")
+#endif
+
 /* One row of output pixels for one block of filters. Counts are of bits that differ, so that
  * dot = base - 2 * count; what the padding did not contribute is already in `base`.
  *

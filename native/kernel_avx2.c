@@ -132,7 +132,7 @@ STRIATE_INLINE void add_step(const uint16_t *const at[PAIRS], size_t i, const in
                              const __m256i *weights, __m256i sum[PAIRS][2]) {
     __m256i first = _mm256_load_si256(weights), second = _mm256_load_si256(weights + 1);
     __asm__ volatile("" : "+x"(first), "+x"(second));
-#pragma GCC unroll 4
+    STRIATE_UNROLL
     for (int p = 0; p < pairs; p++) {
         __m256i table = table_of(at[p] + i);
         add_bytes(&sum[p][0], _mm256_shuffle_epi8(table, first));
@@ -144,20 +144,20 @@ STRIATE_INLINE void add_step(const uint16_t *const at[PAIRS], size_t i, const in
 STRIATE_INLINE void add_group(const uint16_t *const at[PAIRS], size_t begin, int steps,
                               const int pairs, const __m256i *weights, __m256i sums[PAIRS][2]) {
     __m256i sum[PAIRS][2];
-#pragma GCC unroll 4
+    STRIATE_UNROLL
     for (int p = 0; p < pairs; p++) {
         __m256i table = table_of(at[p] + begin);
         sum[p][0] = _mm256_shuffle_epi8(table, _mm256_load_si256(weights));
         sum[p][1] = _mm256_shuffle_epi8(table, _mm256_load_si256(weights + 1));
     }
     if (steps == STEPS) {
-#pragma GCC unroll 8
+        STRIATE_UNROLL
         for (int i = 1; i < STEPS; i++) add_step(at, begin + i, pairs, weights + 2 * i, sum);
     } else {
 #pragma GCC unroll 1
         for (int i = 1; i < steps; i++) add_step(at, begin + i, pairs, weights + 2 * i, sum);
     }
-#pragma GCC unroll 4
+    STRIATE_UNROLL
     for (int p = 0; p < pairs; p++) {
         sums[p][0] = sum[p][0];
         sums[p][1] = sum[p][1];
@@ -195,18 +195,18 @@ STRIATE_INLINE void take_apart(__m256i whole, __m256i shifted, uint16_t *totals,
 STRIATE_INLINE void add_groups(__m256i sums[GROUPS][PAIRS][2], int groups, int first,
                                const int pairs, uint16_t *totals, int fresh) {
     __m256i whole[4], shifted[4];
-#pragma GCC unroll 4
+    STRIATE_UNROLL
     for (int i = 0; i < 2 * pairs; i++) whole[i] = shifted[i] = _mm256_setzero_si256();
 #pragma GCC unroll 1
     for (int g = 0; g < groups; g++)
-#pragma GCC unroll 4
+        STRIATE_UNROLL
         for (int i = 0; i < 2 * pairs; i++) {
             __m256i both = sums[g][first + i / 2][i % 2];
             __asm__("" : "+x"(both)); /* is read once */
             add_bytes(&whole[i], both);
             add_bytes(&shifted[i], _mm256_srli_epi16(both, 4));
         }
-#pragma GCC unroll 4
+    STRIATE_UNROLL
     for (int i = 0; i < 2 * pairs; i++)
         take_apart(whole[i], shifted[i],
                    totals + 2 * BLOCK * (first + i / 2) + 32 * (i % 2), fresh);
@@ -232,14 +232,14 @@ STRIATE_INLINE void finish_scores_of(const striate_row *row, int x, const uint16
     float *out = row->scores + (size_t)x * row->out_step;
     __m256i odd = _mm256_set1_epi32(row->odd[x]);
     __m256 values[BLOCK / 8];
-#pragma GCC unroll 8
+    STRIATE_UNROLL
     for (int i = 0; i < BLOCK / 8; i++)
         values[i] = _mm256_cvtepi32_ps(eight_dots(base + 8 * i, odd, totals + 8 * i));
     if (row->input_scale)
-#pragma GCC unroll 8
+        STRIATE_UNROLL
         for (int i = 0; i < BLOCK / 8; i++)
             values[i] = _mm256_mul_ps(_mm256_set1_ps(row->input_scale[x]), values[i]);
-#pragma GCC unroll 8
+    STRIATE_UNROLL
     for (int i = 0; i < BLOCK / 8; i++) {
         __m256 product = _mm256_mul_ps(_mm256_loadu_ps(alpha + 8 * i), values[i]);
         _mm256_storeu_ps(out + 8 * i, _mm256_add_ps(product, _mm256_loadu_ps(beta + 8 * i)));
@@ -282,7 +282,7 @@ STRIATE_INLINE void tile(const striate_row *row, int x, const int pairs) {
     int nibbles = 8 * row->words, groups = 0, fresh = 1;
     for (int y = 0; y < row->rows; y++, taps += row->row_step) {
         const uint16_t *at[PAIRS];
-#pragma GCC unroll 4
+        STRIATE_UNROLL
         for (int p = 0; p < pairs; p++)
             at[p] = (const uint16_t *)(taps + 2 * (size_t)p * row->pixel_step);
         for (int i = 0; i < nibbles;) {

@@ -102,7 +102,7 @@ static void order(const uint32_t *bits, size_t words, int tap, uint8_t *own) {
 STRIATE_INLINE void finish_dots_of(const striate_row *row, int x, const int pixels,
                                    const __mmask16 live[2], __m512i sum[PIXELS][2]) {
     int32_t *out = row->dots + (size_t)x * row->out_step;
-#pragma GCC unroll 7
+    STRIATE_UNROLL
     for (int p = 0; p < pixels; p++, out += row->out_step) {
         _mm512_mask_storeu_epi32(out, live[0], sum[p][0]);
         _mm512_mask_storeu_epi32(out + 16, live[1], sum[p][1]);
@@ -116,17 +116,17 @@ STRIATE_INLINE void finish_scores_of(const striate_row *row, int x, const int pi
         alpha[half] = _mm512_maskz_loadu_ps(live[half], row->alpha + 16 * half);
         beta[half] = _mm512_maskz_loadu_ps(live[half], row->beta + 16 * half);
     }
-#pragma GCC unroll 14
+    STRIATE_UNROLL
     for (int i = 0; i < 2 * pixels; i++)
         value[i / 2][i % 2] = _mm512_cvtepi32_ps(sum[i / 2][i % 2]);
     if (row->input_scale)
-#pragma GCC unroll 14
+        STRIATE_UNROLL
         for (int i = 0; i < 2 * pixels; i++) {
             __m512 scale = _mm512_set1_ps(row->input_scale[x + i / 2]);
             value[i / 2][i % 2] = _mm512_mul_ps(scale, value[i / 2][i % 2]);
         }
     float *out = row->scores + (size_t)x * row->out_step;
-#pragma GCC unroll 14
+    STRIATE_UNROLL
     for (int i = 0; i < 2 * pixels; i++) {
         __m512 product = _mm512_mul_ps(alpha[i % 2], value[i / 2][i % 2]);
         _mm512_mask_storeu_ps(out + 16 * (i % 2), live[i % 2],
@@ -141,7 +141,7 @@ STRIATE_INLINE void finish_words(const striate_row *row, int x, const int pixels
     __m512i flip = _mm512_loadu_si512(row->flip), more_flip = _mm512_loadu_si512(row->flip + 16);
     __m512i least = _mm512_loadu_si512(row->threshold);
     __m512i more_least = _mm512_loadu_si512(row->threshold + 16);
-#pragma GCC unroll 7
+    STRIATE_UNROLL
     for (int p = 0; p < pixels; p++) {
         __mmask16 low = _mm512_cmpge_epi32_mask(_mm512_xor_si512(sum[p][0], flip), least);
         __mmask16 high =
@@ -165,10 +165,10 @@ STRIATE_INLINE void finish_tile(const striate_row *row, int x, const int pixels,
     const int32_t *base = row->base + cases[0] * row->case_step;
     if (cases[0] == cases[pixels - 1]) { /* then those between are the same, too */
         __m512i bases = _mm512_loadu_si512(base), more_bases = _mm512_loadu_si512(base + 16);
-#pragma GCC unroll 7
+        STRIATE_UNROLL
         for (int p = 0; p < pixels; p++) make_dots(bases, more_bases, row->odd + x + p, sum[p]);
     } else {
-#pragma GCC unroll 7
+        STRIATE_UNROLL
         for (int p = 0; p < pixels; p++) {
             base = row->base + cases[p] * row->case_step;
             make_dots(_mm512_loadu_si512(base), _mm512_loadu_si512(base + 16), row->odd + x + p,
@@ -205,9 +205,9 @@ STRIATE_INLINE __m512i halves_alone(__m512i word, __m512i weights) {
 STRIATE_INLINE void add_words(const uint32_t *const at[PIXELS], int word, const int pixels,
                               const int words, const __m512i *weights, __m512i sum[PIXELS][2]) {
     __m512i own[4];
-#pragma GCC unroll 4
+    STRIATE_UNROLL
     for (int i = 0; i < 2 * words; i++) own[i] = _mm512_load_si512(weights + i);
-#pragma GCC unroll 7
+    STRIATE_UNROLL
     for (int p = 0; p < pixels; p++) {
         __m512i first = _mm512_set1_epi32((int)at[p][word]);
         if (words == 2) {
@@ -227,11 +227,11 @@ STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels, const 
     const uint8_t *taps = row->pixels + (size_t)x * row->pixel_step;
     const __m512i *weights = (const __m512i *)row->weights;
     __m512i sum[PIXELS][2];
-#pragma GCC unroll 7
+    STRIATE_UNROLL
     for (int p = 0; p < pixels; p++) sum[p][0] = sum[p][1] = _mm512_setzero_si512();
     for (int y = 0; y < row->rows; y++, taps += row->row_step) {
         const uint32_t *at[PIXELS];
-#pragma GCC unroll 7
+        STRIATE_UNROLL
         for (int p = 0; p < pixels; p++)
             at[p] = (const uint32_t *)(taps + (size_t)p * row->pixel_step);
         if (!alone) {

@@ -16,6 +16,7 @@ from striate.train.quantise import (
     round_activations,
     round_kernel,
     rounded,
+    small_classifier,
 )
 
 WITH_GRADIENTS = pytest.mark.skipif(
@@ -123,6 +124,22 @@ def test_a_net_rounds_where_its_int8_form_does():
         after = {layer.name for layer in layers if isinstance(layer, RoundedActivations)}
         expected = {"image", "expand_relu", "dw_bn", "add", "pool", "logits"}
         assert after == {f"{name}_rounded" for name in expected}
+
+
+def test_a_small_classifier_is_not_rounded():
+    image = keras.Input((40,), name="image")
+    hidden = keras.layers.Dense(8, activation="relu", name="hidden")(image)
+    net = keras.Model(image, keras.layers.Dense(2, name="logits")(hidden))  # 18 of 346 weights
+    assert small_classifier(net) == [net.get_layer("logits")]
+    layers = list(rounded(net)._flatten_layers())
+    assert [x.layer.name for x in layers if isinstance(x, RoundedKernel)] == ["hidden"]
+    after = {layer.name for layer in layers if isinstance(layer, RoundedActivations)}
+    assert after == {"image_rounded", "hidden_rounded"}
+
+
+def test_a_classifier_that_is_most_of_the_net_is_rounded():
+    image = keras.Input((40,))
+    assert small_classifier(keras.Model(image, keras.layers.Dense(2)(image))) == []
 
 
 def test_the_rounded_net_is_near_and_learns_the_same_weights():

@@ -24,7 +24,6 @@ from striate.export.bias import corrected
 from striate.export.litert import converter
 from striate.export.ranges import PERCENTILE, narrowed
 
-SMALL = 0.1  # the share of a net's weights up to which its classifier stays in floats
 LITERT_FLOATS = ["SOFTMAX", "SUB"]  # SUB: of the mean, from pixels
 ONNX_INTEGERS = [
     "Add",
@@ -42,20 +41,13 @@ ONNX_INTEGERS = [
 
 def write(artifact: Artifact, directory: Path, *, images: np.ndarray) -> None:
     """images: uint8 [N, H, W, C], of the kind that the net will see; some dozens are enough."""
+    from striate.train.quantise import small_classifier
+
     pictures = np.asarray(artifact.preprocess.layer()(images))
     floats = small_classifier(artifact.model)
     with corrected(artifact.model, pictures, floats):
         write_litert(artifact, directory, images, floats)
         write_onnx(artifact, directory, images, floats)
-
-
-def small_classifier(net: Any) -> list[Any]:
-    """The dense layer that a Keras net ends with, if few of its weights are there; or none."""
-    from keras.layers import Dense
-
-    last = net.outputs[0]._keras_history.operation
-    small = isinstance(last, Dense) and last.count_params() <= SMALL * net.count_params()
-    return [last] if small else []
 
 
 def _scoped(names: Iterable[str], layers: list[Any]) -> list[str]:

@@ -7,8 +7,9 @@ within its range. The weights thus settle where rounding does little harm.
 
 What is rounded is what LiteRT and ONNX Runtime round: kernels with a scale for each output channel,
 and activations with one for each tensor, but not between a convolution and the normalisation or
-ReLU that becomes one operation with it. The net itself is as before: only what is trained around it
-rounds. Compute in float32, since half precision is coarser than the rounding.
+ReLU that becomes one operation with it, and not a small classifier. The net itself is as before:
+only what is trained around it rounds. Compute in float32, since half precision is coarser than the
+rounding.
 """
 
 import keras
@@ -17,6 +18,7 @@ from keras import ops
 LEVELS = 255  # steps from the least to the greatest activation
 KERNEL_LEVELS = 127  # steps from 0 to the largest weight, as -128 has no opposite
 MOMENTUM = 0.99  # what a range keeps of itself at each step
+SMALL = 0.1  # the share of a net's weights up to which its classifier stays in floats
 
 
 def straight_through(x, rounded):
@@ -83,9 +85,11 @@ class RoundedKernel(keras.layers.Wrapper):
 
 def rounded(net: keras.Model) -> keras.Model:
     """A graph with the layers and weights of a net, which rounds as its int8 form does."""
-    within = set(net.operations)
+    within, floats = set(net.operations), small_classifier(net)
 
     def call(layer, *args, **kwargs):
+        if layer in floats:
+            return layer(*args, **kwargs)
         y = _of_rounded_kernel(layer)(*args, **kwargs)
         if not _rounds(layer, within):
             return y
@@ -95,6 +99,13 @@ def rounded(net: keras.Model) -> keras.Model:
     image = keras.Input(net.input.shape[1:], name="normalised")
     logits = graph(RoundedActivations(name="image_rounded")(image))
     return keras.Model(image, logits, name="rounded")
+
+
+def small_classifier(net: keras.Model) -> list:
+    """The dense layer that a net ends with, if few of its weights are there; or none."""
+    last = net.outputs[0]._keras_history.operation
+    dense = isinstance(last, keras.layers.Dense)
+    return [last] if dense and last.count_params() <= SMALL * net.count_params() else []
 
 
 LAYERS = keras.layers

@@ -202,16 +202,19 @@ STRIATE_INLINE __m512i halves_alone(__m512i word, __m512i weights) {
     return _mm512_popcnt_epi32(_mm512_andnot_si512(weights, word));
 }
 
-STRIATE_INLINE void add_words(const uint32_t *const at[PIXELS], int word, const int pixels,
+/* `at` is the word of the first pixel. */
+STRIATE_INLINE void add_words(const uint8_t *at, size_t pixel_step, const int pixels,
                               const int words, const __m512i *weights, __m512i sum[PIXELS][2]) {
     __m512i own[4];
     STRIATE_UNROLL
     for (int i = 0; i < 2 * words; i++) own[i] = _mm512_load_si512(weights + i);
     STRIATE_UNROLL
-    for (int p = 0; p < pixels; p++) {
-        __m512i first = _mm512_set1_epi32((int)at[p][word]);
+    for (int p = 0; p < pixels; p++, at += pixel_step) {
+        __asm__("" : "+r"(at)); /* one pointer: GCC else makes seven, for every row of taps */
+        const int32_t *word = (const int32_t *)at;
+        __m512i first = _mm512_set1_epi32(word[0]);
         if (words == 2) {
-            __m512i difference = _mm512_set1_epi32((int)at[p][word + 1]);
+            __m512i difference = _mm512_set1_epi32(word[1]);
             sum[p][0] = _mm512_add_epi32(sum[p][0], halves(first, difference, own));
             sum[p][1] = _mm512_add_epi32(sum[p][1], halves(first, difference, own + 1));
         } else {
@@ -229,22 +232,19 @@ STRIATE_INLINE void tile(const striate_row *row, int x, const int pixels, const 
     __m512i sum[PIXELS][2];
     STRIATE_UNROLL
     for (int p = 0; p < pixels; p++) sum[p][0] = sum[p][1] = _mm512_setzero_si512();
+    size_t step = row->pixel_step;
     for (int y = 0; y < row->rows; y++, taps += row->row_step) {
-        const uint32_t *at[PIXELS];
-        STRIATE_UNROLL
-        for (int p = 0; p < pixels; p++)
-            at[p] = (const uint32_t *)(taps + (size_t)p * row->pixel_step);
+        const uint8_t *at = taps, *end = taps + 4 * (size_t)row->words;
         if (!alone) {
 #pragma GCC unroll 1
-            for (int word = 0; word < row->words; word += 2, weights += 4)
-                add_words(at, word, pixels, 2, weights, sum);
+            for (; at < end; at += 8, weights += 4) add_words(at, step, pixels, 2, weights, sum);
             continue;
         }
-        for (int word = 0; word < row->words; weights += 2) {
+        for (; at < end; weights += 2, at += 4) {
 #pragma GCC unroll 1
-            for (int end = word + row->tap - 1; word < end; word += 2, weights += 4)
-                add_words(at, word, pixels, 2, weights, sum);
-            add_words(at, word++, pixels, 1, weights, sum);
+            for (int pairs = row->tap / 2; pairs > 0; pairs--, at += 8, weights += 4)
+                add_words(at, step, pixels, 2, weights, sum);
+            add_words(at, step, pixels, 1, weights, sum);
         }
     }
     finish_tile(row, x, pixels, sum);

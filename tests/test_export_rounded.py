@@ -105,6 +105,17 @@ def test_the_greatest_numbers_are_found():
     assert len(ranges.greatest(x, 200)) == 100
 
 
+@pytest.mark.parametrize("ends", [(-1, 1), (-0.3, 6), (-49.3, 43.6), (-1e-4, 2), (-2, 1e-4)])
+def test_ranges_are_widened_until_zero_is_a_level(ends):
+    low, high = ranges.with_zero(*ends)
+    step = (high - low) / 255
+    assert low / step == pytest.approx(round(low / step), abs=1e-6)
+    assert low <= ends[0] + 1e-9
+    assert high >= ends[1] - 1e-9
+    assert high - low < (ends[1] - ends[0]) * 1.01
+    assert ranges.with_zero(0, 6) == (0, 6)
+
+
 def test_nobody_gets_rounded_answers_unasked(rounded):
     artifact, _ = rounded
     assert {"onnx-int8", "litert-int8", "litert-float16"} <= set(readable(artifact))

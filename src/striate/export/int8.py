@@ -14,7 +14,6 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,7 +23,7 @@ from striate.export.bias import corrected
 from striate.export.litert import converter
 from striate.export.ranges import PERCENTILE, narrowed
 
-LITERT_FLOATS = ["SOFTMAX", "SUB"]  # SUB: of the mean, from pixels
+NORMALISE = "normalise"  # the layer before the net
 ONNX_INTEGERS = [
     "Add",
     "AveragePool",
@@ -44,22 +43,23 @@ def write(artifact: Artifact, directory: Path, *, images: np.ndarray) -> None:
     from striate.train.quantise import small_classifier
 
     pictures = np.asarray(artifact.preprocess.layer()(images))
-    floats = small_classifier(artifact.model)
-    with corrected(artifact.model, pictures, floats):
+    classifier = small_classifier(artifact.model)
+    floats = [NORMALISE, *(layer.name for layer in classifier)]
+    with corrected(artifact.model, pictures, classifier):
         write_litert(artifact, directory, images, floats)
         write_onnx(artifact, directory, images, floats)
 
 
-def _scoped(names: Iterable[str], layers: list[Any]) -> list[str]:
+def _scoped(names: Iterable[str], layers: list[str]) -> list[str]:
     """Those names in a converted graph that came from Keras layers: `.../logits_1/MatMul`."""
-    scopes = [re.compile(rf"/{re.escape(layer.name)}(_\d+)?/") for layer in layers]
+    scopes = [re.compile(rf"/{re.escape(layer)}(_\d+)?/") for layer in layers]
     return [name for name in names if any(scope.search(name) for scope in scopes)]
 
 
 def write_litert(
-    artifact: Artifact, directory: Path, images: np.ndarray, floats: list[Any]
+    artifact: Artifact, directory: Path, images: np.ndarray, floats: list[str]
 ) -> None:
-    """floats: layers that are not to be rounded."""
+    """floats: names of layers that are not to be rounded."""
     import tensorflow as tf
     from ai_edge_litert.interpreter import Interpreter
 
@@ -67,7 +67,7 @@ def write_litert(
         for image in images:
             yield {"image": image[np.newaxis]}
 
-    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=LITERT_FLOATS)
+    options = tf.lite.experimental.QuantizationDebugOptions(denylisted_ops=["SOFTMAX"])
     with converter(artifact) as found:
         found.optimizations = [tf.lite.Optimize.DEFAULT]
         found.representative_dataset = shown
@@ -82,7 +82,7 @@ def write_litert(
     (directory / "model.int8.tflite").write_bytes(file)
 
 
-def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray, floats: list[Any]) -> None:
+def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray, floats: list[str]) -> None:
     """Quantise the net's ONNX form, with a scale before and after each node but those of `floats`.
 
     That format (QDQ) is standard ONNX: a runtime without int8 kernels computes it in floats.

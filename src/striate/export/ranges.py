@@ -7,9 +7,12 @@ calibrator to do so. LiteRT's knows only the least and greatest, and writes them
 that it is to quantise: `narrowed` mends them there.
 """
 
+import math
+
 import numpy as np
 
 PERCENTILE = 99.999
+LEVELS = 255  # steps from the least to the greatest activation
 
 
 def narrowed(calibrated: bytes, images: np.ndarray) -> bytes:
@@ -25,9 +28,23 @@ def narrowed(calibrated: bytes, images: np.ndarray) -> bytes:
     for i, end in _ends(calibrated, list(found), images).items():
         if end == 0:  # hardly ever anything but 0, and 0 to 0 is no range
             continue
-        found[i].min = [max(float(found[i].min[0]), -end)]
-        found[i].max = [min(float(found[i].max[0]), end)]
+        low, high = max(float(found[i].min[0]), -end), min(float(found[i].max[0]), end)
+        found[i].min, found[i].max = ([edge] for edge in with_zero(low, high))
     return bytes(convert_object_to_bytearray(model))
+
+
+def with_zero(low: float, high: float) -> tuple[float, float]:
+    """The range, a little wider where 0 would lie between two of its 256 levels.
+
+    0 has to be a level, for padding. Left to itself the converter moves the range by half a step:
+    of pixels from -1 to 1 that cuts off white.
+    """
+    if not low < 0 < high:
+        return low, high
+    below = LEVELS * low / (low - high)
+    counts = [min(max(n, 1), LEVELS - 1) for n in (math.floor(below), math.ceil(below))]
+    step, n = min((max(-low / n, high / (LEVELS - n)), n) for n in counts)
+    return -n * step, (LEVELS - n) * step
 
 
 def _has_range(tensor) -> bool:

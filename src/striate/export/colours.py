@@ -5,35 +5,25 @@ reverse takes seven nodes. Of the products of this convolution all but one are w
 rounded.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 import numpy as np
 
+from striate.export.graph import layers_of, replaced
 
-@contextmanager
-def convolved_colours(classifier) -> Iterator[None]:
+
+def convolved_colours(classifier) -> AbstractContextManager[None]:
     """Inside, a Keras classifier that wants BGR reverses its pictures by a 1x1 convolution.
 
-    A graph traced inside keeps it; the answers are the same bit for bit.
+    The answers are the same bit for bit.
     """
     from striate.layers import Normalise
 
-    layers = [
-        layer
-        for layer in classifier._flatten_layers(include_self=False)
-        if isinstance(layer, Normalise) and len(layer.input.shape) == 4
-    ]
-    for layer in layers:
-        layer.reverse = reverse
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.reverse
+    flat = [layer for layer in layers_of(classifier, Normalise) if len(layer.input.shape) == 4]
+    return replaced(flat, "reverse", reverse)
 
 
-def reverse(x):
+def reverse(layer, x):
     """x[..., ::-1] of [N, H, W, C]."""
     from keras import ops
 

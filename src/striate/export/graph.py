@@ -1,6 +1,8 @@
 """The tensor contract as a TensorFlow function, from which every form is made."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,24 @@ def scores_function(artifact: Artifact):
         return {"scores": classifier(image, training=False)}
 
     return scores
+
+
+def layers_of(model, kind: type) -> list:
+    """The layers of a kind in a Keras model, those of models within it too."""
+    return [layer for layer in model._flatten_layers(include_self=False) if isinstance(layer, kind)]
+
+
+@contextmanager
+def replaced(layers: list, method: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Inside, a method of some Keras layers is `function(layer, ...)`, by which a form can be had
+    that cannot be had of theirs. A graph traced inside keeps it."""
+    for layer in layers:
+        setattr(layer, method, partial(function, layer))
+    try:
+        yield
+    finally:
+        for layer in layers:
+            delattr(layer, method)
 
 
 def save(artifact: Artifact, functions: Mapping[str, Any], directory: Path | str) -> None:

@@ -6,28 +6,17 @@ none on a CPU; the ONNX converter does not see into it, and would write a file t
 for a file need not be computed.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
+
+from striate.export.graph import layers_of, replaced
 
 
-@contextmanager
-def plain_groups(model) -> Iterator[None]:
+def plain_groups(model) -> AbstractContextManager[None]:
     """Inside, every grouped convolution of a Keras net is traced as TensorFlow's own."""
     import keras
 
-    grouped = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.Conv2D) and layer.groups > 1
-    ]
-    for layer in grouped:
-        layer.convolution_op = partial(convolution, layer)
-    try:
-        yield
-    finally:
-        for layer in grouped:
-            del layer.convolution_op
+    grouped = [layer for layer in layers_of(model, keras.layers.Conv2D) if layer.groups > 1]
+    return replaced(grouped, "convolution_op", convolution)
 
 
 def convolution(layer, x, kernel):

@@ -4,31 +4,19 @@ LiteRT convolves over three axes but pools over two: its converter refuses MaxPo
 TensorFlow's own kernels beside it. The largest of the largest is the largest: nothing is rounded.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import AbstractContextManager
+
+from striate.export.graph import layers_of, replaced
 
 
-@contextmanager
-def flat_pools(model) -> Iterator[None]:
+def flat_pools(model) -> AbstractContextManager[None]:
     """Inside, every three-dimensional max-pooling of a Keras net computes two flat ones.
 
-    A graph traced inside keeps them; the answers are the same bit for bit.
+    The answers are the same bit for bit.
     """
     import keras
 
-    pools = [
-        layer
-        for layer in model._flatten_layers(include_self=False)
-        if isinstance(layer, keras.layers.MaxPooling3D)
-    ]
-    for layer in pools:
-        layer.call = partial(max_pool, layer)
-    try:
-        yield
-    finally:
-        for layer in pools:
-            del layer.call
+    return replaced(layers_of(model, keras.layers.MaxPooling3D), "call", max_pool)
 
 
 def max_pool(layer, x):

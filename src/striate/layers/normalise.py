@@ -32,8 +32,7 @@ class Normalise(keras.layers.Layer):
             for values in (self.mean, self.scale)
         )
         rows = (ops.reshape(x, (-1, len(mean))) - mean) * scale
-        known = None not in x.shape[1:]
-        x = ops.reshape(rows, (-1, *x.shape[1:]) if known else ops.shape(x))
+        x = ops.reshape(rows, (-1, *ops.shape(x)[1:]))
         return self.reverse(x) if self.order == "bgr" else x
 
     def reverse(self, x):

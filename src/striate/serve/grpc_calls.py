@@ -1,18 +1,17 @@
 """Every call over gRPC as a `Call`: whatever service it is for, its id, its size, how it ended."""
 
 import logging
-import threading
 from typing import Any
 
 import grpc
 
 from striate.serve.calls import ID_HEADER, Call, call_of, during
 from striate.serve.core import Core
+from striate.serve.grpc_server import GrpcCall
 from striate.serve.status import Code, ServingError
 
 log = logging.getLogger("striate.serve")
 
-LEAVING = 0.2  # seconds in which gRPC says that a stream which just ended was cancelled
 # What waits for a place, and what it is told when there is none; else the scheduler's words
 INFERENCES = {
     "/tensorflow.serving.PredictionService/Predict": "",
@@ -21,34 +20,42 @@ INFERENCES = {
 OURS = ("/tensorflow.serving.", "/inference.")  # health and reflection are not worth a line
 
 
-class CallInterceptor(grpc.ServerInterceptor):
-    """Wraps the methods of our services; the others are left as they are."""
+class RecordedCalls:
+    """What a server does around the methods of our services; the others are left as they are."""
 
     def __init__(self, core: Core):
         self._core = core
 
-    def intercept_service(self, continuation, details):
-        handler = continuation(details)
-        if handler is None or not details.method.startswith(OURS):
+    def refused(self, context: GrpcCall) -> None:
+        """Refuse what there would be no place for: at many times the load, reading all that is
+        refused would take the processor from what is answered."""
+        if context.method not in INFERENCES or not self._core.scheduler.full:
+            return
+        call = _call(context)
+        try:
+            with during(call):
+                self._admit(call, context)
+                words = INFERENCES[context.method] or str(self._core.scheduler.refusal())
+                context.abort(grpc.StatusCode.UNAVAILABLE, words)
+        finally:
+            self._finished(call, context)
+
+    def wrapped(self, method: str, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        if not method.startswith(OURS):
             return handler
-        if details.method in INFERENCES and self._core.scheduler.full:
-            return grpc.stream_unary_rpc_method_handler(self._refused(details))
         if handler.response_streaming:
-            return handler._replace(stream_stream=self._streamed(details, handler.stream_stream))
+            return handler._replace(stream_stream=self._streamed(handler.stream_stream))
         return handler._replace(
-            unary_unary=self._unary(details, handler),
-            request_deserializer=None,
-            response_serializer=None,
+            unary_unary=self._unary(handler), request_deserializer=None, response_serializer=None
         )
 
-    def _unary(self, details, handler):
+    def _unary(self, handler):
         def answer(data: bytes, context) -> bytes:
-            headers = _headers(details)
-            call = _call(details, headers, context)
+            call = _call(context)
             call.received = len(data)
             try:
                 with during(call):
-                    self._admit(call, headers, context)
+                    self._admit(call, context)
                     request = _read(handler.request_deserializer, data, context)
                     response = handler.unary_unary(request, context)
                     sent = handler.response_serializer(response)
@@ -59,41 +66,21 @@ class CallInterceptor(grpc.ServerInterceptor):
 
         return answer
 
-    def _refused(self, details):
-        """What reads nothing of a request, hence takes it for a stream: at many times the load,
-        reading all that is refused would take the processor from what is answered."""
-
+    def _streamed(self, behaviour):
         def answer(requests, context):
-            headers = _headers(details)
-            call = _call(details, headers, context)
+            call = _call(context)
             try:
                 with during(call):
-                    self._admit(call, headers, context)
-                    words = INFERENCES[details.method] or str(self._core.scheduler.refusal())
-                    context.abort(grpc.StatusCode.UNAVAILABLE, words)
-            finally:
-                self._finished(call, context)
-
-        return answer
-
-    def _streamed(self, details, behaviour):
-        def answer(requests, context):
-            headers, over = _headers(details), threading.Event()
-            call = _call(details, headers, context)
-            context.add_callback(over.set)
-            try:
-                with during(call):
-                    self._admit(call, headers, context)
+                    self._admit(call, context)
                     yield from behaviour(requests, context)
-                over.wait(LEAVING)  # a cancelled stream of requests ends before it says why
             finally:
                 self._finished(call, context)
 
         return answer
 
-    def _admit(self, call: Call, headers: dict[str, Any], context) -> None:
+    def _admit(self, call: Call, context) -> None:
         try:
-            self._core.admit(call, headers.get("authorization"))
+            self._core.admit(call, context.headers.get("authorization"))
         except ServingError as error:
             context.abort(grpc.StatusCode.UNAUTHENTICATED, str(error))
 
@@ -107,13 +94,11 @@ class CallInterceptor(grpc.ServerInterceptor):
         self._core.finished(call)
 
 
-def _headers(details) -> dict[str, Any]:
-    return dict(details.invocation_metadata or ())
-
-
-def _call(details, headers: dict[str, Any], context) -> Call:
-    api = details.method.rpartition("/")[2]
-    return call_of(headers, context.peer(), entrypoint="GRPC", api=api, method=details.method)
+def _call(context) -> Call:
+    api = context.method.rpartition("/")[2]
+    return call_of(
+        context.headers, context.peer(), entrypoint="GRPC", api=api, method=context.method
+    )
 
 
 def _read(deserialize, data: bytes, context) -> Any:

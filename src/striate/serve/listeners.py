@@ -5,31 +5,46 @@ the limit is refused at once instead of waiting for a thread.
 """
 
 import errno
-import functools
+import logging
+import os
 import socket
+import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import Any
 
-import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from striate.errors import StriateError, UsageError
 from striate.serve import oip_grpc, text_configs, tfs_grpc
 from striate.serve.core import Core
-from striate.serve.grpc_calls import CallInterceptor
+from striate.serve.grpc_calls import RecordedCalls
+from striate.serve.grpc_server import GrpcServer, Limits
 from striate.serve.oip_protos import BothPools
 from striate.serve.options import ServerOptions
 from striate.serve.secure import Tls
 
+log = logging.getLogger("striate.serve")
+
 SPARE_THREADS = 8  # for refusals, status, metadata and health while all places are taken
 
 
-def thread_pool(core: Core, name: str, threads: int | None) -> ThreadPoolExecutor:
-    """`threads`, or one for every place in the scheduler and some to refuse the rest with."""
-    places = core.scheduler.workers + core.scheduler.max_queue
-    return ThreadPoolExecutor(threads or places + SPARE_THREADS, thread_name_prefix=name)
+# gRPC's name for a limit -> the field of `Limits`, the unit
+CHANNEL_ARGUMENTS = {
+    "grpc.max_receive_message_length": ("message_bytes", 1),
+    "grpc.max_concurrent_streams": ("streams", 1),
+    "grpc.max_connection_age_ms": ("age", 1e-3),
+    "grpc.max_connection_age_grace_ms": ("grace", 1e-3),
+    "grpc.max_connection_idle_ms": ("idle", 1e-3),
+}
+
+
+def thread_count(core: Core) -> int:
+    """One for every place in the scheduler, and some to refuse the rest with."""
+    return core.scheduler.workers + core.scheduler.max_queue + SPARE_THREADS
 
 
 def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
@@ -56,12 +71,47 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     return bound
 
 
-def channel_arguments(text: str) -> list[tuple[str, int | str]]:
-    """`name=value,name=value` as gRPC takes it: whole numbers as such, the rest as text."""
+def bind_unix(path: str) -> socket.socket:
+    """A UNIX socket at a path, not yet listening; one that is left of a server is replaced."""
+    bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if stat.S_ISSOCK(os.stat(path).st_mode) and bound.connect_ex(path):
+            os.unlink(path)  # nobody answers
+    except FileNotFoundError:
+        pass
+    try:
+        bound.bind(path)
+    except OSError as error:
+        bound.close()
+        raise StriateError(f"cannot listen on unix:{path} ({error.strerror})") from None
+    return bound
+
+
+def channel_arguments(text: str) -> dict[str, str]:
+    """`name=value,name=value`."""
     pairs = [argument.partition("=") for argument in text.split(",") if argument]
     if any(not (name and sign) for name, sign, _ in pairs):
         raise UsageError(f"expected grpc_channel_arguments name=value,..., got {text!r}")
-    return [(n, int(v) if v.lstrip("-").isdecimal() else v) for n, _, v in pairs]
+    return {name: value for name, _, value in pairs}
+
+
+def limits(options: ServerOptions) -> Limits:
+    """What clients may ask, by the options and by those of gRPC's channel arguments that say it."""
+    found = Limits(
+        message_bytes=options.max_message_bytes,
+        calls=options.max_connections,
+        connections=options.max_connections,
+    )
+    for name, value in channel_arguments(options.grpc_channel_arguments).items():
+        if name not in CHANNEL_ARGUMENTS:
+            log.warning("striate: grpc_channel_arguments: %s has no effect here", name)
+            continue
+        if not value.isdecimal():
+            raise UsageError(f"expected grpc_channel_arguments {name} a number, got {value!r}")
+        field, unit = CHANNEL_ARGUMENTS[name]
+        changed: dict[str, Any] = {field: int(value) * unit}
+        found = replace(found, **changed)
+    return found
 
 
 def metrics_paths(options: ServerOptions) -> tuple[str, ...]:
@@ -83,21 +133,12 @@ class GrpcListener:
     """All services, health and reflection on one port."""
 
     def __init__(self, core: Core, options: ServerOptions):
-        if options.port:
-            # gRPC's own refusal takes several lines
-            bind(options.host, options.port, shared=options.reuse_port).close()
-        self._streams = _OpenStreams()
-        self._server = grpc.server(
-            thread_pool(core, "grpc", options.grpc_max_threads),
-            interceptors=[self._streams, CallInterceptor(core)],
-            maximum_concurrent_rpcs=options.max_connections,
-            options=[
-                ("grpc.max_receive_message_length", options.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                # Not by itself, or a second server would silently take half of the requests
-                ("grpc.so_reuseport", int(options.reuse_port)),
-                *channel_arguments(options.grpc_channel_arguments),
-            ],
+        recorded = RecordedCalls(core)
+        self._server = GrpcServer(
+            options.grpc_max_threads or thread_count(core),
+            limits(options),
+            refused=recorded.refused,
+            wrapped=recorded.wrapped,
         )
         services = tfs_grpc.register(core, self._server) + oip_grpc.register(core, self._server)
         self._health = health.HealthServicer()
@@ -106,24 +147,17 @@ class GrpcListener:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         named = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(named, self._server, pool=BothPools())
-        self._addresses = [f"{options.host}:{options.port}"] if options.port else []
-        if options.grpc_socket_path:
-            self._addresses.append(f"unix:{options.grpc_socket_path}")
         self._tls = Tls.read(options.ssl_config_file) if options.ssl_config_file else None
+        self._sockets = []
+        if options.port:
+            self._sockets.append(bind(options.host, options.port, shared=options.reuse_port))
+        if options.grpc_socket_path:
+            self._sockets.append(bind_unix(options.grpc_socket_path))
 
     def start(self) -> None:
-        for address in self._addresses:
-            try:
-                self._listen(address)
-            except RuntimeError as error:
-                raise StriateError(f"cannot listen on {address} ({error})") from None
+        for bound in self._sockets:
+            self._server.listen(bound, self._tls.context("h2") if self._tls else None)
         self._server.start()
-
-    def _listen(self, address: str) -> None:
-        if self._tls is None:
-            self._server.add_insecure_port(address)
-        else:
-            self._server.add_secure_port(address, self._tls.credentials())
 
     def retire(self) -> None:
         """Say NOT_SERVING, and answer as before."""
@@ -131,36 +165,7 @@ class GrpcListener:
 
     def drain(self, seconds: float) -> threading.Event:
         """Take no new calls, let the others end; then the event is set."""
-        stopped = self._server.stop(seconds)
-        self._streams.cancel()
-        return stopped
-
-
-class _OpenStreams(grpc.ServerInterceptor):
-    """Remembers the streaming calls (health Watch, reflection): they would hold up a drain."""
-
-    def __init__(self):
-        self._contexts: set[grpc.ServicerContext] = set()
-
-    def cancel(self) -> None:
-        for context in list(self._contexts):
-            context.cancel()
-
-    def intercept_service(self, continuation, details):
-        handler = continuation(details)
-        if handler is None or not handler.response_streaming:
-            return handler
-        kind = "stream_stream" if handler.request_streaming else "unary_stream"
-        return handler._replace(**{kind: self._remembered(getattr(handler, kind))})
-
-    def _remembered(self, behaviour):
-        @functools.wraps(behaviour)
-        def call(request, context, *more):
-            self._contexts.add(context)
-            context.add_callback(lambda: self._contexts.discard(context))
-            return behaviour(request, context, *more)
-
-        return call
+        return self._server.stop(seconds)
 
 
 class HttpListener:
@@ -175,7 +180,7 @@ class HttpListener:
         self._retired = threading.Event()
         app = application(
             core,
-            thread_pool(core, "http", options.rest_api_num_threads),
+            ThreadPoolExecutor(options.rest_api_num_threads or thread_count(core), "http"),
             timeout_seconds=options.rest_api_timeout_in_ms / 1000,
             retired=self._retired.is_set,
             cors=options.rest_api_enable_cors_support,

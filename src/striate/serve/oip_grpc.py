@@ -13,6 +13,7 @@ from google.protobuf.json_format import ParseDict
 from striate.serve import oip, oip_about
 from striate.serve.calls import current
 from striate.serve.core import Core
+from striate.serve.grpc_server import GrpcServer
 from striate.serve.oip_protos import SERVICE, message, service
 from striate.serve.status import ServingError, cut, invalid
 from striate.serve.tfs_grpc import answered
@@ -36,7 +37,7 @@ _CONTENTS = {
 }
 
 
-def register(core: Core, server: grpc.Server) -> tuple[str, ...]:
+def register(core: Core, server: GrpcServer) -> tuple[str, ...]:
     """Add the service to a gRPC server; returns its name."""
     servicer = InferenceService(core)
     handlers = {method.name: _handler(method, servicer) for method in service.methods}

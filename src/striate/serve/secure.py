@@ -5,8 +5,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
 from striate.errors import UsageError
 from striate.serve import text_configs
 
@@ -35,17 +33,14 @@ class Tls:
         found.context()
         return found
 
-    def credentials(self) -> grpc.ServerCredentials:
-        """For gRPC."""
-        return grpc.ssl_server_credentials(
-            [(self.server_key.encode(), self.server_cert.encode())],
-            root_certificates=self.custom_ca.encode() or None,
-            require_client_auth=self.client_verify,
-        )
+    def context(self, *protocols: str) -> ssl.SSLContext:
+        """For a listener that speaks these protocols (ALPN's names), if it says which.
 
-    def context(self) -> ssl.SSLContext:
-        """For HTTP. Python reads keys from files alone, so they are in one for a moment."""
+        Python reads keys from files alone, so they are in one for a moment.
+        """
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        if protocols:
+            context.set_alpn_protocols(list(protocols))
         with tempfile.NamedTemporaryFile("w") as pem:  # readable by this user alone
             pem.write(f"{self.server_key}\n{self.server_cert}\n")
             pem.flush()

@@ -13,6 +13,7 @@ import grpc
 
 from striate.serve import protos, tensors
 from striate.serve.core import Core, Request, Target
+from striate.serve.grpc_server import GrpcServer
 from striate.serve.model_config import configs_from_request
 from striate.serve.signatures import CLASSIFY
 from striate.serve.status import Code, ServingError, cut, invalid
@@ -36,7 +37,7 @@ SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelSer
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 
 
-def register(core: Core, server: grpc.Server) -> tuple[str, ...]:
+def register(core: Core, server: GrpcServer) -> tuple[str, ...]:
     """Add the services to a gRPC server; returns their names."""
     protos.prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
         PredictionService(core), server

@@ -1,0 +1,309 @@
+"""What gRPC says over a stream of HTTP/2: messages, metadata, deadlines, statuses.
+
+https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+"""
+
+import logging
+import struct
+import threading
+import time
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
+from urllib.parse import quote
+
+import grpc
+
+from striate.serve.grpc_server.http2 import Stream, literal
+
+if TYPE_CHECKING:
+    from striate.serve.grpc_server.sockets import Peer
+
+log = logging.getLogger("striate.serve")
+
+PREFIX = struct.Struct(">?L")  # of a message: whether it is compressed, its bytes
+HEAD = (
+    b"\x88"  # :status 200, by its place in the static table
+    + literal("content-type", "application/grpc")
+    + literal("grpc-accept-encoding", "identity, deflate, gzip")
+)
+WINDOW_BITS = {"deflate": 15, "gzip": 31}  # of zlib
+UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
+MOST_WAITING = 4  # messages that are read ahead of those who take them
+MOST_UNSENT = 1 << 20  # bytes of answers that wait for the client to take them
+
+
+class Aborted(Exception):
+    """Ends the handling of a call; its status is in the call."""
+
+
+class Failure(Exception):
+    """A call that ends with a status before, or instead of, its handler's answer."""
+
+    def __init__(self, code: grpc.StatusCode, details: str):
+        super().__init__(details)
+        self.code = code
+
+
+def trailers(code: int, details: str = "", metadata: tuple[tuple[str, str], ...] = ()) -> bytes:
+    block = literal("grpc-status", str(code))
+    if details:
+        block += literal("grpc-message", quote(details, safe=" !\"#$&'()*+,-./:;<=>?@[\\]^_`{|}~"))
+    return block + b"".join(literal(name, value) for name, value in metadata)
+
+
+def seconds(timeout: str | None) -> float | None:
+    """grpc-timeout, as in 100m; None where there is none, or none that can be read."""
+    if not timeout or timeout[-1] not in UNITS or not timeout[:-1].isdecimal():
+        return None
+    return int(timeout[:-1]) * UNITS[timeout[-1]]
+
+
+def prefixed(message: bytes) -> bytes:
+    return PREFIX.pack(False, len(message)) + message
+
+
+class Call:
+    """One call; to handlers, the part of `grpc.ServicerContext` that they need.
+
+    headers: by their names in lower case. begun: in `time.monotonic()`, when its headers came.
+    """
+
+    def __init__(self, peer: "Peer", stream: Stream, most_bytes: int):
+        self.headers = stream.headers
+        self.method = stream.headers.get(":path", "")
+        self.handler: grpc.RpcMethodHandler | None = None
+        self.over: Callable[[], None] = lambda: None  # what is done when it ends
+        self._peer, self._stream, self._most_bytes = peer, stream, most_bytes
+        left = seconds(stream.headers.get("grpc-timeout"))
+        self._deadline = None if left is None else time.monotonic() + left
+        self._code: grpc.StatusCode | None = None
+        self._details = ""
+        self._metadata: tuple[tuple[str, str], ...] = ()
+        self._begun = False  # whether something was answered
+        self._callbacks: list[Callable[[], None]] = []
+        self._active = True
+        self._changed = threading.Condition()
+        self._requests: deque[bytes] = deque()
+
+    # === What handlers ask ===
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        return tuple(pair for pair in self.headers.items() if pair[0][0] != ":")
+
+    def peer(self) -> str:
+        return self._peer.name
+
+    def is_active(self) -> bool:
+        return self._active
+
+    def time_remaining(self) -> float | None:
+        """Seconds until the client's deadline; None where it has set none."""
+        return None if self._deadline is None else max(0.0, self._deadline - time.monotonic())
+
+    def add_callback(self, callback: Callable[[], None]) -> bool:
+        """Have a function called when the call ends; False where it has."""
+        with self._changed:
+            if self._active:
+                self._callbacks.append(callback)
+            return self._active
+
+    def set_code(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def set_details(self, details: str) -> None:
+        self._details = details
+
+    def code(self) -> grpc.StatusCode | None:
+        return self._code
+
+    def details(self) -> str:
+        return self._details
+
+    def set_trailing_metadata(self, metadata: tuple[tuple[str, str], ...]) -> None:
+        self._metadata = tuple(metadata)
+
+    def abort(self, code: grpc.StatusCode, details: str) -> NoReturn:
+        self._code, self._details = code, details
+        raise Aborted
+
+    def cancel(self) -> None:
+        """End the call from the server's side."""
+        self.finish(grpc.StatusCode.CANCELLED, "")
+
+    # === What the connection tells ===
+
+    def grew(self) -> None:
+        """More of the request is there: take messages out of it, or refuse it by its size."""
+        body, streaming = self._stream.body, self.handler is not None and self._streams_in
+        if len(body) >= PREFIX.size:
+            size = PREFIX.unpack_from(body)[1]
+            if size > self._most_bytes:
+                raise Failure(
+                    grpc.StatusCode.RESOURCE_EXHAUSTED,
+                    f"SERVER: Received message larger than max ({size} vs. {self._most_bytes})",
+                )
+        if not streaming:
+            self._peer.credit(self._stream)
+            return
+        while len(body) >= PREFIX.size:
+            size = PREFIX.size + PREFIX.unpack_from(body)[1]
+            if len(body) < size:
+                break
+            with self._changed:
+                self._requests.append(bytes(body[:size]))
+                self._changed.notify_all()
+            del body[:size]
+        if len(self._requests) < MOST_WAITING:
+            self._peer.credit(self._stream)
+
+    def ended(self) -> None:
+        """The client has sent all."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def sent(self) -> None:
+        """The client took some of the answer."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def gone(self) -> None:
+        """The client does not want the answer any more."""
+        self._leave()
+
+    # === Answering ===
+
+    @property
+    def _streams_in(self) -> bool:
+        assert self.handler is not None
+        return self.handler.request_streaming
+
+    def run(self) -> None:
+        """Have the call answered by its handler."""
+        if not self._active:
+            return
+        assert self.handler is not None
+        try:
+            if self.handler.response_streaming:
+                self._answer_many(self.handler)
+            else:
+                self._answer_one(self.handler)
+        except Aborted:
+            self.finish(self._code or grpc.StatusCode.UNKNOWN, self._details)
+        except Failure as failure:
+            self.finish(failure.code, str(failure))
+        except Exception as error:  # a mistake of ours
+            log.exception("%s", self.method)
+            self.finish(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
+
+    def _answer_one(self, handler: grpc.RpcMethodHandler) -> None:
+        request = _decoded(handler.request_deserializer, self._only_message())
+        response = handler.unary_unary(request, self)
+        message = _encoded(handler.response_serializer, response)
+        self.finish(self._code or grpc.StatusCode.OK, self._details, prefixed(message))
+
+    def _answer_many(self, handler: grpc.RpcMethodHandler) -> None:
+        if handler.request_streaming:
+            responses = handler.stream_stream(self._messages(handler), self)
+        else:
+            request = _decoded(handler.request_deserializer, self._only_message())
+            responses = handler.unary_stream(request, self)
+        for response in responses:
+            if not self._active:
+                return
+            self._send(prefixed(_encoded(handler.response_serializer, response)))
+        self.finish(self._code or grpc.StatusCode.OK, self._details)
+
+    def finish(self, code: grpc.StatusCode, details: str, message: bytes = b"") -> None:
+        """Send the last of the answer and the status, in one piece."""
+        number = code.value[0]
+        last = trailers(number, details, self._metadata)
+        if self._begun or message:
+            head = b"" if self._begun else HEAD
+            self._peer.answer(self._stream, head, message if not number else b"", last)
+        else:
+            self._peer.answer(self._stream, trailers=HEAD + last)
+        self._leave()
+
+    def _send(self, message: bytes) -> None:
+        head, self._begun = (b"" if self._begun else HEAD), True
+        self._peer.answer(self._stream, head, message)
+        with self._changed:
+            self._changed.wait_for(
+                lambda: not self._active or len(self._stream.waiting) < MOST_UNSENT
+            )
+
+    def _leave(self) -> None:
+        with self._changed:
+            active, self._active = self._active, False
+            callbacks, self._callbacks = self._callbacks, []
+            self._changed.notify_all()
+        if active:
+            self.over()
+        for callback in callbacks:
+            callback()
+
+    def _only_message(self) -> bytes | bytearray:
+        body = self._stream.body
+        if len(body) < PREFIX.size or PREFIX.size + PREFIX.unpack_from(body)[1] != len(body):
+            raise Failure(
+                grpc.StatusCode.INTERNAL, f"expected one message, got {len(body)} bytes of none"
+            )
+        compressed = body[0]
+        del body[: PREFIX.size]
+        return self._expanded(body) if compressed else body
+
+    def _messages(self, handler: grpc.RpcMethodHandler) -> Iterator[Any]:
+        """The requests of a stream, as they come."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._requests or self._stream.ended or not self._active
+                )
+                if not self._active:
+                    self.abort(grpc.StatusCode.CANCELLED, "")
+                if not self._requests:
+                    return
+                message: Any = self._requests.popleft()
+            self._peer.credit(self._stream)
+            compressed, message = message[0], message[PREFIX.size :]
+            yield _decoded(
+                handler.request_deserializer, self._expanded(message) if compressed else message
+            )
+
+    def _expanded(self, message: bytes | bytearray) -> bytes:
+        """A compressed message; no longer than a message may be."""
+        encoding = self.headers.get("grpc-encoding", "identity")
+        if encoding not in WINDOW_BITS:
+            raise Failure(
+                grpc.StatusCode.UNIMPLEMENTED,
+                f"expected grpc-encoding identity, deflate or gzip, got {encoding!r}",
+            )
+        try:
+            expanding = zlib.decompressobj(WINDOW_BITS[encoding])
+            found = expanding.decompress(message, self._most_bytes + 1)
+        except zlib.error as error:
+            raise Failure(
+                grpc.StatusCode.INTERNAL, f"a message that is no {encoding} ({error})"
+            ) from None
+        if len(found) > self._most_bytes:
+            raise Failure(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"SERVER: Received message larger than max, expanded (vs. {self._most_bytes})",
+            )
+        return found
+
+
+def _decoded(deserialize: Callable[[Any], Any] | None, message: Any) -> Any:
+    if deserialize is None:
+        return message
+    try:
+        return deserialize(message)
+    except Exception:  # protobuf's, whichever of its implementations reads
+        log.info("a request that is no message: %d bytes", len(message))
+        raise Failure(grpc.StatusCode.INTERNAL, "Exception deserializing request!") from None
+
+
+def _encoded(serialize: Callable[[Any], bytes] | None, response: Any) -> bytes:
+    return response if serialize is None else serialize(response)

@@ -1,0 +1,564 @@
+"""HTTP/2 (RFC 9113) as a server speaks it on one connection: bytes in, streams out, no sockets.
+
+    buffer = connection.buffer()                     # where the next bytes belong
+    events = connection.received(socket.recv_into(buffer))
+    connection.answer(stream, head, data, trailers)
+    socket.send(connection.outgoing())
+
+The body of a request is read to where it stays: of a large DATA frame the socket writes into the
+stream's own memory. What a client may cost is bounded: see `Limits` and the constants.
+"""
+
+import enum
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import hpack
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+# For those who take this for the port of the REST API
+NO_HTTP2 = (
+    b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\n"
+    b"Connection: close\r\n\r\nexpected gRPC (HTTP/2); REST has a port of its own\n"
+)
+SCRATCH = 1 << 15  # bytes that are read at a time where no body is under way
+LARGEST_FRAME = 1 << 20  # of DATA, from clients; other frames have to fit into the scratch
+LARGEST_HEADERS = 1 << 14  # bytes of one block, encoded and decoded
+WINDOW = 1 << 22  # bytes that a client may send on a stream ahead of what was taken in
+CONNECTION_WINDOW = 1 << 24  # the same, on all of its streams together
+LARGEST_WINDOW = (1 << 31) - 1
+# Frames that bring nothing (pings, settings, resets, ...) and are not made good for by calls
+PATIENCE = 10_000
+
+MOST_DECODED = 32  # blocks of headers that are remembered
+
+_HEAD = struct.Struct(">BHBBL")  # length (two parts), type, flags, stream
+_SETTING = struct.Struct(">HL")
+_LONG = struct.Struct(">L")
+
+
+class Frame:
+    """Types of frames (RFC 9113, 6), as whole numbers: enumerations are slow to compare."""
+
+    DATA = 0
+    HEADERS = 1
+    PRIORITY = 2
+    RST_STREAM = 3
+    SETTINGS = 4
+    PUSH_PROMISE = 5
+    PING = 6
+    GOAWAY = 7
+    WINDOW_UPDATE = 8
+    CONTINUATION = 9
+
+
+class Flag:
+    END_STREAM = 0x1
+    ACK = 0x1
+    END_HEADERS = 0x4
+    PADDED = 0x8
+    PRIORITY = 0x20
+
+
+class Setting:
+    HEADER_TABLE_SIZE = 1
+    ENABLE_PUSH = 2
+    MAX_CONCURRENT_STREAMS = 3
+    INITIAL_WINDOW_SIZE = 4
+    MAX_FRAME_SIZE = 5
+    MAX_HEADER_LIST_SIZE = 6
+
+
+class ErrorCode:
+    """Why a stream is reset or a connection ended (RFC 9113, 7)."""
+
+    NO_ERROR = 0
+    PROTOCOL_ERROR = 1
+    FLOW_CONTROL_ERROR = 3
+    STREAM_CLOSED = 5
+    FRAME_SIZE_ERROR = 6
+    REFUSED_STREAM = 7
+    CANCEL = 8
+    COMPRESSION_ERROR = 9
+    ENHANCE_YOUR_CALM = 11
+
+
+class ConnectionEnds(Exception):
+    """The client broke the protocol; `connection.outgoing()` has the GOAWAY that tells it so."""
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    size = len(payload)
+    return _HEAD.pack(size >> 16, size & 0xFFFF, kind, flags, stream) + payload
+
+
+def literal(name: str, value: str) -> bytes:
+    """One header in HPACK, in no table and without Huffman's code (RFC 7541, 6.2.2)."""
+    return b"\0" + _string(name.encode("ascii")) + _string(value.encode("latin-1"))
+
+
+def _string(text: bytes) -> bytes:
+    size, more = len(text), b""
+    if size >= 127:
+        rest = size - 127
+        while rest >= 128:
+            more += bytes([rest & 127 | 128])
+            rest >>= 7
+        more += bytes([rest])
+        size = 127
+    return bytes([size]) + more + text
+
+
+class Happening(enum.Enum):
+    """What `Connection.received` tells of a stream."""
+
+    OPENED = enum.auto()  # its headers are there
+    DATA = enum.auto()  # its body grew
+    ENDED = enum.auto()  # nothing more comes
+    RESET = enum.auto()  # the client does not want the answer any more
+
+
+@dataclass(eq=False, slots=True)
+class Stream:
+    """One request and its answer.
+
+    body: what came and was not taken away. ended: the client has sent all, or need not; closed: we
+    have, or it was reset. waiting: of the answer, what the client's windows do not let pass yet;
+    trailers: what ends it then.
+    """
+
+    id: int
+    headers: dict[str, str]
+    window: int  # the client's, for what we send
+    body: bytearray = field(default_factory=bytearray)
+    allowed: int = WINDOW  # ours, for what it sends
+    ended: bool = False
+    closed: bool = False
+    waiting: bytearray = field(default_factory=bytearray)
+    trailers: bytes | None = None
+    call: object = None  # the call over this stream
+
+
+@dataclass(slots=True)
+class _Body:
+    """A DATA frame that is being read: `left` of it are missing."""
+
+    stream: Stream
+    flags: int
+    begin: int  # of the frame's payload in the stream's body
+    size: int
+    left: int
+
+
+class Connection:
+    """The state of one client's connection; whoever uses it from several threads holds a lock.
+
+    most_streams: that may be open at a time.
+    """
+
+    def __init__(self, most_streams: int = 128):
+        self.streams: dict[int, Stream] = {}
+        self.greeted = False  # whether the client has shown that it speaks HTTP/2
+        self.last = 0  # the latest stream that was taken up
+        self.leaving = False  # whether later streams are ignored
+        self.acknowledged = 0  # pings of ours that were answered
+        self._most_streams = most_streams
+        self._scratch = bytearray(SCRATCH)
+        self._view = memoryview(self._scratch)
+        self._filled = 0
+        self._body: _Body | None = None
+        self._skip = 0
+        self._block: tuple[int, int, bytearray] | None = None  # headers that go on
+        self._decoder = hpack.Decoder(LARGEST_HEADERS)
+        self._decoded: dict[bytes, dict[str, str]] = {}
+        self._out: list[bytes] = []
+        self._allowed = CONNECTION_WINDOW
+        self._window = 65_535  # the client's, for what we send on all streams
+        self._first_window = 65_535
+        self._largest_frame = 1 << 14
+        self._patience = PATIENCE
+        ours = {
+            Setting.MAX_CONCURRENT_STREAMS: most_streams,
+            Setting.INITIAL_WINDOW_SIZE: WINDOW,
+            Setting.MAX_FRAME_SIZE: LARGEST_FRAME,
+            Setting.MAX_HEADER_LIST_SIZE: LARGEST_HEADERS,
+        }
+        said = b"".join(_SETTING.pack(name, value) for name, value in ours.items())
+        self._say(Frame.SETTINGS, 0, 0, said)
+        self._say(Frame.WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - 65_535))
+
+    # === What comes in ===
+
+    def buffer(self) -> memoryview:
+        """Where the next bytes are to be written, at most; never empty."""
+        body = self._body
+        if body is not None:
+            return memoryview(body.stream.body)[body.begin + body.size - body.left :]
+        if self._skip:
+            return self._view[: min(self._skip, SCRATCH)]
+        return self._view[self._filled :]
+
+    def received(self, count: int) -> list[tuple[Happening, Stream]]:
+        """So many bytes are in the buffer: what they mean. The buffer given out is void then.
+
+        Raises `ConnectionEnds`.
+        """
+        events: list[tuple[Happening, Stream]] = []
+        try:
+            if self._body is not None:
+                self._body.left -= count
+                if not self._body.left:
+                    body, self._body = self._body, None
+                    self._take_data(body, events)
+            elif self._skip:
+                self._skip -= count
+            else:
+                self._filled += count
+                self._read(events)
+        except _Broken as broken:
+            self._say_goaway(self.last, broken.code, str(broken))
+            raise ConnectionEnds(str(broken)) from None
+        return events
+
+    def _read(self, events: list) -> None:
+        at, end = 0, self._filled
+        if not self.greeted:
+            if self._scratch[: min(end, len(PREFACE))] != PREFACE[:end]:
+                self._out = [NO_HTTP2]
+                raise ConnectionEnds("expected HTTP/2")
+            if end < len(PREFACE):
+                return
+            at, self.greeted = len(PREFACE), True
+        while end - at >= _HEAD.size:
+            high, low, kind, flags, number = _HEAD.unpack_from(self._scratch, at)
+            size, number = high << 16 | low, number & LARGEST_WINDOW
+            begin = at + _HEAD.size
+            if self._block and (kind != Frame.CONTINUATION or number != self._block[0]):
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "expected the rest of the headers")
+            if kind == Frame.DATA:
+                at = min(end, begin + size)
+                self._data(number, flags, size, self._view[begin:at], events)
+                continue
+            if size > SCRATCH - _HEAD.size:
+                raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+            if begin + size > end:
+                break
+            at = begin + size
+            self._frame(kind, flags, number, bytes(self._view[begin:at]), events)
+        self._filled = end - at
+        self._scratch[: self._filled] = self._scratch[at:end]
+
+    def _frame(self, kind: int, flags: int, number: int, payload: bytes, events: list) -> None:
+        if kind == Frame.HEADERS:
+            self._headers(flags, number, payload, events)
+        elif kind == Frame.CONTINUATION:
+            self._continue(flags, payload, events)
+        elif kind == Frame.WINDOW_UPDATE:
+            self._update(number, payload)
+        elif kind == Frame.RST_STREAM:
+            self._reset(number, payload, events)
+        elif kind == Frame.SETTINGS:
+            self._settings(flags, number, payload)
+        elif kind == Frame.PING:
+            self._ping(flags, number, payload)
+        elif kind == Frame.PUSH_PROMISE:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a client does not promise")
+        elif kind == Frame.PRIORITY:
+            self._of_stream(number, payload, 5)
+            self._bore()
+        else:
+            self._bore()  # GOAWAY: it leaves when its streams end; others are to be ignored
+
+    def _data(self, number: int, flags: int, size: int, part: memoryview, events: list) -> None:
+        """A DATA frame begins, of which `part` is there."""
+        if size > LARGEST_FRAME:
+            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+        self._allowed -= size
+        if self._allowed < 0:
+            raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
+        if self._allowed < CONNECTION_WINDOW // 2:
+            self._say(Frame.WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - self._allowed))
+            self._allowed = CONNECTION_WINDOW
+        stream = self.streams.get(number)
+        if not size:
+            self._bore()
+        if stream is None or stream.ended:  # it is over: these were on their way
+            if number == 0 or (number > self.last and not self.leaving):
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "data of a stream that was not opened")
+            self._skip = size - len(part)
+            return
+        stream.allowed -= size
+        if stream.allowed < 0:
+            raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
+        begin = len(stream.body)
+        stream.body += part
+        body = _Body(stream, flags, begin, size, size - len(part))
+        if body.left:
+            stream.body += bytes(body.left)
+            self._body = body
+        else:
+            self._take_data(body, events)
+
+    def _take_data(self, body: _Body, events: list) -> None:
+        stream = body.stream
+        if body.flags & Flag.PADDED:
+            padding = stream.body[body.begin] if body.size else 0
+            if padding >= body.size:
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "more padding than data")
+            del stream.body[len(stream.body) - padding :]
+            del stream.body[body.begin]
+        if body.size:
+            self._please(4)
+        if stream.closed:  # refused while the frame was read
+            return
+        events.append((Happening.DATA, stream))
+        if body.flags & Flag.END_STREAM:
+            self._end(stream, events)
+
+    def _end(self, stream: Stream, events: list) -> None:
+        stream.ended = True
+        events.append((Happening.ENDED, stream))
+
+    def _headers(self, flags: int, number: int, payload: bytes, events: list) -> None:
+        if number % 2 == 0:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a client's streams have odd numbers")
+        begin, end = 0, len(payload)
+        if flags & Flag.PADDED:
+            begin, end = 1, end - (payload[0] if payload else 1)
+        if flags & Flag.PRIORITY:
+            begin += 5
+        if begin > end:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "more padding than headers")
+        block = payload[begin:end]
+        if flags & Flag.END_HEADERS:
+            self._open(flags, number, block, events)
+        else:
+            self._block = (number, flags, bytearray(block))
+
+    def _continue(self, flags: int, payload: bytes, events: list) -> None:
+        if self._block is None:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "the rest of no headers")
+        number, first, block = self._block
+        block += payload
+        self._bore()
+        if len(block) > LARGEST_HEADERS:
+            raise _Broken(ErrorCode.ENHANCE_YOUR_CALM, f"more than {LARGEST_HEADERS} of headers")
+        if flags & Flag.END_HEADERS:
+            self._block = None
+            self._open(first, number, bytes(block), events)
+
+    def _open(self, flags: int, number: int, block: bytes, events: list) -> None:
+        headers = self._decode(block)
+        stream = self.streams.get(number)
+        if stream is not None:  # trailers, which gRPC's clients do not send
+            if stream.ended or not flags & Flag.END_STREAM:
+                raise _Broken(ErrorCode.STREAM_CLOSED, "headers within a request")
+            self._end(stream, events)
+            return
+        if number <= self.last:
+            self._bore()  # of one that is over
+            return
+        if self.leaving:
+            return
+        self.last = number
+        if len(self.streams) >= self._most_streams:
+            self._say(Frame.RST_STREAM, 0, number, _LONG.pack(ErrorCode.REFUSED_STREAM))
+            self._bore()
+            return
+        stream = self.streams[number] = Stream(number, headers, self._first_window)
+        events.append((Happening.OPENED, stream))
+        if flags & Flag.END_STREAM:
+            self._end(stream, events)
+
+    def _decode(self, block: bytes) -> dict[str, str]:
+        """The headers in a block. Most calls of a client repeat those of the one before, and then
+        the block is nothing but places in a table that did not change."""
+        found = self._decoded.get(block)
+        if found is not None:
+            return found
+        try:
+            pairs = self._decoder.decode(block, raw=True)
+        except hpack.HPACKError as error:
+            raise _Broken(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+        found = {bytes(n).decode("latin-1"): bytes(v).decode("latin-1") for n, v in pairs}
+        if not block or min(block) < 0x80 or len(self._decoded) >= MOST_DECODED:
+            self._decoded.clear()  # more than places in the table, which thus may have changed
+        else:
+            self._decoded[block] = found
+        return found
+
+    def _reset(self, number: int, payload: bytes, events: list) -> None:
+        self._of_stream(number, payload, 4)
+        if number > self.last and not self.leaving:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a reset of a stream that was not opened")
+        self._bore()
+        stream = self.streams.get(number)
+        if stream is not None:
+            self._over(stream)
+            events.append((Happening.RESET, stream))
+
+    def _settings(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "settings of a stream")
+        if len(payload) % _SETTING.size or (flags & Flag.ACK and payload):
+            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, "settings of a wrong size")
+        if flags & Flag.ACK:
+            return
+        self._bore()
+        for name, value in _SETTING.iter_unpack(payload):
+            if name == Setting.INITIAL_WINDOW_SIZE:
+                self._first_windows(value)
+            elif name == Setting.MAX_FRAME_SIZE:
+                if not 1 << 14 <= value < 1 << 24:
+                    raise _Broken(ErrorCode.PROTOCOL_ERROR, f"frames of at most {value} bytes")
+                self._largest_frame = value
+            elif name == Setting.ENABLE_PUSH and value > 1:
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
+        self._say(Frame.SETTINGS, Flag.ACK, 0)
+
+    def _first_windows(self, size: int) -> None:
+        if size > LARGEST_WINDOW:
+            raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, f"a window of {size}")
+        for stream in list(self.streams.values()):
+            self._widen(stream, size - self._first_window)
+        self._first_window = size
+
+    def _ping(self, flags: int, number: int, payload: bytes) -> None:
+        if number:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a ping on a stream")
+        if len(payload) != 8:
+            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, "a ping of a wrong size")
+        if flags & Flag.ACK:
+            self.acknowledged += 1
+        else:
+            self._bore()
+            self._say(Frame.PING, Flag.ACK, 0, payload)
+
+    def _update(self, number: int, payload: bytes) -> None:
+        if len(payload) != 4:
+            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, "a window update of a wrong size")
+        more = _LONG.unpack(payload)[0] & LARGEST_WINDOW
+        if not more:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a window update of nothing")
+        self._bore()
+        if number == 0:
+            self._window += more
+            if self._window > LARGEST_WINDOW:
+                raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too wide")
+            for stream in [s for s in self.streams.values() if s.waiting]:
+                self._send_waiting(stream)
+            return
+        if number > self.last and not self.leaving:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "an update of a stream that was not opened")
+        if number in self.streams:
+            self._widen(self.streams[number], more)
+
+    def _widen(self, stream: Stream, more: int) -> None:
+        stream.window += more
+        if stream.window > LARGEST_WINDOW:
+            raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too wide")
+        if stream.waiting:
+            self._send_waiting(stream)
+
+    def _of_stream(self, number: int, payload: bytes, size: int) -> None:
+        if not number:
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a frame without its stream")
+        if len(payload) != size:
+            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, "a frame of a wrong size")
+
+    def _bore(self) -> None:
+        """A frame that brings nothing: a client that sends little else is up to no good."""
+        self._patience -= 1
+        if self._patience < 0:
+            raise _Broken(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that bring nothing")
+
+    def _please(self, worth: int) -> None:
+        self._patience = min(PATIENCE, self._patience + worth)
+
+    # === What goes out ===
+
+    def outgoing(self) -> bytes:
+        """What is to be sent now."""
+        found = b"".join(self._out)
+        self._out.clear()
+        return found
+
+    def credit(self, stream: Stream) -> None:
+        """What the stream brought is taken in: let the client send as much again."""
+        more = WINDOW - stream.allowed
+        if more >= WINDOW // 2 and not stream.ended:
+            stream.allowed = WINDOW
+            self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(more))
+
+    def answer(
+        self, stream: Stream, head: bytes = b"", data: bytes = b"", trailers: bytes | None = None
+    ) -> None:
+        """Send (part of) an answer: head and trailers are blocks of headers; trailers end it.
+
+        What the client's windows do not let pass waits in the stream.
+        """
+        if stream.closed:
+            return
+        if head:
+            self._say(Frame.HEADERS, Flag.END_HEADERS, stream.id, head)
+        stream.trailers = trailers
+        if data:
+            stream.waiting += data
+        self._send_waiting(stream)
+
+    def reset(self, stream: Stream, code: int) -> None:
+        """End a stream without more of an answer."""
+        if not stream.closed:
+            self._say(Frame.RST_STREAM, 0, stream.id, _LONG.pack(code))
+            self._over(stream)
+
+    def ping(self) -> None:
+        self._say(Frame.PING, 0, 0, bytes(8))
+
+    def go_away(self, *, later: bool = False) -> None:
+        """Tell the client to open no more streams; later: those on their way are still taken up."""
+        self.leaving = self.leaving or not later
+        self._say_goaway(LARGEST_WINDOW if later else self.last, ErrorCode.NO_ERROR, "")
+
+    def _send_waiting(self, stream: Stream) -> None:
+        for part in self._parts(stream):
+            self._say(Frame.DATA, 0, stream.id, part)
+        if stream.trailers is not None and not stream.waiting:
+            flags = Flag.END_HEADERS | Flag.END_STREAM
+            self._say(Frame.HEADERS, flags, stream.id, stream.trailers)
+            if not stream.ended:  # the rest of the request would be read for nothing
+                self._say(Frame.RST_STREAM, 0, stream.id, _LONG.pack(ErrorCode.NO_ERROR))
+            self._please(20)
+            self._over(stream)
+
+    def _parts(self, stream: Stream) -> Iterator[bytes]:
+        """The waiting bytes that may go, in frames."""
+        while stream.waiting:
+            size = min(self._largest_frame, self._window, stream.window, len(stream.waiting))
+            if size <= 0:
+                return
+            part = bytes(stream.waiting[:size])
+            del stream.waiting[:size]
+            self._window -= size
+            stream.window -= size
+            self._please(4)
+            yield part
+
+    def _over(self, stream: Stream) -> None:
+        stream.closed = stream.ended = True
+        self.streams.pop(stream.id, None)
+
+    def _say(self, kind: int, flags: int, number: int, payload: bytes = b"") -> None:
+        self._out.append(frame(kind, flags, number, payload))
+
+    def _say_goaway(self, last: int, code: int, why: str) -> None:
+        self._say(Frame.GOAWAY, 0, 0, _LONG.pack(last) + _LONG.pack(code) + why.encode())
+
+
+class _Broken(Exception):
+    """The client broke the protocol, and the connection ends."""
+
+    def __init__(self, code: int, why: str):
+        super().__init__(why)
+        self.code = code

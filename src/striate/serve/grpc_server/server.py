@@ -1,0 +1,334 @@
+"""Threads that take turns: one waits for all sockets, the others answer what it has read.
+
+The thread that reads the end of a request answers it itself, and another takes its turn at the
+sockets ("leader and followers": Schmidt et al., Pattern Languages of Program Design 4, 2000); so no
+request is handed from thread to thread. Where no other is free, it goes on reading, and requests
+wait for those that answer: a server whose threads are all taken still refuses, pings and drains.
+"""
+
+import contextlib
+import logging
+import selectors
+import socket
+import ssl
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from striate.serve.grpc_server.calls import Aborted, Call, Failure, trailers
+from striate.serve.grpc_server.http2 import ConnectionEnds, Happening, Stream, literal
+from striate.serve.grpc_server.sockets import READ, Entrance, Peer
+
+log = logging.getLogger("striate.serve")
+
+TICK = 0.5  # seconds between looks at connections that are old, idle or half made
+HURRY = 0.02  # the same while the server ends
+GREETING = 10.0  # seconds for a client to show that it speaks HTTP/2
+HEARD = 1.0  # seconds for it to answer that it knows that it has to leave
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What clients may ask of a server.
+
+    message_bytes: of one request. calls, connections: at a time. streams: calls at a time over one
+    connection. age, grace, idle: seconds after which a connection has to go (then its calls have
+    `grace` to end), or has to go for want of calls; None for ever.
+    """
+
+    message_bytes: int = 4 << 20
+    calls: int = 1000
+    connections: int = 1000
+    streams: int = 128
+    age: float | None = None
+    grace: float | None = None
+    idle: float | None = None
+
+
+@dataclass(frozen=True)
+class _Details(grpc.HandlerCallDetails):
+    """What a generic handler asks of a call."""
+
+    method: str
+    invocation_metadata: tuple
+
+
+class GrpcServer:
+    """Services on some sockets; made, given methods, started, stopped, in this order.
+
+    threads: that answer, at most; they are started as they are needed. refused(call): says, before
+    a request is read, that it will not be answered, by aborting it. wrapped(method, handler): what
+    a method is to be answered with.
+    """
+
+    def __init__(
+        self,
+        threads: int,
+        limits: Limits | None = None,
+        *,
+        refused: Callable[[Call], None] = lambda call: None,
+        wrapped: Callable[[str, grpc.RpcMethodHandler], grpc.RpcMethodHandler] = lambda _, h: h,
+    ):
+        self._most_threads = threads
+        self._limits = limits or Limits()
+        self._refused = refused
+        self._wrapped = wrapped
+        self._services: list[grpc.GenericRpcHandler] = []
+        self._methods: dict[str, grpc.RpcMethodHandler] = {}  # those that were asked
+        self._entrances: list[Entrance] = []
+        self._peers: set[Peer] = set()
+        self._calls: set[Call] = set()
+        self._ready: deque[Call] = deque()  # calls that wait for a thread
+        self._selector = selectors.DefaultSelector()
+        self._awake, self._waker = socket.socketpair()
+        self._waker.setblocking(False)
+        self._turn = threading.Lock()  # to wait for sockets
+        self._followers: set[int] = set()  # threads that wait for their turn
+        self._threads = 0
+        self._next_look = 0.0
+        self._end: float | None = None  # when what is left of calls is cut off
+        self._stopped = threading.Event()
+
+    # === What generated code calls to register a service ===
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[grpc.GenericRpcHandler]) -> None:
+        self._services += handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: Any) -> None:
+        """The same methods again, from generated code that is newer."""
+
+    def _method(self, path: str) -> grpc.RpcMethodHandler | None:
+        """What answers the calls of a method, None where nobody does."""
+        if path in self._methods:
+            return self._methods[path]
+        for service in self._services:
+            found = service.service(_Details(path, ()))
+            if found is not None:
+                return self._methods.setdefault(path, self._wrapped(path, found))
+        return None
+
+    # === Start and stop ===
+
+    def listen(self, listening: socket.socket, tls: ssl.SSLContext | None = None) -> None:
+        """Answer on a socket that is bound."""
+        listening.listen(1024)
+        self._entrances.append(Entrance(listening, tls))
+
+    def start(self) -> None:
+        self._selector.register(self._awake, READ, None)
+        for entrance in self._entrances:
+            self._selector.register(entrance.socket, READ, entrance)
+        self._grow()
+
+    def stop(self, grace: float) -> threading.Event:
+        """Take no new calls, cancel those that stream, let the others end for `grace` seconds;
+        the event is set when all is over.
+
+        No call is lost: clients are told to open no more, and those that they had opened before
+        they knew are answered.
+        """
+        self._end = time.monotonic() + grace
+        self._next_look = 0.0
+        self._wake()
+        return self._stopped
+
+    def _wake(self) -> None:
+        with contextlib.suppress(OSError):
+            self._waker.send(b"\0")
+
+    # === Threads ===
+
+    def _grow(self) -> bool:
+        """Start one more thread, if there may be one."""
+        if self._threads >= self._most_threads:
+            return False
+        self._threads += 1
+        name = f"grpc_{self._threads}"
+        threading.Thread(target=self._work, name=name, daemon=True).start()
+        return True
+
+    def _work(self) -> None:
+        call = self._lead()
+        while call is not None:
+            call.run()
+            call = self._waiting() or self._lead()
+
+    def _waiting(self) -> Call | None:
+        """A call that another thread has read and cannot answer."""
+        try:
+            return self._ready.popleft()
+        except IndexError:
+            return None
+
+    def _lead(self) -> Call | None:
+        """Take a turn at the sockets, until there is a call and somebody else to take over; None
+        when the server has stopped. Whoever was counted on to take over comes here first."""
+        me = threading.get_ident()
+        self._followers.add(me)
+        with self._turn:
+            self._followers.discard(me)
+            while not self._stopped.is_set():
+                if self._ready and (self._followers or self._grow()):
+                    if (call := self._waiting()) is not None:
+                        return call
+                else:
+                    self._look()
+        return None
+
+    # === Sockets; by one thread at a time ===
+
+    def _look(self) -> None:
+        """Wait for the sockets, and do what they are ready for."""
+        wait = TICK if self._end is None else HURRY
+        for key, events in self._selector.select(wait):
+            if isinstance(key.data, Peer):
+                self._serve(key.data, events)
+            elif isinstance(key.data, Entrance):
+                self._accept(key.data)
+            else:
+                self._awake.recv(64)
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._next_look = now + wait
+            self._tidy(now)
+
+    def _accept(self, entrance: Entrance) -> None:
+        try:
+            found = entrance.accept()
+        except OSError as error:  # too many open files: try again at the next look
+            log.error("cannot accept a connection: %s", error)
+            self._selector.unregister(entrance.socket)
+            return
+        if found is None:
+            return
+        connected, name = found
+        if len(self._peers) >= self._limits.connections:
+            connected.close()
+            return
+        peer = Peer(connected, name, self._selector, self._limits.streams)
+        self._peers.add(peer)
+        self._selector.register(connected, READ, peer)
+        self._serve(peer, 0)
+
+    def _serve(self, peer: Peer, events: int) -> None:
+        try:
+            for happening, stream in peer.ready(events):
+                self._happened(happening, peer, stream)
+        except ConnectionEnds as ends:
+            log.info("%s: %s", peer.name, ends)
+            self._close(peer)
+        except OSError:
+            self._close(peer)
+        except Exception:  # a mistake of ours costs one connection, not the server
+            log.exception("%s", peer.name)
+            self._close(peer)
+
+    def _close(self, peer: Peer) -> None:
+        self._peers.discard(peer)
+        for call in peer.close():
+            call.gone()
+
+    def _happened(self, happening: Happening, peer: Peer, stream: Stream) -> None:
+        if happening is Happening.OPENED:
+            self._open(peer, stream)
+            return
+        call = stream.call
+        if not isinstance(call, Call) or call.handler is None:
+            return  # it was refused
+        try:
+            if happening is Happening.DATA:
+                call.grew()
+            elif happening is Happening.ENDED:
+                call.ended()
+                if not call.handler.request_streaming:
+                    self._ready.append(call)
+            else:
+                call.gone()
+        except Failure as failure:
+            call.finish(failure.code, str(failure))
+
+    def _open(self, peer: Peer, stream: Stream) -> None:
+        """The headers of a call are there: find its method, and refuse it before it is read."""
+        headers = stream.headers
+        if headers.get(":method") != "POST" or not headers.get("content-type", "").startswith(
+            "application/grpc"
+        ):
+            peer.answer(stream, trailers=literal(":status", "415") + trailers(2, "expected gRPC"))
+            return
+        call = stream.call = Call(peer, stream, self._limits.message_bytes)
+        try:
+            handler = self._method(call.method)
+            if handler is None:
+                raise Failure(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+            if len(self._calls) >= self._limits.calls:
+                raise Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+            self._refused(call)
+        except Aborted:
+            call.finish(call.code() or grpc.StatusCode.UNKNOWN, call.details())
+            return
+        except Failure as failure:
+            call.finish(failure.code, str(failure))
+            return
+        call.handler = handler
+        self._calls.add(call)
+        call.over = lambda: self._calls.discard(call)
+        if handler.request_streaming:
+            self._ready.append(call)
+
+    # === Connections that have to go ===
+
+    def _tidy(self, now: float) -> None:
+        for entrance in self._entrances:
+            if self._end is None:
+                with contextlib.suppress(KeyError):  # it is there already
+                    self._selector.register(entrance.socket, READ, entrance)
+        if self._end is not None:
+            self._drain()
+        for peer in list(self._peers):
+            self._look_after(peer, now)
+        if self._end is not None and not self._peers and not self._calls:
+            self._stopped.set()
+            self._selector.close()
+            self._awake.close()
+
+    def _drain(self) -> None:
+        for entrance in self._entrances:
+            self._selector.unregister(entrance.socket)
+            entrance.socket.close()
+        self._entrances.clear()
+        for call in list(self._calls):
+            if call.handler is not None and call.handler.response_streaming:
+                call.cancel()
+
+    def _look_after(self, peer: Peer, now: float) -> None:
+        limits, connection = self._limits, peer.connection
+        if not connection.greeted:
+            if now > peer.accepted + GREETING or self._end is not None:
+                self._close(peer)
+        elif peer.told is None:
+            idle = limits.idle is not None and not connection.streams
+            if (
+                self._end is not None
+                or (limits.age is not None and now > peer.accepted + limits.age)
+                or (idle and now > peer.used + (limits.idle or 0))
+            ):
+                peer.go_away(later=True)
+        elif not connection.leaving:
+            if connection.acknowledged or now > peer.told + HEARD:
+                peer.go_away()
+        elif not connection.streams:
+            self._close(peer)
+        ends = [at for at in (self._end, self._grace(peer)) if at is not None]
+        if ends and now > min(ends):
+            self._close(peer)
+
+    def _grace(self, peer: Peer) -> float | None:
+        """When the calls that are left on a connection which has to go are cut off."""
+        if peer.told is None or self._limits.grace is None:
+            return None
+        return peer.told + self._limits.grace

@@ -1,0 +1,204 @@
+"""The sockets of a server and of its clients: what is read and written, TLS, who may connect."""
+
+import contextlib
+import errno
+import selectors
+import socket
+import ssl
+import threading
+import time
+
+from striate.serve.grpc_server.calls import Call
+from striate.serve.grpc_server.http2 import Connection, ConnectionEnds, Happening, Stream
+
+READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+MOST_UNSENT = 1 << 24  # bytes that wait for a client; one that takes nothing is left
+SILENT = 60_000  # milliseconds in which a client's machine acknowledges nothing that was sent
+
+Events = list[tuple[Happening, Stream]]
+
+
+class Peer:
+    """A client: its socket, and what is said over it.
+
+    Threads that answer write at once, as much as the socket takes; the thread that waits for
+    sockets (see server.py) writes the rest, reads, and closes.
+    """
+
+    def __init__(
+        self,
+        connected: socket.socket,
+        name: str,
+        selector: selectors.BaseSelector,
+        most_streams: int,
+    ):
+        self.socket, self.name = connected, name
+        self.connection = Connection(most_streams)
+        self.accepted = self.used = time.monotonic()
+        self.told: float | None = None  # when it was told that it has to leave
+        self.closed = False
+        self._selector = selector
+        self._lock = threading.Lock()
+        self._unsent = bytearray()
+        self._shaking = isinstance(connected, ssl.SSLSocket)
+        self._awaiting = READ
+
+    # === By any thread ===
+
+    def answer(
+        self, stream: Stream, head: bytes = b"", data: bytes = b"", trailers: bytes | None = None
+    ) -> None:
+        """See `Connection.answer`."""
+        with self._lock:
+            self.connection.answer(stream, head, data, trailers)
+            self._write()
+
+    def credit(self, stream: Stream) -> None:
+        """See `Connection.credit`."""
+        with self._lock:
+            self.connection.credit(stream)
+            self._write()
+
+    def go_away(self, *, later: bool = False) -> None:
+        """See `Connection.go_away`; later: with a ping, whose answer says that it was heard."""
+        with self._lock:
+            if later:
+                self.told = time.monotonic()
+                self.connection.ping()
+            self.connection.go_away(later=later)
+            self._write()
+
+    # === By the thread that waits for sockets ===
+
+    def ready(self, events: int) -> Events:
+        """Read and write what the socket lets; raises `OSError` or `ConnectionEnds` at its end."""
+        with self._lock:
+            if self._shaking and not self._shaken():
+                return []
+            if events & WRITE:
+                self._write()
+            found = self._read() if events & READ else []
+            self._write()
+        return found
+
+    def close(self) -> list[Call]:
+        """End the connection; returns the calls that were under way."""
+        with self._lock:
+            self.closed = True
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(self.socket)
+            with contextlib.suppress(OSError):
+                self.socket.send(self.connection.outgoing())
+            self.socket.close()
+            streams = list(self.connection.streams.values())
+            self.connection.streams.clear()
+            for stream in streams:
+                stream.closed = stream.ended = True
+        return [stream.call for stream in streams if isinstance(stream.call, Call)]
+
+    def _shaken(self) -> bool:
+        """Whether the handshake of TLS is over; it goes on when the socket is ready again."""
+        assert isinstance(self.socket, ssl.SSLSocket)
+        try:
+            self.socket.do_handshake()
+        except ssl.SSLWantReadError:
+            self._await(READ)
+            return False
+        except ssl.SSLWantWriteError:
+            self._await(WRITE)
+            return False
+        if self.socket.selected_alpn_protocol() != "h2":
+            raise ConnectionEnds("expected HTTP/2 over TLS")
+        self._shaking = False
+        self._await(READ | (WRITE if self._unsent else 0))
+        return True
+
+    def _read(self) -> Events:
+        """What came, until a request is whole or nothing more is there."""
+        found: Events = []
+        self.used = time.monotonic()
+        while True:
+            room = self.connection.buffer()
+            asked = len(room)
+            try:
+                count = self.socket.recv_into(room)
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return found
+            finally:
+                del room  # or the memory that it shows could not change its size
+            if not count:
+                raise ConnectionResetError(errno.ECONNRESET, "the client left")
+            found += self.connection.received(count)
+            if (found or count < asked) and not self._held():
+                return found
+
+    def _held(self) -> int:
+        """Bytes that TLS has read and not given out, of which a selector knows nothing."""
+        return self.socket.pending() if isinstance(self.socket, ssl.SSLSocket) else 0
+
+    def _write(self) -> None:
+        if self.closed or self._shaking:
+            return
+        data: bytes | bytearray = self.connection.outgoing()
+        if self._unsent:
+            self._unsent += data
+            data = self._unsent
+        if not data:
+            return
+        try:
+            sent = self.socket.send(data)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            sent = 0
+        except OSError:
+            return  # the one who reads finds out, too
+        if data is self._unsent:
+            del self._unsent[:sent]
+        elif sent < len(data):
+            self._unsent += memoryview(data)[sent:]
+        if len(self._unsent) > MOST_UNSENT:
+            with contextlib.suppress(OSError):
+                self.socket.shutdown(socket.SHUT_RDWR)
+        self._await(READ | (WRITE if self._unsent else 0))
+
+    def _await(self, events: int) -> None:
+        if events != self._awaiting:
+            self._awaiting = events
+            self._selector.modify(self.socket, events, self)
+
+
+class Entrance:
+    """A socket that clients connect to.
+
+    most: connections at a time; one more is closed at once.
+    """
+
+    def __init__(self, listening: socket.socket, tls: ssl.SSLContext | None):
+        self.socket = listening
+        self._tls = tls
+        listening.setblocking(False)
+
+    def accept(self) -> tuple[socket.socket, str] | None:
+        """A client's socket and gRPC's name for where it is; None when nobody waits."""
+        try:
+            connected, address = self.socket.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return None
+        connected.setblocking(False)
+        if connected.family == socket.AF_UNIX:
+            return self._secured(connected), "unix:"
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT)
+        host, port = address[:2]
+        name = (
+            f"ipv6:[{host}]:{port}"
+            if connected.family == socket.AF_INET6
+            else f"ipv4:{host}:{port}"
+        )
+        return self._secured(connected), name
+
+    def _secured(self, connected: socket.socket) -> socket.socket:
+        if self._tls is None:
+            return connected
+        return self._tls.wrap_socket(connected, server_side=True, do_handshake_on_connect=False)

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from queue import Empty, SimpleQueue
 
 from striate.serve.counters import Batches
 from striate.serve.servable import Servable
@@ -29,7 +30,9 @@ class Scheduler:
         self.workers = workers
         self.max_queue = max_queue
         self.batches = Batches()
-        self._slots = threading.Semaphore(workers)
+        self._slots: SimpleQueue[None] = SimpleQueue()  # a semaphore that is quick and first-come
+        for _ in range(workers):
+            self._slots.put(None)
         self._places = threading.Semaphore(workers + max_queue)
 
     @contextmanager
@@ -73,14 +76,18 @@ class Scheduler:
         any more and gets DEADLINE_EXCEEDED. gone: nor is one whose client went away.
         """
         left = seconds_left(deadline)
-        if (left is not None and left <= 0) or not self._slots.acquire(timeout=left):
+        if left is not None and left <= 0:
             raise too_late()
+        try:
+            self._slots.get(timeout=left)
+        except Empty:
+            raise too_late() from None
         try:
             if gone is not None and gone():
                 raise nobody_waits()
             return servable.run(ask, feeds)
         finally:
-            self._slots.release()
+            self._slots.put(None)
 
     def close(self) -> None:
         """Nothing is left running: requests compute on their own threads."""

@@ -132,7 +132,7 @@ class Stream:
     headers: dict[str, str]
     window: int  # the client's, for what we send
     body: bytearray = field(default_factory=bytearray)
-    allowed: int = WINDOW  # ours, for what it sends
+    allowed: int = WINDOW  # ours, for what it sends; see `Connection.narrow`
     ended: bool = False
     closed: bool = False
     waiting: bytearray = field(default_factory=bytearray)
@@ -163,6 +163,7 @@ class Connection:
         self.last = 0  # the latest stream that was taken up
         self.leaving = False  # whether later streams are ignored
         self.acknowledged = 0  # pings of ours that were answered
+        self.narrow = False  # whether bodies are sent by invitation only
         self._most_streams = most_streams
         self._scratch = bytearray(SCRATCH)
         self._view = memoryview(self._scratch)
@@ -289,13 +290,17 @@ class Connection:
             self._skip = size - len(part)
             return
         stream.allowed -= size
-        if stream.allowed < 0:
+        if stream.allowed < -WINDOW:  # one more: the client may not know yet that it is narrower
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
         begin = len(stream.body)
-        stream.body += part
+        if begin or not size > len(part):
+            stream.body += part
+            stream.body += bytes(size - len(part))
+        else:  # the whole of most requests: one piece of memory, never moved
+            stream.body = bytearray(size)
+            stream.body[: len(part)] = part
         body = _Body(stream, flags, begin, size, size - len(part))
         if body.left:
-            stream.body += bytes(body.left)
             self._body = body
         else:
             self._take_data(body, events)
@@ -367,6 +372,7 @@ class Connection:
             self._bore()
             return
         stream = self.streams[number] = Stream(number, headers, self._first_window)
+        stream.allowed = 0 if self.narrow else WINDOW
         events.append((Happening.OPENED, stream))
         if flags & Flag.END_STREAM:
             self._end(stream, events)
@@ -490,6 +496,29 @@ class Connection:
         if more >= WINDOW // 2 and not stream.ended:
             stream.allowed = WINDOW
             self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(more))
+
+    def set_narrow(self, narrow: bool) -> None:
+        """Have the client send no body before its stream is invited, or go back to sending at once.
+
+        A server that refuses most requests would otherwise be sent their bodies, and read them for
+        nothing. The streams that are open keep the windows that they have.
+        """
+        if narrow == self.narrow:
+            return
+        self.narrow = narrow
+        first = _SETTING.pack(Setting.INITIAL_WINDOW_SIZE, 0 if narrow else WINDOW)
+        self._say(Frame.SETTINGS, 0, 0, first)
+        for stream in self.streams.values():  # the setting moves their windows, too
+            if not narrow:
+                stream.allowed += WINDOW
+            elif not stream.ended:
+                self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(WINDOW))
+
+    def invite(self, stream: Stream) -> None:
+        """Let the client send the body of a stream, where it waits for that."""
+        if self.narrow and not stream.ended:
+            stream.allowed += WINDOW
+            self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(WINDOW))
 
     def answer(
         self, stream: Stream, head: bytes = b"", data: bytes = b"", trailers: bytes | None = None

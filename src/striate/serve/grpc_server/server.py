@@ -1,10 +1,4 @@
-"""Threads that take turns: one waits for all sockets, the others answer what it has read.
-
-The thread that reads the end of a request answers it itself, and another takes its turn at the
-sockets ("leader and followers": Schmidt et al., Pattern Languages of Program Design 4, 2000); so no
-request is handed from thread to thread. Where no other is free, it goes on reading, and requests
-wait for those that answer: a server whose threads are all taken still refuses, pings and drains.
-"""
+"""The server: one thread waits for all sockets, others answer what it has read."""
 
 import contextlib
 import logging
@@ -16,6 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -29,6 +24,7 @@ log = logging.getLogger("striate.serve")
 TICK = 0.5  # seconds between looks at connections that are old, idle or half made
 HURRY = 0.02  # the same while the server ends
 GREETING = 10.0  # seconds for a client to show that it speaks HTTP/2
+NARROW = 1.0  # seconds after a refusal in which clients send bodies by invitation only
 HEARD = 1.0  # seconds for it to answer that it knows that it has to leave
 
 
@@ -58,6 +54,50 @@ class _Details(grpc.HandlerCallDetails):
     invocation_metadata: tuple
 
 
+class Crew:
+    """Threads that answer calls, as many as there were calls at a time, `most` of them at most.
+
+    The one that became idle last is given the next call: what it needs is still in the caches.
+    """
+
+    def __init__(self, most: int):
+        self._most = most
+        self._lock = threading.Lock()
+        self._idle: list[SimpleQueue[Call | None]] = []
+        self._waiting: deque[Call] = deque()
+        self._count = 0
+
+    def answer(self, call: Call) -> None:
+        """Have a call answered, now or when a thread is free."""
+        with self._lock:
+            if self._idle:
+                self._idle.pop().put(call)
+            elif self._count < self._most:
+                self._count += 1
+                name = f"grpc_{self._count}"
+                threading.Thread(target=self._work, args=[call], name=name, daemon=True).start()
+            else:
+                self._waiting.append(call)
+
+    def dismiss(self) -> None:
+        """End the threads, which are idle."""
+        with self._lock:
+            for given in self._idle:
+                given.put(None)
+            self._idle.clear()
+
+    def _work(self, call: Call | None) -> None:
+        given: SimpleQueue[Call | None] = SimpleQueue()
+        while call is not None:
+            call.run()
+            with self._lock:
+                if self._waiting:
+                    call = self._waiting.popleft()
+                    continue
+                self._idle.append(given)
+            call = given.get()
+
+
 class GrpcServer:
     """Services on some sockets; made, given methods, started, stopped, in this order.
 
@@ -74,7 +114,6 @@ class GrpcServer:
         refused: Callable[[Call], None] = lambda call: None,
         wrapped: Callable[[str, grpc.RpcMethodHandler], grpc.RpcMethodHandler] = lambda _, h: h,
     ):
-        self._most_threads = threads
         self._limits = limits or Limits()
         self._refused = refused
         self._wrapped = wrapped
@@ -83,13 +122,10 @@ class GrpcServer:
         self._entrances: list[Entrance] = []
         self._peers: set[Peer] = set()
         self._calls: set[Call] = set()
-        self._ready: deque[Call] = deque()  # calls that wait for a thread
+        self._crew = Crew(threads)
         self._selector = selectors.DefaultSelector()
         self._awake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
-        self._turn = threading.Lock()  # to wait for sockets
-        self._followers: set[int] = set()  # threads that wait for their turn
-        self._threads = 0
         self._next_look = 0.0
         self._end: float | None = None  # when what is left of calls is cut off
         self._stopped = threading.Event()
@@ -123,7 +159,7 @@ class GrpcServer:
         self._selector.register(self._awake, READ, None)
         for entrance in self._entrances:
             self._selector.register(entrance.socket, READ, entrance)
-        self._grow()
+        threading.Thread(target=self._wait, name="grpc", daemon=True).start()
 
     def stop(self, grace: float) -> threading.Event:
         """Take no new calls, cancel those that stream, let the others end for `grace` seconds;
@@ -141,46 +177,12 @@ class GrpcServer:
         with contextlib.suppress(OSError):
             self._waker.send(b"\0")
 
-    # === Threads ===
+    # === Sockets: all of this is done by one thread ===
 
-    def _grow(self) -> bool:
-        """Start one more thread, if there may be one."""
-        if self._threads >= self._most_threads:
-            return False
-        self._threads += 1
-        name = f"grpc_{self._threads}"
-        threading.Thread(target=self._work, name=name, daemon=True).start()
-        return True
-
-    def _work(self) -> None:
-        call = self._lead()
-        while call is not None:
-            call.run()
-            call = self._waiting() or self._lead()
-
-    def _waiting(self) -> Call | None:
-        """A call that another thread has read and cannot answer."""
-        try:
-            return self._ready.popleft()
-        except IndexError:
-            return None
-
-    def _lead(self) -> Call | None:
-        """Take a turn at the sockets, until there is a call and somebody else to take over; None
-        when the server has stopped. Whoever was counted on to take over comes here first."""
-        me = threading.get_ident()
-        self._followers.add(me)
-        with self._turn:
-            self._followers.discard(me)
-            while not self._stopped.is_set():
-                if self._ready and (self._followers or self._grow()):
-                    if (call := self._waiting()) is not None:
-                        return call
-                else:
-                    self._look()
-        return None
-
-    # === Sockets; by one thread at a time ===
+    def _wait(self) -> None:
+        while not self._stopped.is_set():
+            self._look()
+        self._crew.dismiss()
 
     def _look(self) -> None:
         """Wait for the sockets, and do what they are ready for."""
@@ -217,8 +219,11 @@ class GrpcServer:
 
     def _serve(self, peer: Peer, events: int) -> None:
         try:
-            for happening, stream in peer.ready(events):
-                self._happened(happening, peer, stream)
+            more = True
+            while more:
+                found, more = peer.ready(events)
+                for happening, stream in found:
+                    self._happened(happening, peer, stream)
         except ConnectionEnds as ends:
             log.info("%s: %s", peer.name, ends)
             self._close(peer)
@@ -246,7 +251,7 @@ class GrpcServer:
             elif happening is Happening.ENDED:
                 call.ended()
                 if not call.handler.request_streaming:
-                    self._ready.append(call)
+                    self._crew.answer(call)
             else:
                 call.gone()
         except Failure as failure:
@@ -270,15 +275,18 @@ class GrpcServer:
             self._refused(call)
         except Aborted:
             call.finish(call.code() or grpc.StatusCode.UNKNOWN, call.details())
+            peer.refused = time.monotonic()
+            peer.set_narrow(True)
             return
         except Failure as failure:
             call.finish(failure.code, str(failure))
             return
         call.handler = handler
+        peer.invite(stream)
         self._calls.add(call)
         call.over = lambda: self._calls.discard(call)
         if handler.request_streaming:
-            self._ready.append(call)
+            self._crew.answer(call)
 
     # === Connections that have to go ===
 
@@ -307,6 +315,8 @@ class GrpcServer:
 
     def _look_after(self, peer: Peer, now: float) -> None:
         limits, connection = self._limits, peer.connection
+        if now > peer.refused + NARROW:
+            peer.set_narrow(False)
         if not connection.greeted:
             if now > peer.accepted + GREETING or self._end is not None:
                 self._close(peer)

@@ -36,6 +36,7 @@ class Peer:
         self.connection = Connection(most_streams)
         self.accepted = self.used = time.monotonic()
         self.told: float | None = None  # when it was told that it has to leave
+        self.refused = 0.0  # when a call of it was refused for want of room
         self.closed = False
         self._selector = selector
         self._lock = threading.Lock()
@@ -59,6 +60,20 @@ class Peer:
             self.connection.credit(stream)
             self._write()
 
+    def invite(self, stream: Stream) -> None:
+        """See `Connection.invite`."""
+        if self.connection.narrow:
+            with self._lock:
+                self.connection.invite(stream)
+                self._write()
+
+    def set_narrow(self, narrow: bool) -> None:
+        """See `Connection.set_narrow`."""
+        if self.connection.narrow != narrow:
+            with self._lock:
+                self.connection.set_narrow(narrow)
+                self._write()
+
     def go_away(self, *, later: bool = False) -> None:
         """See `Connection.go_away`; later: with a ping, whose answer says that it was heard."""
         with self._lock:
@@ -70,16 +85,19 @@ class Peer:
 
     # === By the thread that waits for sockets ===
 
-    def ready(self, events: int) -> Events:
-        """Read and write what the socket lets; raises `OSError` or `ConnectionEnds` at its end."""
+    def ready(self, events: int) -> tuple[Events, bool]:
+        """Read and write what the socket lets: what came, and whether there may be more of it.
+
+        Raises `OSError` or `ConnectionEnds` at the end of the connection.
+        """
         with self._lock:
             if self._shaking and not self._shaken():
-                return []
+                return [], False
             if events & WRITE:
                 self._write()
-            found = self._read() if events & READ else []
+            found, more = self._read() if events & READ else ([], False)
             self._write()
-        return found
+        return found, more
 
     def close(self) -> list[Call]:
         """End the connection; returns the calls that were under way."""
@@ -113,24 +131,21 @@ class Peer:
         self._await(READ | (WRITE if self._unsent else 0))
         return True
 
-    def _read(self) -> Events:
-        """What came, until a request is whole or nothing more is there."""
-        found: Events = []
+    def _read(self) -> tuple[Events, bool]:
+        """What came, as much as there is room for, and whether that was all."""
         self.used = time.monotonic()
-        while True:
-            room = self.connection.buffer()
-            asked = len(room)
-            try:
-                count = self.socket.recv_into(room)
-            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-                return found
-            finally:
-                del room  # or the memory that it shows could not change its size
-            if not count:
-                raise ConnectionResetError(errno.ECONNRESET, "the client left")
-            found += self.connection.received(count)
-            if (found or count < asked) and not self._held():
-                return found
+        room = self.connection.buffer()
+        asked = len(room)
+        try:
+            count = self.socket.recv_into(room)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return [], False
+        finally:
+            del room  # or the memory that it shows could not change its size
+        if not count:
+            raise ConnectionResetError(errno.ECONNRESET, "the client left")
+        found = self.connection.received(count)
+        return found, count == asked or self._held() > 0
 
     def _held(self) -> int:
         """Bytes that TLS has read and not given out, of which a selector knows nothing."""

@@ -130,6 +130,10 @@ class BatchingScheduler(Scheduler):
         for number in range(self._free):
             threading.Thread(target=self._work, name=f"batch-{number}", daemon=True).start()
 
+    @property
+    def abreast(self) -> None:
+        """All of them: those that wait fill the batches."""
+
     def run(
         self,
         servable: Servable,
@@ -137,10 +141,11 @@ class BatchingScheduler(Scheduler):
         feeds: Tensors,
         deadline: float | None = None,
         gone: Callable[[], bool] | None = None,
+        arrived: float | None = None,
     ) -> Tensors:
         sizes = {tensor.shape[:1] for tensor in feeds.values()}
         if len(sizes) != 1 or sizes == {()}:  # nothing to join it by
-            return super().run(servable, ask, feeds, deadline, gone)
+            return super().run(servable, ask, feeds, deadline, gone, arrived)
         most = self._parameters.max_batch_size
         size = sizes.pop()[0]
         if size > most and not self._parameters.split:

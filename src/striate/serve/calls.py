@@ -45,8 +45,9 @@ class Call:
     entrypoint: GRPC or REST; api: what TensorFlow Serving calls it: Predict, Classify, ...; method:
     the RPC, or the HTTP method and path. client: what is the same for all its calls (see
     `client_of`). id: the client's, or made; own_id: whether it is made. trace: see `trace_of`.
-    key: that it shows. model: that it asks. asked: the last request that reached a model.
-    received, sent: bytes of the messages, None for streams.
+    placed: whether it has a place in the scheduler already. key: that it shows. model: that it
+    asks. asked: the last request that reached a model. received, sent: bytes of the messages, None
+    for streams.
     """
 
     entrypoint: str = ""
@@ -57,6 +58,7 @@ class Call:
     id: str = field(default_factory=request_id)
     own_id: bool = True
     trace: dict[str, str] = field(default_factory=dict)
+    placed: bool = False
     key: ApiKey | None = None
     code: Code = Code.OK
     model: str = ""

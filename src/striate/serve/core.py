@@ -6,7 +6,7 @@ into the arguments, the answer back into a message, and a `ServingError` into it
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -150,6 +150,7 @@ class Core:
                 lease.model,
                 lease.version,
                 (call.api or _APIS[request.method], call.entrypoint, lease.servable.engine),
+                call.begun if call.placed else None,
             ) as asked,
         ):
             call.asked = asked
@@ -157,11 +158,16 @@ class Core:
                 lease.servable.signatures, request, check_method=self.check_methods
             )
             asked.signature = signature.name
-            with self.scheduler.admit():
+            with nullcontext() if call.placed else self.scheduler.admit():
                 feeds, asked.items = feeds_for(lease.servable, signature, request, self.max_bytes)
                 asked.ready()
                 found = self.scheduler.run(
-                    lease.servable, signature.ask, feeds, request.deadline, _watched(request, asked)
+                    lease.servable,
+                    signature.ask,
+                    feeds,
+                    request.deadline,
+                    _watched(request, asked),
+                    asked.begun,
                 )
                 asked.computed()
             self._observe(lease, signature, feeds, found)

@@ -136,15 +136,23 @@ class Loads:
 class Asked:
     """One request, from when a model was found for it until it ends.
 
-    Whoever answers it fills in the signature and how many items it has, says `ready` when it is
+    arrived: when it came (in `time.monotonic()`), where it waited before it was taken up. Whoever
+    answers it fills in the signature and how many items it has, says `ready` when it is
     decoded, `turn` when it begins to be computed, and `computed` when that is done.
     """
 
-    def __init__(self, model: str, version: int, how: tuple[str, str, str] = ("", "", "")):
+    def __init__(
+        self,
+        model: str,
+        version: int,
+        how: tuple[str, str, str] = ("", "", ""),
+        arrived: float | None = None,
+    ):
         self.model, self.version, self.signature = model, version, ""
         self.how = how  # the last three of `Key`
         self.items = 0
-        self.begun = self._ready = self._turn = self._computed = time.monotonic()
+        self._taken = self._ready = self._turn = self._computed = time.monotonic()
+        self.begun = arrived or self._taken
 
     def ready(self) -> None:
         self._ready = self._turn = self._computed = time.monotonic()
@@ -157,14 +165,14 @@ class Asked:
 
     def parts(self) -> list[tuple[str, float, float]]:
         """What it went through: a name, from when to when in `time.monotonic()`."""
-        ends = [self.begun, self._ready, self._turn, self._computed]
-        parts = zip(("decode", "queue", "compute"), ends, ends[1:], strict=False)
+        ends = [self.begun, self._taken, self._ready, self._turn, self._computed]
+        parts = zip(("queue", "decode", "queue", "compute"), ends, ends[1:], strict=False)
         return [part for part in parts if part[1] < part[2]]
 
     @property
     def queue(self) -> float:
         """Seconds that it waited for its turn."""
-        return self._turn - self._ready
+        return self._taken - self.begun + self._turn - self._ready
 
     @property
     def compute(self) -> float:
@@ -183,13 +191,17 @@ class Counters:
 
     @contextmanager
     def request(
-        self, model: str, version: int, how: tuple[str, str, str] = ("", "", "")
+        self,
+        model: str,
+        version: int,
+        how: tuple[str, str, str] = ("", "", ""),
+        arrived: float | None = None,
     ) -> Iterator[Asked]:
         """Count what happens in the block as one request: answered, or refused with a code.
 
-        how: api, entrypoint and runtime, as in `Key`.
+        how: api, entrypoint and runtime, as in `Key`. arrived: see `Asked`.
         """
-        asked = Asked(model, version, how)
+        asked = Asked(model, version, how, arrived)
         code = Code.OK
         try:
             yield asked

@@ -1,14 +1,14 @@
 """Every call over gRPC as a `Call`: whatever service it is for, its id, its size, how it ended."""
 
 import logging
-from typing import Any
+from typing import Any, NoReturn
 
 import grpc
 
 from striate.serve.calls import ID_HEADER, Call, call_of, during
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcCall
-from striate.serve.status import Code, ServingError
+from striate.serve.status import Code, QueueFull, ServingError
 
 log = logging.getLogger("striate.serve")
 
@@ -26,11 +26,25 @@ class RecordedCalls:
     def __init__(self, core: Core):
         self._core = core
 
-    def refused(self, context: GrpcCall) -> None:
+    def opened(self, context: GrpcCall) -> None:
         """Refuse what there would be no place for: at many times the load, reading all that is
         refused would take the processor from what is answered."""
-        if context.method not in INFERENCES or not self._core.scheduler.full:
-            return
+        if context.method in INFERENCES and self._core.scheduler.full:
+            self._refuse(context)
+
+    def read(self, context: GrpcCall) -> bool:
+        """Whether a call that has been read waits for its turn; then it has a place, from now on
+        until it ends. Not before it is read: clients that are slow would take all places."""
+        if context.method not in INFERENCES:
+            return False
+        try:
+            self._core.scheduler.enter()
+        except QueueFull:
+            self._refuse(context)
+        context.add_callback(self._core.scheduler.leave)
+        return True
+
+    def _refuse(self, context: GrpcCall) -> NoReturn:
         call = _call(context)
         try:
             with during(call):
@@ -96,9 +110,11 @@ class RecordedCalls:
 
 def _call(context) -> Call:
     api = context.method.rpartition("/")[2]
-    return call_of(
+    call = call_of(
         context.headers, context.peer(), entrypoint="GRPC", api=api, method=context.method
     )
+    call.placed, call.begun = context.queued, context.arrived
+    return call
 
 
 def _read(deserialize, data: bytes, context) -> Any:

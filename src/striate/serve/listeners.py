@@ -137,7 +137,9 @@ class GrpcListener:
         self._server = GrpcServer(
             options.grpc_max_threads or thread_count(core),
             limits(options),
-            refused=recorded.refused,
+            abreast=core.scheduler.abreast,
+            opened=recorded.opened,
+            read=recorded.read,
             wrapped=recorded.wrapped,
         )
         services = tfs_grpc.register(core, self._server) + oip_grpc.register(core, self._server)

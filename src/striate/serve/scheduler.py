@@ -6,13 +6,15 @@ Decoding happens outside the slots, beside the computation of others. `striate.s
 the scheduler that computes requests together, for accelerators.
 """
 
+import heapq
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from queue import Empty, SimpleQueue
 
 from striate.serve.counters import Batches
+from striate.serve.options import processors
 from striate.serve.servable import Servable
 from striate.serve.signatures import Tensors
 from striate.serve.status import Code, QueueFull, ServingError
@@ -30,27 +32,39 @@ class Scheduler:
         self.workers = workers
         self.max_queue = max_queue
         self.batches = Batches()
-        self._slots: SimpleQueue[None] = SimpleQueue()  # a semaphore that is quick and first-come
-        for _ in range(workers):
-            self._slots.put(None)
+        self._turns = Turns(workers)
         self._places = threading.Semaphore(workers + max_queue)
 
-    @contextmanager
-    def admit(self) -> Iterator[None]:
-        """A place for one request, from before it is decoded until it is answered.
+    @property
+    def abreast(self) -> int | None:
+        """Requests that are worth a thread at a time, None for all: the others had better wait
+        undecoded than contend for the interpreter. One decodes ahead where a processor is left."""
+        return self.workers + (self.workers < processors())
+
+    def enter(self) -> None:
+        """Take a place for one request, from before it is decoded until it is answered.
 
         Raises `ServingError` (UNAVAILABLE) at once when all places are taken.
         """
         if not self._places.acquire(blocking=False):
             raise self.refusal()
+
+    def leave(self) -> None:
+        """Give the place back."""
+        self._places.release()
+
+    @contextmanager
+    def admit(self) -> Iterator[None]:
+        """`enter`, and `leave` at the end of the block."""
+        self.enter()
         try:
             yield
         finally:
-            self._places.release()
+            self.leave()
 
     @property
     def full(self) -> bool:
-        """Whether `admit` would refuse a request just now."""
+        """Whether `enter` would refuse a request just now."""
         if self._places.acquire(blocking=False):
             self._places.release()
             return False
@@ -69,28 +83,64 @@ class Scheduler:
         feeds: Tensors,
         deadline: float | None = None,
         gone: Callable[[], bool] | None = None,
+        arrived: float | None = None,
     ) -> Tensors:
-        """servable.run(ask, feeds), once a slot is free.
+        """servable.run(ask, feeds), once it is this request's turn: in the order of arrival.
 
         deadline: in `time.monotonic()`; a request that reaches it while it waits is not computed
-        any more and gets DEADLINE_EXCEEDED. gone: nor is one whose client went away.
+        any more and gets DEADLINE_EXCEEDED. gone: nor is one whose client went away. arrived: when
+        it came, if not just now.
         """
-        left = seconds_left(deadline)
-        if left is not None and left <= 0:
+        if not self._turns.take(arrived or time.monotonic(), seconds_left(deadline)):
             raise too_late()
-        try:
-            self._slots.get(timeout=left)
-        except Empty:
-            raise too_late() from None
         try:
             if gone is not None and gone():
                 raise nobody_waits()
             return servable.run(ask, feeds)
         finally:
-            self._slots.put(None)
+            self._turns.give_back()
 
     def close(self) -> None:
         """Nothing is left running: requests compute on their own threads."""
+
+
+class Turns:
+    """`count` turns at a time. Those who wait for one get it in the order in which they arrived,
+    which need not be the order in which they began to wait."""
+
+    def __init__(self, count: int):
+        self._free = count
+        self._lock = threading.Lock()
+        self._numbers = itertools.count()  # between those who arrived at the same moment
+        self._waiting: list[tuple[float, int, threading.Lock]] = []
+
+    def take(self, arrived: float, seconds: float | None) -> bool:
+        """Take a turn; False when there was none for so many seconds (None: wait for ever)."""
+        if seconds is not None and seconds <= 0:
+            return False
+        with self._lock:
+            if self._free:
+                self._free -= 1
+                return True
+            mine = threading.Lock()
+            mine.acquire()
+            waiter = (arrived, next(self._numbers), mine)
+            heapq.heappush(self._waiting, waiter)
+        if mine.acquire(timeout=-1 if seconds is None else seconds):
+            return True
+        with self._lock:
+            if waiter not in self._waiting:  # it was given the turn in this moment
+                return True
+            self._waiting.remove(waiter)
+            heapq.heapify(self._waiting)
+            return False
+
+    def give_back(self) -> None:
+        with self._lock:
+            if self._waiting:
+                heapq.heappop(self._waiting)[2].release()
+            else:
+                self._free += 1
 
 
 def seconds_left(deadline: float | None) -> float | None:

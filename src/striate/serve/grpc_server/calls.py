@@ -31,7 +31,8 @@ HEAD = (
 WINDOW_BITS = {"deflate": 15, "gzip": 31}  # of zlib
 UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 MOST_WAITING = 4  # messages that are read ahead of those who take them
-MOST_UNSENT = 1 << 20  # bytes of answers that wait for the client to take them
+MOST_UNSENT = 1 << 20  # bytes of a stream's answers that wait for the client to take them
+SHORTLY = 0.01  # seconds until it is looked again whether it did
 
 
 class Aborted(Exception):
@@ -67,15 +68,18 @@ def prefixed(message: bytes) -> bytes:
 class Call:
     """One call; to handlers, the part of `grpc.ServicerContext` that they need.
 
-    headers: by their names in lower case. begun: in `time.monotonic()`, when its headers came.
+    headers: by their names in lower case. under_way: the calls among which this one is until it
+    ends.
     """
 
-    def __init__(self, peer: "Peer", stream: Stream, most_bytes: int):
+    def __init__(self, peer: "Peer", stream: Stream, most_bytes: int, under_way: "set[Call]"):
         self.headers = stream.headers
         self.method = stream.headers.get(":path", "")
         self.handler: grpc.RpcMethodHandler | None = None
-        self.over: Callable[[], None] = lambda: None  # what is done when it ends
+        self.arrived = time.monotonic()  # when it was read, at least its headers
+        self.queued = False  # whether it waits for its turn to be answered
         self._peer, self._stream, self._most_bytes = peer, stream, most_bytes
+        self._under_way = under_way
         left = seconds(stream.headers.get("grpc-timeout"))
         self._deadline = None if left is None else time.monotonic() + left
         self._code: grpc.StatusCode | None = None
@@ -160,11 +164,7 @@ class Call:
 
     def ended(self) -> None:
         """The client has sent all."""
-        with self._changed:
-            self._changed.notify_all()
-
-    def sent(self) -> None:
-        """The client took some of the answer."""
+        self.arrived = time.monotonic()
         with self._changed:
             self._changed.notify_all()
 
@@ -229,18 +229,16 @@ class Call:
     def _send(self, message: bytes) -> None:
         head, self._begun = (b"" if self._begun else HEAD), True
         self._peer.answer(self._stream, head, message)
-        with self._changed:
-            self._changed.wait_for(
-                lambda: not self._active or len(self._stream.waiting) < MOST_UNSENT
-            )
+        while self._active and self._peer.unsent(self._stream) > MOST_UNSENT:
+            time.sleep(SHORTLY)
 
     def _leave(self) -> None:
         with self._changed:
-            active, self._active = self._active, False
+            self._active = False
             callbacks, self._callbacks = self._callbacks, []
             self._changed.notify_all()
-        if active:
-            self.over()
+        self._under_way.discard(self)
+        self._stream.call = None  # or they would keep each other in memory
         for callback in callbacks:
             callback()
 
@@ -250,6 +248,7 @@ class Call:
             raise Failure(
                 grpc.StatusCode.INTERNAL, f"expected one message, got {len(body)} bytes of none"
             )
+        self._stream.body = bytearray()
         compressed = body[0]
         del body[: PREFIX.size]
         return self._expanded(body) if compressed else body

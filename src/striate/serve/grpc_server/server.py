@@ -57,27 +57,30 @@ class _Details(grpc.HandlerCallDetails):
 class Crew:
     """Threads that answer calls, as many as there were calls at a time, `most` of them at most.
 
-    The one that became idle last is given the next call: what it needs is still in the caches.
+    Of the calls that are queued only `abreast` are answered at a time (None: all); the thread that
+    has answered one takes the next, so that a busy server need not change threads at all. Who
+    became idle last is given the next call: what it needs is still in the caches.
     """
 
-    def __init__(self, most: int):
+    def __init__(self, most: int, abreast: int | None = None):
         self._most = most
+        self._turns = most if abreast is None else abreast  # that are left for queued calls
         self._lock = threading.Lock()
         self._idle: list[SimpleQueue[Call | None]] = []
-        self._waiting: deque[Call] = deque()
+        self._queued: deque[Call] = deque()  # for a turn
+        self._waiting: deque[Call] = deque()  # for a thread
         self._count = 0
 
     def answer(self, call: Call) -> None:
-        """Have a call answered, now or when a thread is free."""
+        """Have a call answered, now or when it is its turn."""
         with self._lock:
-            if self._idle:
-                self._idle.pop().put(call)
-            elif self._count < self._most:
-                self._count += 1
-                name = f"grpc_{self._count}"
-                threading.Thread(target=self._work, args=[call], name=name, daemon=True).start()
+            if not call.queued:
+                self._begin(call)
+            elif self._turns:
+                self._turns -= 1
+                self._begin(call)
             else:
-                self._waiting.append(call)
+                self._queued.append(call)
 
     def dismiss(self) -> None:
         """End the threads, which are idle."""
@@ -86,24 +89,42 @@ class Crew:
                 given.put(None)
             self._idle.clear()
 
+    def _begin(self, call: Call) -> None:
+        if self._idle:
+            self._idle.pop().put(call)
+        elif self._count < self._most:
+            self._count += 1
+            name = f"grpc_{self._count}"
+            threading.Thread(target=self._work, args=[call], name=name, daemon=True).start()
+        else:
+            self._waiting.append(call)
+
     def _work(self, call: Call | None) -> None:
         given: SimpleQueue[Call | None] = SimpleQueue()
         while call is not None:
             call.run()
             with self._lock:
-                if self._waiting:
-                    call = self._waiting.popleft()
-                    continue
-                self._idle.append(given)
-            call = given.get()
+                following = self._next(call)
+                if following is None:
+                    self._idle.append(given)
+            call = following or given.get()
+
+    def _next(self, done: Call) -> Call | None:
+        """What a thread that has answered a call does without a rest."""
+        if done.queued:
+            if self._queued:
+                return self._queued.popleft()
+            self._turns += 1
+        return self._waiting.popleft() if self._waiting else None
 
 
 class GrpcServer:
     """Services on some sockets; made, given methods, started, stopped, in this order.
 
-    threads: that answer, at most; they are started as they are needed. refused(call): says, before
-    a request is read, that it will not be answered, by aborting it. wrapped(method, handler): what
-    a method is to be answered with.
+    threads: that answer, at most; they are started as they are needed. abreast: see `Crew`.
+    opened(call): may refuse a call before it is read, by aborting it; read(call): may refuse one
+    that has been read, or says whether it is queued. wrapped(method, handler): what a method is to
+    be answered with.
     """
 
     def __init__(
@@ -111,18 +132,21 @@ class GrpcServer:
         threads: int,
         limits: Limits | None = None,
         *,
-        refused: Callable[[Call], None] = lambda call: None,
+        abreast: int | None = None,
+        opened: Callable[[Call], None] = lambda call: None,
+        read: Callable[[Call], bool] = lambda call: False,
         wrapped: Callable[[str, grpc.RpcMethodHandler], grpc.RpcMethodHandler] = lambda _, h: h,
     ):
         self._limits = limits or Limits()
-        self._refused = refused
+        self._opened = opened
+        self._read = read
         self._wrapped = wrapped
         self._services: list[grpc.GenericRpcHandler] = []
         self._methods: dict[str, grpc.RpcMethodHandler] = {}  # those that were asked
         self._entrances: list[Entrance] = []
         self._peers: set[Peer] = set()
         self._calls: set[Call] = set()
-        self._crew = Crew(threads)
+        self._crew = Crew(threads, abreast)
         self._selector = selectors.DefaultSelector()
         self._awake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
@@ -199,23 +223,25 @@ class GrpcServer:
             self._next_look = now + wait
             self._tidy(now)
 
-    def _accept(self, entrance: Entrance) -> None:
+    def _accept(self, entrance: Entrance) -> bool:
+        """Let a client in, if one waits."""
         try:
             found = entrance.accept()
         except OSError as error:  # too many open files: try again at the next look
             log.error("cannot accept a connection: %s", error)
             self._selector.unregister(entrance.socket)
-            return
+            return False
         if found is None:
-            return
+            return False
         connected, name = found
         if len(self._peers) >= self._limits.connections:
             connected.close()
-            return
+            return True
         peer = Peer(connected, name, self._selector, self._limits.streams)
         self._peers.add(peer)
         self._selector.register(connected, READ, peer)
         self._serve(peer, 0)
+        return True
 
     def _serve(self, peer: Peer, events: int) -> None:
         try:
@@ -251,9 +277,12 @@ class GrpcServer:
             elif happening is Happening.ENDED:
                 call.ended()
                 if not call.handler.request_streaming:
+                    call.queued = self._read(call)
                     self._crew.answer(call)
             else:
                 call.gone()
+        except Aborted:
+            self._refuse(call, peer)
         except Failure as failure:
             call.finish(failure.code, str(failure))
 
@@ -265,18 +294,16 @@ class GrpcServer:
         ):
             peer.answer(stream, trailers=literal(":status", "415") + trailers(2, "expected gRPC"))
             return
-        call = stream.call = Call(peer, stream, self._limits.message_bytes)
+        call = stream.call = Call(peer, stream, self._limits.message_bytes, self._calls)
         try:
             handler = self._method(call.method)
             if handler is None:
                 raise Failure(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             if len(self._calls) >= self._limits.calls:
                 raise Failure(grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
-            self._refused(call)
+            self._opened(call)
         except Aborted:
-            call.finish(call.code() or grpc.StatusCode.UNKNOWN, call.details())
-            peer.refused = time.monotonic()
-            peer.set_narrow(True)
+            self._refuse(call, peer)
             return
         except Failure as failure:
             call.finish(failure.code, str(failure))
@@ -284,9 +311,14 @@ class GrpcServer:
         call.handler = handler
         peer.invite(stream)
         self._calls.add(call)
-        call.over = lambda: self._calls.discard(call)
         if handler.request_streaming:
             self._crew.answer(call)
+
+    def _refuse(self, call: Call, peer: Peer) -> None:
+        """For want of room; the client had better not send what is refused, too."""
+        call.finish(call.code() or grpc.StatusCode.UNKNOWN, call.details())
+        peer.refused = time.monotonic()
+        peer.set_narrow(True)
 
     # === Connections that have to go ===
 
@@ -306,6 +338,8 @@ class GrpcServer:
 
     def _drain(self) -> None:
         for entrance in self._entrances:
+            while self._accept(entrance):  # who has connected is told, too
+                pass
             self._selector.unregister(entrance.socket)
             entrance.socket.close()
         self._entrances.clear()

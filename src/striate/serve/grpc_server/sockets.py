@@ -12,7 +12,6 @@ from striate.serve.grpc_server.calls import Call
 from striate.serve.grpc_server.http2 import Connection, ConnectionEnds, Happening, Stream
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
-MOST_UNSENT = 1 << 24  # bytes that wait for a client; one that takes nothing is left
 SILENT = 60_000  # milliseconds in which a client's machine acknowledges nothing that was sent
 
 Events = list[tuple[Happening, Stream]]
@@ -53,6 +52,10 @@ class Peer:
         with self._lock:
             self.connection.answer(stream, head, data, trailers)
             self._write()
+
+    def unsent(self, stream: Stream) -> int:
+        """Bytes of a stream's answer, and of all others on this connection, that wait to be sent."""
+        return len(stream.waiting) + len(self._unsent)
 
     def credit(self, stream: Stream) -> None:
         """See `Connection.credit`."""
@@ -170,9 +173,6 @@ class Peer:
             del self._unsent[:sent]
         elif sent < len(data):
             self._unsent += memoryview(data)[sent:]
-        if len(self._unsent) > MOST_UNSENT:
-            with contextlib.suppress(OSError):
-                self.socket.shutdown(socket.SHUT_RDWR)
         self._await(READ | (WRITE if self._unsent else 0))
 
     def _await(self, events: int) -> None:
@@ -182,10 +182,7 @@ class Peer:
 
 
 class Entrance:
-    """A socket that clients connect to.
-
-    most: connections at a time; one more is closed at once.
-    """
+    """A socket that clients connect to, with TLS or without."""
 
     def __init__(self, listening: socket.socket, tls: ssl.SSLContext | None):
         self.socket = listening

@@ -1,6 +1,7 @@
 """The server: one thread waits for all sockets, others answer what it has read."""
 
 import contextlib
+import itertools
 import logging
 import selectors
 import socket
@@ -23,6 +24,7 @@ log = logging.getLogger("striate.serve")
 
 TICK = 0.5  # seconds between looks at connections that are old, idle or half made
 HURRY = 0.02  # the same while the server ends
+FAIR = 32  # reads from one client before the others have their turn
 GREETING = 10.0  # seconds for a client to show that it speaks HTTP/2
 NARROW = 1.0  # seconds after a refusal in which clients send bodies by invitation only
 HEARD = 1.0  # seconds for it to answer that it knows that it has to leave
@@ -245,11 +247,12 @@ class GrpcServer:
 
     def _serve(self, peer: Peer, events: int) -> None:
         try:
-            more = True
-            while more:
+            for reads in itertools.count(1):
                 found, more = peer.ready(events)
                 for happening, stream in found:
                     self._happened(happening, peer, stream)
+                if not more or (reads >= FAIR and not peer.held()):
+                    break
         except ConnectionEnds as ends:
             log.info("%s: %s", peer.name, ends)
             self._close(peer)

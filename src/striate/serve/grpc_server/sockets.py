@@ -54,7 +54,7 @@ class Peer:
             self._write()
 
     def unsent(self, stream: Stream) -> int:
-        """Bytes of a stream's answer, and of all others on this connection, that wait to be sent."""
+        """Bytes of a stream's answer, and of others that go before it, that wait to be sent."""
         return len(stream.waiting) + len(self._unsent)
 
     def credit(self, stream: Stream) -> None:
@@ -102,6 +102,10 @@ class Peer:
             self._write()
         return found, more
 
+    def held(self) -> int:
+        """Bytes that TLS has read and not given out, of which a selector knows nothing."""
+        return self.socket.pending() if isinstance(self.socket, ssl.SSLSocket) else 0
+
     def close(self) -> list[Call]:
         """End the connection; returns the calls that were under way."""
         with self._lock:
@@ -148,11 +152,7 @@ class Peer:
         if not count:
             raise ConnectionResetError(errno.ECONNRESET, "the client left")
         found = self.connection.received(count)
-        return found, count == asked or self._held() > 0
-
-    def _held(self) -> int:
-        """Bytes that TLS has read and not given out, of which a selector knows nothing."""
-        return self.socket.pending() if isinstance(self.socket, ssl.SSLSocket) else 0
+        return found, count == asked or self.held() > 0
 
     def _write(self) -> None:
         if self.closed or self._shaking:

@@ -142,12 +142,14 @@ class Stream:
 
 @dataclass(slots=True)
 class _Body:
-    """A DATA frame that is being read: `left` of it are missing."""
+    """A DATA frame that is being read: its payload, the last `left` bytes of which are missing.
+
+    It is not in the stream's body yet, from which others take what came before.
+    """
 
     stream: Stream
     flags: int
-    begin: int  # of the frame's payload in the stream's body
-    size: int
+    payload: bytearray
     left: int
 
 
@@ -195,7 +197,7 @@ class Connection:
         """Where the next bytes are to be written, at most; never empty."""
         body = self._body
         if body is not None:
-            return memoryview(body.stream.body)[body.begin + body.size - body.left :]
+            return memoryview(body.payload)[-body.left :]
         if self._skip:
             return self._view[: min(self._skip, SCRATCH)]
         return self._view[self._filled :]
@@ -292,31 +294,30 @@ class Connection:
         stream.allowed -= size
         if stream.allowed < -WINDOW:  # one more: the client may not know yet that it is narrower
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
-        begin = len(stream.body)
-        if begin or not size > len(part):
-            stream.body += part
-            stream.body += bytes(size - len(part))
-        else:  # the whole of most requests: one piece of memory, never moved
-            stream.body = bytearray(size)
-            stream.body[: len(part)] = part
-        body = _Body(stream, flags, begin, size, size - len(part))
+        payload = bytearray(size)
+        payload[: len(part)] = part
+        body = _Body(stream, flags, payload, size - len(part))
         if body.left:
             self._body = body
         else:
             self._take_data(body, events)
 
     def _take_data(self, body: _Body, events: list) -> None:
-        stream = body.stream
+        stream, payload = body.stream, body.payload
+        size = len(payload)
         if body.flags & Flag.PADDED:
-            padding = stream.body[body.begin] if body.size else 0
-            if padding >= body.size:
+            padding = payload[0] if payload else 0
+            if padding >= size:
                 raise _Broken(ErrorCode.PROTOCOL_ERROR, "more padding than data")
-            del stream.body[len(stream.body) - padding :]
-            del stream.body[body.begin]
-        if body.size:
+            del payload[size - padding :], payload[0]
+        if size:
             self._please(4)
         if stream.closed:  # refused while the frame was read
             return
+        if stream.body:
+            stream.body += payload
+        else:  # the whole of most requests: one piece of memory, never moved
+            stream.body = payload
         events.append((Happening.DATA, stream))
         if body.flags & Flag.END_STREAM:
             self._end(stream, events)

@@ -510,16 +510,21 @@ class Connection:
         first = _SETTING.pack(Setting.INITIAL_WINDOW_SIZE, 0 if narrow else WINDOW)
         self._say(Frame.SETTINGS, 0, 0, first)
         for stream in self.streams.values():  # the setting moves their windows, too
-            if not narrow:
-                stream.allowed += WINDOW
-            elif not stream.ended:
-                self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(WINDOW))
+            stream.allowed += -WINDOW if narrow else WINDOW
+            if narrow:
+                self._allow(stream)
+
+    def _allow(self, stream: Stream) -> None:
+        """Widen the window of a stream by as much as one has, but not beyond that."""
+        more = min(WINDOW, WINDOW - stream.allowed)
+        if more > 0 and not stream.ended:
+            stream.allowed += more
+            self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(more))
 
     def invite(self, stream: Stream) -> None:
         """Let the client send the body of a stream, where it waits for that."""
-        if self.narrow and not stream.ended:
-            stream.allowed += WINDOW
-            self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(WINDOW))
+        if self.narrow:
+            self._allow(stream)
 
     def answer(
         self, stream: Stream, head: bytes = b"", data: bytes = b"", trailers: bytes | None = None

@@ -28,6 +28,7 @@ LARGEST_HEADERS = 1 << 14  # bytes of one block, encoded and decoded
 WINDOW = 1 << 22  # bytes that a client may send on a stream ahead of what was taken in
 CONNECTION_WINDOW = 1 << 24  # the same, on all of its streams together
 LARGEST_WINDOW = (1 << 31) - 1
+TABLE = 4096  # bytes of HPACK's table where nothing else was said; we keep nothing in it
 # Frames that bring nothing (pings, settings, resets, ...) and are not made good for by calls
 PATIENCE = 10_000
 
@@ -180,6 +181,7 @@ class Connection:
         self._window = 65_535  # the client's, for what we send on all streams
         self._first_window = 65_535
         self._largest_frame = 1 << 14
+        self._table = b""  # what the next headers begin with, if the client's table has shrunk
         self._patience = PATIENCE
         ours = {
             Setting.MAX_CONCURRENT_STREAMS: most_streams,
@@ -413,6 +415,7 @@ class Connection:
         if flags & Flag.ACK:
             return
         self._bore()
+        self._say(Frame.SETTINGS, Flag.ACK, 0)  # before what they let pass
         for name, value in _SETTING.iter_unpack(payload):
             if name == Setting.INITIAL_WINDOW_SIZE:
                 self._first_windows(value)
@@ -422,12 +425,14 @@ class Connection:
                 self._largest_frame = value
             elif name == Setting.ENABLE_PUSH and value > 1:
                 raise _Broken(ErrorCode.PROTOCOL_ERROR, "ENABLE_PUSH is 0 or 1")
-        self._say(Frame.SETTINGS, Flag.ACK, 0)
+            elif name == Setting.HEADER_TABLE_SIZE and value < TABLE:
+                self._table = b"\x20"
+        self._send_all_waiting()
 
     def _first_windows(self, size: int) -> None:
         if size > LARGEST_WINDOW:
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, f"a window of {size}")
-        for stream in list(self.streams.values()):
+        for stream in self.streams.values():
             self._widen(stream, size - self._first_window)
         self._first_window = size
 
@@ -453,20 +458,20 @@ class Connection:
             self._window += more
             if self._window > LARGEST_WINDOW:
                 raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too wide")
-            for stream in [s for s in self.streams.values() if s.waiting]:
-                self._send_waiting(stream)
+            self._send_all_waiting()
             return
         if number > self.last and not self.leaving:
             raise _Broken(ErrorCode.PROTOCOL_ERROR, "an update of a stream that was not opened")
         if number in self.streams:
-            self._widen(self.streams[number], more)
+            stream = self.streams[number]
+            self._widen(stream, more)
+            if stream.waiting:
+                self._send_waiting(stream)
 
     def _widen(self, stream: Stream, more: int) -> None:
         stream.window += more
         if stream.window > LARGEST_WINDOW:
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too wide")
-        if stream.waiting:
-            self._send_waiting(stream)
 
     def _of_stream(self, number: int, payload: bytes, size: int) -> None:
         if not number:
@@ -536,7 +541,7 @@ class Connection:
         if stream.closed:
             return
         if head:
-            self._say(Frame.HEADERS, Flag.END_HEADERS, stream.id, head)
+            self._say_headers(0, stream.id, head)
         stream.trailers = trailers
         if data:
             stream.waiting += data
@@ -556,12 +561,15 @@ class Connection:
         self.leaving = self.leaving or not later
         self._say_goaway(LARGEST_WINDOW if later else self.last, ErrorCode.NO_ERROR, "")
 
+    def _send_all_waiting(self) -> None:
+        for stream in [s for s in self.streams.values() if s.waiting]:
+            self._send_waiting(stream)
+
     def _send_waiting(self, stream: Stream) -> None:
         for part in self._parts(stream):
             self._say(Frame.DATA, 0, stream.id, part)
         if stream.trailers is not None and not stream.waiting:
-            flags = Flag.END_HEADERS | Flag.END_STREAM
-            self._say(Frame.HEADERS, flags, stream.id, stream.trailers)
+            self._say_headers(Flag.END_STREAM, stream.id, stream.trailers)
             if not stream.ended:  # the rest of the request would be read for nothing
                 self._say(Frame.RST_STREAM, 0, stream.id, _LONG.pack(ErrorCode.NO_ERROR))
             self._please(20)
@@ -586,6 +594,15 @@ class Connection:
 
     def _say(self, kind: int, flags: int, number: int, payload: bytes = b"") -> None:
         self._out.append(frame(kind, flags, number, payload))
+
+    def _say_headers(self, flags: int, number: int, block: bytes) -> None:
+        """A block of headers, in as many frames as the client wants it."""
+        block, self._table = self._table + block, b""
+        kind, most = Frame.HEADERS, self._largest_frame
+        while len(block) > most:
+            self._say(kind, flags, number, block[:most])
+            kind, flags, block = Frame.CONTINUATION, 0, block[most:]
+        self._say(kind, flags | Flag.END_HEADERS, number, block)
 
     def _say_goaway(self, last: int, code: int, why: str) -> None:
         self._say(Frame.GOAWAY, 0, 0, _LONG.pack(last) + _LONG.pack(code) + why.encode())

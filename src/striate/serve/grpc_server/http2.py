@@ -232,8 +232,10 @@ class Connection:
             if self._scratch[: min(end, len(PREFACE))] != PREFACE[:end]:
                 self._out = [NO_HTTP2]
                 raise ConnectionEnds("expected HTTP/2")
-            if end < len(PREFACE):
+            if end < len(PREFACE) + _HEAD.size:
                 return
+            if self._scratch[len(PREFACE) + 3] != Frame.SETTINGS:
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "expected settings first")
             at, self.greeted = len(PREFACE), True
         while end - at >= _HEAD.size:
             high, low, kind, flags, number = _HEAD.unpack_from(self._scratch, at)
@@ -273,6 +275,8 @@ class Connection:
             self._of_stream(number, payload, 5)
             self._bore()
         else:
+            if kind == Frame.GOAWAY and number:
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "a stream does not go away")
             self._bore()  # GOAWAY: it leaves when its streams end; others are to be ignored
 
     def _data(self, number: int, flags: int, size: int, part: memoryview, events: list) -> None:
@@ -288,11 +292,12 @@ class Connection:
         stream = self.streams.get(number)
         if not size:
             self._bore()
-        if stream is None or stream.ended:  # it is over: these were on their way
-            if number == 0 or (number > self.last and not self.leaving):
-                raise _Broken(ErrorCode.PROTOCOL_ERROR, "data of a stream that was not opened")
+        if stream is None:  # it is over: these were on their way
+            self._opened(number)
             self._skip = size - len(part)
             return
+        if stream.ended:
+            raise _Broken(ErrorCode.STREAM_CLOSED, "data after the end of a request")
         stream.allowed -= size
         if stream.allowed < -WINDOW:  # one more: the client may not know yet that it is narrower
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
@@ -350,8 +355,7 @@ class Connection:
         number, first, block = self._block
         block += payload
         self._bore()
-        if len(block) > LARGEST_HEADERS:
-            raise _Broken(ErrorCode.ENHANCE_YOUR_CALM, f"more than {LARGEST_HEADERS} of headers")
+        self._check_size(block)
         if flags & Flag.END_HEADERS:
             self._block = None
             self._open(first, number, bytes(block), events)
@@ -360,12 +364,16 @@ class Connection:
         headers = self._decode(block)
         stream = self.streams.get(number)
         if stream is not None:  # trailers, which gRPC's clients do not send
-            if stream.ended or not flags & Flag.END_STREAM:
-                raise _Broken(ErrorCode.STREAM_CLOSED, "headers within a request")
+            if stream.ended:
+                raise _Broken(ErrorCode.STREAM_CLOSED, "headers after the end of a request")
+            if not flags & Flag.END_STREAM:
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "headers within a request")
             self._end(stream, events)
             return
         if number <= self.last:
-            self._bore()  # of one that is over
+            if ":method" in headers:
+                raise _Broken(ErrorCode.PROTOCOL_ERROR, "a stream's number that is used up")
+            self._bore()  # trailers of one that is over
             return
         if self.leaving:
             return
@@ -380,16 +388,23 @@ class Connection:
         if flags & Flag.END_STREAM:
             self._end(stream, events)
 
+    def _check_size(self, block: bytes | bytearray) -> None:
+        if len(block) > LARGEST_HEADERS:
+            why = f"more than {LARGEST_HEADERS} bytes of headers"
+            raise _Broken(ErrorCode.ENHANCE_YOUR_CALM, why)
+
     def _decode(self, block: bytes) -> dict[str, str]:
         """The headers in a block. Most calls of a client repeat those of the one before, and then
         the block is nothing but places in a table that did not change."""
         found = self._decoded.get(block)
         if found is not None:
             return found
+        self._check_size(block)
         try:
             pairs = self._decoder.decode(block, raw=True)
-        except hpack.HPACKError as error:
-            raise _Broken(ErrorCode.COMPRESSION_ERROR, str(error)) from None
+        except (hpack.HPACKError, ValueError):  # the latter of 4.1, for numbers without end
+            why = f"headers that cannot be read, or more than {LARGEST_HEADERS} bytes of them"
+            raise _Broken(ErrorCode.COMPRESSION_ERROR, why) from None
         found = {bytes(n).decode("latin-1"): bytes(v).decode("latin-1") for n, v in pairs}
         if not block or min(block) < 0x80 or len(self._decoded) >= MOST_DECODED:
             self._decoded.clear()  # more than places in the table, which thus may have changed
@@ -399,8 +414,7 @@ class Connection:
 
     def _reset(self, number: int, payload: bytes, events: list) -> None:
         self._of_stream(number, payload, 4)
-        if number > self.last and not self.leaving:
-            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a reset of a stream that was not opened")
+        self._opened(number)
         self._bore()
         stream = self.streams.get(number)
         if stream is not None:
@@ -460,8 +474,7 @@ class Connection:
                 raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too wide")
             self._send_all_waiting()
             return
-        if number > self.last and not self.leaving:
-            raise _Broken(ErrorCode.PROTOCOL_ERROR, "an update of a stream that was not opened")
+        self._opened(number)
         if number in self.streams:
             stream = self.streams[number]
             self._widen(stream, more)
@@ -472,6 +485,10 @@ class Connection:
         stream.window += more
         if stream.window > LARGEST_WINDOW:
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "a window that is too wide")
+
+    def _opened(self, number: int) -> None:
+        if number % 2 == 0 or (number > self.last and not self.leaving):
+            raise _Broken(ErrorCode.PROTOCOL_ERROR, "a frame of a stream that was not opened")
 
     def _of_stream(self, number: int, payload: bytes, size: int) -> None:
         if not number:

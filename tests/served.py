@@ -35,6 +35,20 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def certificate(tmp_path: Path, name: str, authority: str | None = None) -> tuple[str, str]:
+    """(key, certificate) as PEM, by openssl; signed by itself or by an authority made before."""
+    key, cert = tmp_path / f"{name}.key", tmp_path / f"{name}.crt"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    command += ["-keyout", str(key), "-out", str(cert), "-subj", f"/CN={name}"]
+    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    if authority:
+        command += ["-CA", str(tmp_path / f"{authority}.crt")]
+        command += ["-CAkey", str(tmp_path / f"{authority}.key")]
+        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+    subprocess.run(command, check=True, capture_output=True)
+    return key.read_text(), cert.read_text()
+
+
 class ServerProcess:
     """`striate.serve.serve(...)` in a process of its own, ready when this returns."""
 

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from served import ServerProcess, free_port
+from served import ServerProcess, certificate, free_port
 from striate.errors import UsageError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import tensors, text_configs
@@ -371,24 +371,11 @@ def test_a_command_line_of_tensorflow_model_server_works_as_it_is(base, tiny, tm
     assert errors.splitlines() == [
         "striate: --enable_profiler is ignored: there is no profiler service",
         "striate: --flush_filesystem_caches is ignored: files are read once, by the engine",
+        "striate: grpc_channel_arguments: grpc.lb_policy_name has no effect here",
     ]
 
 
 # TLS
-
-
-def certificate(tmp_path: Path, name: str, authority: str | None = None) -> tuple[str, str]:
-    """(key, certificate) as PEM, by openssl; signed by itself or by an authority made before."""
-    key, cert = tmp_path / f"{name}.key", tmp_path / f"{name}.crt"
-    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
-    command += ["-keyout", str(key), "-out", str(cert), "-subj", f"/CN={name}"]
-    command += ["-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
-    if authority:
-        command += ["-CA", str(tmp_path / f"{authority}.crt")]
-        command += ["-CAkey", str(tmp_path / f"{authority}.key")]
-        command += ["-addext", "basicConstraints=critical,CA:FALSE"]
-    subprocess.run(command, check=True, capture_output=True)
-    return key.read_text(), cert.read_text()
 
 
 def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, tmp_path):

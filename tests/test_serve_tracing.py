@@ -93,7 +93,7 @@ def test_a_call_over_grpc_is_a_child_of_its_clients_span(traced, spans, tiny):
         "striate.signature": "serving_default",
         "striate.items": 4,
     }
-    assert list(found) == ["decode", "queue", "compute"]
+    assert list(found) == ["wait", "decode", "queue", "compute"]
     assert {part.parent.span_id for part in found.values()} == {call.context.span_id}
     moments = [call.start_time, *(t for p in found.values() for t in (p.start_time, p.end_time))]
     assert moments == sorted(moments)
@@ -143,7 +143,7 @@ def test_what_the_server_does_wrong_is_an_error(traced, spans, tiny, monkeypatch
         predict(f"127.0.0.1:{server.options.port}", tiny.goldens()[0])
     found = spans()
     assert found[PREDICT].status.status_code == trace.StatusCode.ERROR
-    assert list(found) == ["decode", PREDICT]
+    assert list(found) == ["wait", "decode", PREDICT]
 
 
 def test_spans_are_sent_where_the_environment_says(tiny, monkeypatch):
@@ -176,7 +176,7 @@ def test_spans_are_sent_where_the_environment_says(tiny, monkeypatch):
         if a.key == "service.name"
     } == {"striate"}
     names = {s.name for r in resources for scope in r.scope_spans for s in scope.spans}
-    assert names == {PREDICT, "decode", "queue", "compute"}
+    assert names == {PREDICT, "wait", "decode", "queue", "compute"}
 
 
 def test_without_the_flag_nothing_of_opentelemetry_is_imported(tiny):

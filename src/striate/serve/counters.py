@@ -166,12 +166,12 @@ class Asked:
     def parts(self) -> list[tuple[str, float, float]]:
         """What it went through: a name, from when to when in `time.monotonic()`."""
         ends = [self.begun, self._taken, self._ready, self._turn, self._computed]
-        parts = zip(("queue", "decode", "queue", "compute"), ends, ends[1:], strict=False)
+        parts = zip(("wait", "decode", "queue", "compute"), ends, ends[1:], strict=False)
         return [part for part in parts if part[1] < part[2]]
 
     @property
     def queue(self) -> float:
-        """Seconds that it waited for its turn."""
+        """Seconds that it waited to be taken up, and for its turn."""
         return self._taken - self.begun + self._turn - self._ready
 
     @property

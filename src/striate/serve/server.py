@@ -33,8 +33,8 @@ log = logging.getLogger("striate.serve")
 
 KEYS_SECONDS = 1.0  # between looks at the file of API keys
 CANARY_SECONDS = 1.0  # between judgements of canaries
-# That a server which has said that it is going still takes requests: gRPC cancels what it has read
-# and not yet handed to a thread, and those were sent before anybody could know
+# That a server which has said that it is going still takes requests: those who look at its health
+# send it no more, and a kept connection of REST is not closed with a request on its way
 LINGER = 0.5
 
 

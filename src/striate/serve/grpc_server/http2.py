@@ -284,16 +284,14 @@ class Connection:
         if size > LARGEST_FRAME:
             raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
         self._allowed -= size
-        if self._allowed < 0:
-            raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the connection's window")
-        if self._allowed < CONNECTION_WINDOW // 2:
+        if self._allowed < CONNECTION_WINDOW // 2:  # thus never less than nothing
             self._say(Frame.WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - self._allowed))
             self._allowed = CONNECTION_WINDOW
         stream = self.streams.get(number)
-        if not size:
-            self._bore()
         if stream is None:  # it is over: these were on their way
             self._opened(number)
+            if not size:
+                self._bore()
             self._skip = size - len(part)
             return
         if stream.ended:
@@ -317,8 +315,10 @@ class Connection:
             if padding >= size:
                 raise _Broken(ErrorCode.PROTOCOL_ERROR, "more padding than data")
             del payload[size - padding :], payload[0]
-        if size:
-            self._please(4)
+        if payload:
+            self._please(len(payload) >> 10)  # less, or a byte with each reset would do
+        else:
+            self._bore()
         if stream.closed:  # refused while the frame was read
             return
         if stream.body:
@@ -426,11 +426,12 @@ class Connection:
             raise _Broken(ErrorCode.PROTOCOL_ERROR, "settings of a stream")
         if len(payload) % _SETTING.size or (flags & Flag.ACK and payload):
             raise _Broken(ErrorCode.FRAME_SIZE_ERROR, "settings of a wrong size")
+        self._bore()
         if flags & Flag.ACK:
             return
-        self._bore()
         self._say(Frame.SETTINGS, Flag.ACK, 0)  # before what they let pass
         for name, value in _SETTING.iter_unpack(payload):
+            self._bore()  # each of them may cost a look at all streams
             if name == Setting.INITIAL_WINDOW_SIZE:
                 self._first_windows(value)
             elif name == Setting.MAX_FRAME_SIZE:
@@ -455,10 +456,10 @@ class Connection:
             raise _Broken(ErrorCode.PROTOCOL_ERROR, "a ping on a stream")
         if len(payload) != 8:
             raise _Broken(ErrorCode.FRAME_SIZE_ERROR, "a ping of a wrong size")
+        self._bore()
         if flags & Flag.ACK:
             self.acknowledged += 1
         else:
-            self._bore()
             self._say(Frame.PING, Flag.ACK, 0, payload)
 
     def _update(self, number: int, payload: bytes) -> None:

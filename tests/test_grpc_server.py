@@ -1,0 +1,446 @@
+"""The gRPC server over real sockets, with gRPC's own client as the other end.
+
+The services here are made for these tests: they answer with what they were asked.
+"""
+
+import gzip
+import itertools
+import shutil
+import socket
+import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+
+import grpc
+import pytest
+
+from served import certificate
+from striate.serve.grpc_server import GrpcServer, Limits
+from striate.serve.grpc_server.calls import seconds, trailers
+from striate.serve.secure import Tls
+
+UNARY = "/test.Echo/Unary"
+STREAM = "/test.Echo/Stream"
+
+
+class Echo:
+    """What the test server answers with; `go` lets those through that are asked to wait."""
+
+    def __init__(self):
+        self.go = threading.Event()
+        self.contexts = []
+        self.begun = threading.Semaphore(0)
+        self.ended = threading.Semaphore(0)
+
+    def unary(self, data, context):
+        self.contexts.append(context)
+        what, _, rest = bytes(data).partition(b" ")
+        if what == b"wait":
+            self.begun.release()
+            assert self.go.wait(60)
+        if what == b"abort":
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, rest.decode())
+        if what == b"raise":
+            raise ValueError(rest.decode())
+        if what == b"zeros":
+            return bytes(int(rest))
+        if what == b"metadata":
+            context.set_trailing_metadata((("echoed", context.headers["asked"]),))
+        if what == b"left":
+            return str(context.time_remaining()).encode()
+        return bytes(data)
+
+    def stream(self, requests, context):
+        self.contexts.append(context)
+        self.begun.release()
+        try:
+            for data in requests:
+                if bytes(data) == b"wait":
+                    assert self.go.wait(60)
+                yield bytes(data)
+        finally:
+            self.ended.release()
+
+
+@contextmanager
+def served(limits=None, *, tls=None, family=socket.AF_INET, threads=8, **hooks):
+    """(the service, the server, the address of) a server that answers."""
+    echo = Echo()
+    handlers = {
+        "Unary": grpc.unary_unary_rpc_method_handler(echo.unary),
+        "Stream": grpc.stream_stream_rpc_method_handler(echo.stream),
+    }
+    server = GrpcServer(threads, limits or Limits(), **hooks)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
+    bound = socket.socket(family)
+    bound.bind(("127.0.0.1" if family == socket.AF_INET else "::1", 0))
+    server.listen(bound, tls)
+    host, port = bound.getsockname()[:2]
+    server.start()
+    try:
+        yield echo, server, f"{host}:{port}" if family == socket.AF_INET else f"[{host}]:{port}"
+    finally:
+        echo.go.set()
+        assert server.stop(5).wait(10)
+
+
+@contextmanager
+def connected(address, **options):
+    """(ask once, ask as a stream) over a connection of its own."""
+    given = [("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", -1)]
+    given += options.items()
+    with grpc.insecure_channel(address, given) as channel:
+        yield channel.unary_unary(UNARY), channel.stream_stream(STREAM)
+
+
+def refusal(call, *arguments, **options) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as error:
+        call(*arguments, timeout=30, **options)
+    return error.value.code(), error.value.details()
+
+
+def both_begun(echo: Echo) -> None:
+    for _ in range(2):
+        assert echo.begun.acquire(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def echo():
+    with served() as (echo, _, address), connected(address) as (unary, stream):
+        yield echo, unary, stream
+
+
+# === Calls ===
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 14, 150_528, 3_000_000])
+def test_a_message_of_any_size_comes_back(echo, size):
+    _, unary, _ = echo
+    asked = bytes(itertools.islice(itertools.cycle(range(251)), size))
+    assert unary(asked, timeout=30) == asked
+
+
+def test_an_answer_wider_than_the_clients_window_arrives_whole(echo):
+    _, unary, _ = echo
+    assert unary(b"zeros 20000000", timeout=60) == bytes(20_000_000)
+
+
+def test_a_thousand_calls_at_a_time_over_one_connection_are_all_answered(echo):
+    _, unary, _ = echo
+    asked = [unary.future(b"%d" % number, timeout=60) for number in range(1000)]
+    assert [each.result() for each in asked] == [b"%d" % number for number in range(1000)]
+
+
+def test_the_requests_of_a_stream_are_answered_one_by_one_in_order(echo):
+    _, _, stream = echo
+    sent = threading.Semaphore(0)
+
+    def requests():
+        for number in range(50):
+            yield b"%d " % number + bytes(1000 * number)
+            assert sent.acquire(timeout=30)  # not before the one before was answered
+
+    for number, answer in enumerate(stream(requests(), timeout=60)):
+        assert answer == b"%d " % number + bytes(1000 * number)
+        sent.release()
+    assert number == 49
+
+
+def test_a_client_that_sends_faster_than_it_is_answered_is_held_back():
+    """Else a stream could fill the memory: here 200 MB would wait."""
+    with served() as (echo, _, address), connected(address) as (_, stream):
+        taken = itertools.count()
+        requests = itertools.chain(
+            [b"wait"], (bytes(1 << 20) for _ in range(200) if next(taken) >= 0)
+        )
+        answers = stream(requests, timeout=60)
+        assert echo.begun.acquire(timeout=30)
+        time.sleep(0.5)
+        assert next(taken) < 40
+        echo.go.set()
+        assert sum(len(answer) for answer in answers) == 200 << 20 | 4
+
+
+@pytest.mark.parametrize("text", ["plain", "Umlauts äöü, 100 % and\na line", "x" * 1000])
+def test_what_a_handler_aborts_with_is_the_status(echo, text):
+    _, unary, _ = echo
+    found = refusal(unary, b"abort " + text.encode())
+    assert found == (grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def test_what_a_handler_raises_is_one_line_for_the_client(echo, caplog):
+    _, unary, _ = echo
+    found = refusal(unary, b"raise broken")
+    assert found == (grpc.StatusCode.UNKNOWN, "Exception calling application: broken")
+    assert "ValueError: broken" in caplog.text
+
+
+def test_metadata_goes_both_ways(echo):
+    _, unary, _ = echo
+    _, call = unary.with_call(b"metadata", metadata=[("asked", "something")], timeout=30)
+    assert dict(call.trailing_metadata()) == {"echoed": "something"}
+
+
+def test_a_handler_knows_how_long_its_client_waits(echo):
+    _, unary, _ = echo
+    assert 20 < float(unary(b"left", timeout=30)) < 31  # gRPC rounds it up
+    assert unary(b"left") == b"None"
+
+
+def test_a_client_that_stops_waiting_is_noticed():
+    with served() as (echo, _, address), connected(address) as (unary, stream):
+        for begin in (lambda: unary.future(b"wait"), lambda: stream(iter([b"wait"]))):
+            cancelled = begin()
+            assert echo.begun.acquire(timeout=30)
+            context, ended = echo.contexts[-1], threading.Event()
+            assert context.is_active()
+            assert context.add_callback(ended.set)
+            cancelled.cancel()
+            assert ended.wait(30)
+            assert not context.is_active()
+            assert not context.add_callback(ended.set)
+
+
+def test_a_method_that_is_not_there_is_unimplemented(echo):
+    with served() as (_, _, address), grpc.insecure_channel(address) as channel:
+        found = refusal(channel.unary_unary("/test.Echo/Nothing"), b"")
+        assert found == (grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+
+@pytest.mark.parametrize("algorithm", ["Gzip", "Deflate"])
+def test_compressed_requests_are_expanded(echo, algorithm):
+    asked = b"compressible " * 10_000
+    with served() as (_, _, address), connected(address) as (unary, stream):
+        how = getattr(grpc.Compression, algorithm)
+        assert unary(asked, compression=how, timeout=30) == asked
+        assert list(stream(iter([asked, asked]), compression=how, timeout=30)) == [asked, asked]
+
+
+# === Limits ===
+
+
+def test_a_message_over_the_limit_is_refused_before_it_is_read():
+    with served(Limits(message_bytes=1000)) as (_, _, address), connected(address) as (unary, _):
+        assert len(unary(bytes(1000))) == 1000
+        assert refusal(unary, bytes(1001)) == (
+            grpc.StatusCode.RESOURCE_EXHAUSTED,
+            "SERVER: Received message larger than max (1001 vs. 1000)",
+        )
+        assert len(unary(bytes(1000))) == 1000
+
+
+def test_a_message_that_expands_over_the_limit_is_refused():
+    bomb = gzip.compress(bytes(100_000_000))
+    with served(Limits(message_bytes=1 << 20)) as (_, _, address), connected(address) as (unary, _):
+        code, _ = refusal(unary, bytes(100_000_000), compression=grpc.Compression.Gzip)
+        assert len(bomb) < 1 << 20
+        assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_more_calls_than_allowed_are_refused_at_once():
+    with served(Limits(calls=2)) as (echo, _, address), connected(address) as (unary, _):
+        waiting = [unary.future(b"wait"), unary.future(b"wait")]
+        both_begun(echo)
+        found = refusal(unary, b"")
+        assert found == (grpc.StatusCode.RESOURCE_EXHAUSTED, "Concurrent RPC limit exceeded!")
+        echo.go.set()
+        assert [each.result(30) for each in waiting] == [b"wait", b"wait"]
+        assert unary(b"again") == b"again"
+
+
+def test_more_connections_than_allowed_are_closed_and_do_no_harm():
+    with served(Limits(connections=2)) as (_, _, address), connected(address) as (unary, _):
+        assert unary(b"first") == b"first"
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port))):
+            with socket.create_connection((host, int(port)), timeout=30) as third:
+                assert third.recv(1000) == b""
+            assert unary(b"still") == b"still"
+
+
+def test_a_connection_that_says_nothing_is_closed(monkeypatch):
+    monkeypatch.setattr("striate.serve.grpc_server.server.GREETING", 0.2)
+    with served() as (_, _, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as silent:
+            said = b"".join(iter(lambda: silent.recv(1000), b""))
+        assert len(said) == 9 + 24 + 13, "the settings and the window, then nothing"
+
+
+@pytest.mark.parametrize(("name", "value"), [("idle", 0.2), ("age", 0.2)])
+def test_a_connection_that_is_idle_or_old_has_to_go_and_no_call_notices(name, value):
+    limits = replace(Limits(), **{name: value})
+    with served(limits) as (_, server, address), connected(address) as (unary, _):
+        for _ in range(3):
+            assert unary(b"here", timeout=30) == b"here"
+            deadline = time.monotonic() + 30
+            while server._peers:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+
+def test_every_request_waits_for_its_turn_without_a_thread():
+    """Two are answered abreast, whatever the number of threads; others need no turn."""
+    queued = {"abreast": 2, "read": lambda call: call.headers.get("asked") != "now"}
+    with served(threads=64, **queued) as (echo, _, address), connected(address) as (unary, _):
+        waiting = [unary.future(b"wait %d" % number) for number in range(20)]
+        both_begun(echo)
+        assert unary(b"x", metadata=[("asked", "now")], timeout=30) == b"x"
+        assert not echo.begun.acquire(timeout=0.2)
+        assert threading.active_count() < 64
+        echo.go.set()
+        assert [each.result(30) for each in waiting] == [b"wait %d" % n for n in range(20)]
+
+
+def test_bodies_of_refused_calls_are_not_sent():
+    """Once one was refused, a client sends headers and waits to be told to go on."""
+    full = threading.Event()
+
+    def opened(call):
+        if full.is_set():
+            call.abort(grpc.StatusCode.UNAVAILABLE, "full")
+
+    with served(opened=opened) as (_, server, address), connected(address) as (unary, _):
+        assert len(unary(bytes(1 << 20))) == 1 << 20
+        full.set()
+        assert refusal(unary, b"") == (grpc.StatusCode.UNAVAILABLE, "full")
+        (peer,) = server._peers
+        allowed = peer.connection._allowed
+        for _ in range(20):
+            assert refusal(unary, bytes(1 << 20)) == (grpc.StatusCode.UNAVAILABLE, "full")
+        assert peer.connection._allowed == allowed, "not one byte of 20 MiB"
+        full.clear()
+        assert len(unary(bytes(1 << 20), timeout=30)) == 1 << 20
+        deadline = time.monotonic() + 30
+        while peer.connection.narrow:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert len(unary(bytes(1 << 20), timeout=30)) == 1 << 20
+
+
+# === The end ===
+
+
+def test_no_call_is_lost_when_a_server_stops():
+    """Clients ask on while five servers stop under them: each call is answered, or was never
+    taken up, which is what UNAVAILABLE tells its client."""
+    codes = []
+
+    def ask(unary):
+        while True:
+            try:
+                assert unary(bytes(100_000), timeout=30) == bytes(100_000)
+                codes.append(None)
+            except grpc.RpcError as error:
+                codes.append(error)
+                return
+
+    for _ in range(5):
+        with (
+            served() as (_, server, address),
+            ThreadPoolExecutor(4) as pool,
+            connected(address) as (first, _),
+            connected(address) as (second, _),
+        ):
+            asking = [pool.submit(ask, unary) for unary in (first, second, first, second)]
+            time.sleep(0.2)
+            assert server.stop(10).wait(20)
+            for each in asking:
+                each.result(30)
+    errors = [error for error in codes if error is not None]
+    assert {error.code() for error in errors} == {grpc.StatusCode.UNAVAILABLE}
+    assert all("refused" in error.details() for error in errors), "nobody listens any more"
+    assert len(codes) > 100
+
+
+def test_what_is_under_way_is_answered_before_a_server_ends_and_streams_are_cancelled():
+    with served() as (echo, server, address), connected(address) as (unary, stream):
+        under_way = unary.future(b"wait")
+        held = threading.Event()
+        streaming = stream(iter(held.wait, True), timeout=30)  # never sends anything
+        both_begun(echo)
+        stopped = server.stop(30)
+        with pytest.raises(grpc.RpcError) as error:
+            next(streaming)
+        held.set()
+        assert error.value.code() == grpc.StatusCode.CANCELLED
+        assert not stopped.is_set()
+        echo.go.set()
+        assert under_way.result(30) == b"wait"
+        assert stopped.wait(10)
+
+
+def test_calls_that_do_not_end_in_time_are_cut_off():
+    with served() as (echo, server, address), connected(address) as (unary, _):
+        under_way = unary.future(b"wait")
+        assert echo.begun.acquire(timeout=30)
+        assert server.stop(0.2).wait(10)
+        assert under_way.code() == grpc.StatusCode.UNAVAILABLE
+
+
+# === Ways to connect ===
+
+
+def test_tls_takes_clients_that_speak_http_2_alone(tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    _, authority = certificate(tmp_path, "authority")
+    tls = Tls(*certificate(tmp_path, "localhost", "authority"))
+    with served(tls=tls.context("h2")) as (_, _, address):
+        port = address.rpartition(":")[2]
+        credentials = grpc.ssl_channel_credentials(authority.encode())
+        with grpc.secure_channel(f"localhost:{port}", credentials) as channel:
+            unary = channel.unary_unary(UNARY)
+            for size in (0, 20_000, 3_000_000):
+                assert len(unary(bytes(size), timeout=30)) == size
+            asked = [unary.future(bytes(100_000), timeout=30) for _ in range(100)]
+            assert {each.result() for each in asked} == {bytes(100_000)}
+        with grpc.insecure_channel(f"localhost:{port}") as channel:
+            code, _ = refusal(channel.unary_unary(UNARY), b"")
+            assert code == grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_a_peer_is_named_as_grpc_names_it():
+    for family, prefix in ((socket.AF_INET, "ipv4:127.0.0.1:"), (socket.AF_INET6, "ipv6:[::1]:")):
+        with served(family=family) as (echo, _, address), connected(address) as (unary, _):
+            unary(b"")
+            assert echo.contexts[0].peer().startswith(prefix)
+
+
+def test_who_takes_it_for_a_rest_port_is_told(echo):
+    with served() as (_, _, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as client:
+            client.sendall(b"GET /v1/models/flowers HTTP/1.1\r\nHost: x\r\n\r\n")
+            said = b"".join(iter(lambda: client.recv(1000), b""))
+    assert b"HTTP/1.1 505 HTTP Version Not Supported\r\n" in said
+    assert said.endswith(b"expected gRPC (HTTP/2); REST has a port of its own\n")
+
+
+def test_curl_over_http_2_is_told_that_this_is_grpc():
+    if shutil.which("curl") is None:
+        pytest.skip("needs curl")
+    with served() as (_, _, address):
+        command = ["curl", "--silent", "--http2-prior-knowledge", "--write-out", "%{http_code}"]
+        done = subprocess.run([*command, f"http://{address}/"], capture_output=True, timeout=60)
+    assert done.stdout == b"415"
+
+
+# === Words of the protocol ===
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("1H", 3600), ("2M", 120), ("3S", 3), ("100m", 0.1), ("5u", 5e-6), ("7n", 7e-9),
+     (None, None), ("", None), ("5", None), ("m", None), ("-5m", None), ("x5m", None)],
+)  # fmt: skip
+def test_timeouts_are_read_in_every_unit(text, expected):
+    assert seconds(text) == pytest.approx(expected)
+
+
+def test_a_message_of_a_status_is_percent_encoded_where_headers_cannot_carry_it():
+    assert b"100%25 \xc3".replace(b"\xc3", b"%C3%A4%0A") in trailers(13, "100% ä\n")

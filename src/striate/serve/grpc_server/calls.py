@@ -9,7 +9,7 @@ import threading
 import time
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
@@ -88,8 +88,7 @@ class Call:
         self._begun = False  # whether something was answered
         self._callbacks: list[Callable[[], None]] = []
         self._active = True
-        self._changed = threading.Condition()
-        self._requests: deque[bytes] = deque()
+        self._lock = threading.Lock()
 
     # === What handlers ask ===
 
@@ -108,7 +107,7 @@ class Call:
 
     def add_callback(self, callback: Callable[[], None]) -> bool:
         """Have a function called when the call ends; False where it has."""
-        with self._changed:
+        with self._lock:
             if self._active:
                 self._callbacks.append(callback)
             return self._active
@@ -139,45 +138,29 @@ class Call:
     # === What the connection tells ===
 
     def grew(self) -> None:
-        """More of the request is there: take messages out of it, or refuse it by its size."""
-        body, streaming = self._stream.body, self.handler is not None and self._streams_in
-        if len(body) >= PREFIX.size:
-            size = PREFIX.unpack_from(body)[1]
-            if size > self._most_bytes:
-                raise Failure(
-                    grpc.StatusCode.RESOURCE_EXHAUSTED,
-                    f"SERVER: Received message larger than max ({size} vs. {self._most_bytes})",
-                )
-        if not streaming:
-            self._peer.credit(self._stream)
-            return
-        while len(body) >= PREFIX.size:
-            size = PREFIX.size + PREFIX.unpack_from(body)[1]
-            if len(body) < size:
-                break
-            with self._changed:
-                self._requests.append(bytes(body[:size]))
-                self._changed.notify_all()
-            del body[:size]
-        if len(self._requests) < MOST_WAITING:
-            self._peer.credit(self._stream)
+        """More of the request is there; raises `Failure` where it will be too large."""
+        body = self._stream.body
+        size = PREFIX.unpack_from(body)[1] if len(body) >= PREFIX.size else 0
+        if size > self._most_bytes:
+            raise Failure(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"SERVER: Received message larger than max ({size} vs. {self._most_bytes})",
+            )
+        self._take()
 
     def ended(self) -> None:
         """The client has sent all."""
         self.arrived = time.monotonic()
-        with self._changed:
-            self._changed.notify_all()
 
     def gone(self) -> None:
         """The client does not want the answer any more."""
         self._leave()
 
-    # === Answering ===
+    def _take(self) -> None:
+        """Let the client go on."""
+        self._peer.credit(self._stream)
 
-    @property
-    def _streams_in(self) -> bool:
-        assert self.handler is not None
-        return self.handler.request_streaming
+    # === Answering ===
 
     def run(self) -> None:
         """Have the call answered by its handler."""
@@ -204,16 +187,15 @@ class Call:
         self.finish(self._code or grpc.StatusCode.OK, self._details, prefixed(message))
 
     def _answer_many(self, handler: grpc.RpcMethodHandler) -> None:
-        if handler.request_streaming:
-            responses = handler.stream_stream(self._messages(handler), self)
-        else:
-            request = _decoded(handler.request_deserializer, self._only_message())
-            responses = handler.unary_stream(request, self)
-        for response in responses:
+        for response in self._responses(handler):
             if not self._active:
                 return
             self._send(prefixed(_encoded(handler.response_serializer, response)))
         self.finish(self._code or grpc.StatusCode.OK, self._details)
+
+    def _responses(self, handler: grpc.RpcMethodHandler) -> Iterable[Any]:
+        request = _decoded(handler.request_deserializer, self._only_message())
+        return handler.unary_stream(request, self)
 
     def finish(self, code: grpc.StatusCode, details: str, message: bytes = b"") -> None:
         """Send the last of the answer and the status, in one piece."""
@@ -233,10 +215,9 @@ class Call:
             time.sleep(SHORTLY)
 
     def _leave(self) -> None:
-        with self._changed:
+        with self._lock:
             self._active = False
             callbacks, self._callbacks = self._callbacks, []
-            self._changed.notify_all()
         self._under_way.discard(self)
         self._stream.call = None  # or they would keep each other in memory
         for callback in callbacks:
@@ -252,24 +233,6 @@ class Call:
         compressed = body[0]
         del body[: PREFIX.size]
         return self._expanded(body) if compressed else body
-
-    def _messages(self, handler: grpc.RpcMethodHandler) -> Iterator[Any]:
-        """The requests of a stream, as they come."""
-        while True:
-            with self._changed:
-                self._changed.wait_for(
-                    lambda: self._requests or self._stream.ended or not self._active
-                )
-                if not self._active:
-                    self.abort(grpc.StatusCode.CANCELLED, "")
-                if not self._requests:
-                    return
-                message: Any = self._requests.popleft()
-            self._peer.credit(self._stream)
-            compressed, message = message[0], message[PREFIX.size :]
-            yield _decoded(
-                handler.request_deserializer, self._expanded(message) if compressed else message
-            )
 
     def _expanded(self, message: bytes | bytearray) -> bytes:
         """A compressed message; no longer than a message may be."""
@@ -292,6 +255,59 @@ class Call:
                 f"SERVER: Received message larger than max, expanded (vs. {self._most_bytes})",
             )
         return found
+
+
+class StreamCall(Call):
+    """One whose requests come one by one; `MOST_WAITING` of them are read ahead."""
+
+    def __init__(self, *given: Any):
+        super().__init__(*given)
+        self._changed = threading.Condition()
+        self._requests: deque[bytes] = deque()
+
+    def ended(self) -> None:
+        self._tell()
+
+    def _leave(self) -> None:
+        super()._leave()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def _take(self) -> None:
+        body = self._stream.body
+        while len(body) >= PREFIX.size:
+            size = PREFIX.size + PREFIX.unpack_from(body)[1]
+            if len(body) < size:
+                break
+            self._requests.append(bytes(body[:size]))
+            del body[:size]
+        self._tell()
+        if len(self._requests) < MOST_WAITING:
+            super()._take()
+
+    def _responses(self, handler: grpc.RpcMethodHandler) -> Iterable[Any]:
+        return handler.stream_stream(self._messages(handler), self)
+
+    def _messages(self, handler: grpc.RpcMethodHandler) -> Iterator[Any]:
+        """The requests, as they come."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._requests or self._stream.ended or not self._active
+                )
+            if not self._active:
+                self.abort(grpc.StatusCode.CANCELLED, "")
+            if not self._requests:
+                return
+            message: Any = self._requests.popleft()
+            self._peer.credit(self._stream)
+            compressed, message = message[0], message[PREFIX.size :]
+            yield _decoded(
+                handler.request_deserializer, self._expanded(message) if compressed else message
+            )
 
 
 def _decoded(deserialize: Callable[[Any], Any] | None, message: Any) -> Any:

@@ -204,6 +204,10 @@ class Connection:
             return self._view[: min(self._skip, SCRATCH)]
         return self._view[self._filled :]
 
+    def wanting(self) -> int:
+        """Bytes without which what comes means nothing: the rest of a body that is being read."""
+        return self._body.left if self._body is not None else 0
+
     def received(self, count: int) -> list[tuple[Happening, Stream]]:
         """So many bytes are in the buffer: what they mean. The buffer given out is void then.
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import grpc
 
-from striate.serve.grpc_server.calls import Aborted, Call, Failure, trailers
+from striate.serve.grpc_server.calls import Aborted, Call, Failure, StreamCall, trailers
 from striate.serve.grpc_server.http2 import ConnectionEnds, Happening, Stream, literal
 from striate.serve.grpc_server.sockets import READ, Entrance, Peer
 
@@ -297,9 +297,10 @@ class GrpcServer:
         ):
             peer.answer(stream, trailers=literal(":status", "415") + trailers(2, "expected gRPC"))
             return
-        call = stream.call = Call(peer, stream, self._limits.message_bytes, self._calls)
+        handler = self._method(headers.get(":path", ""))
+        kind = StreamCall if handler is not None and handler.request_streaming else Call
+        call = stream.call = kind(peer, stream, self._limits.message_bytes, self._calls)
         try:
-            handler = self._method(call.method)
             if handler is None:
                 raise Failure(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
             if len(self._calls) >= self._limits.calls:

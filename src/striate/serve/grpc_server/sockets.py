@@ -40,7 +40,8 @@ class Peer:
         self._selector = selector
         self._lock = threading.Lock()
         self._unsent = bytearray()
-        self._shaking = isinstance(connected, ssl.SSLSocket)
+        self._secure = self._shaking = isinstance(connected, ssl.SSLSocket)
+        self._wanted = 1
         self._awaiting = READ
 
     # === By any thread ===
@@ -152,7 +153,15 @@ class Peer:
         if not count:
             raise ConnectionResetError(errno.ECONNRESET, "the client left")
         found = self.connection.received(count)
+        self._wake_at(max(1, self.connection.wanting()))
         return found, count == asked or self.held() > 0
+
+    def _wake_at(self, count: int) -> None:
+        """Be told of the socket when so many bytes are there: each time costs what reading costs.
+        (The system makes room for them. Of TLS nobody knows how many they are.)"""
+        if count != self._wanted and not self._secure:
+            self._wanted = count
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def _write(self) -> None:
         if self.closed or self._shaking:

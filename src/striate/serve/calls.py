@@ -4,8 +4,8 @@ A face makes a `Call` for each request, answers within `during(call)`, and hands
 `Core.finished`. Whoever is asked deeper inside (the core) finds it by `current()`.
 """
 
+import os
 import re
-import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -25,7 +25,7 @@ _SPEAKABLE = re.compile(r"[!-~]{1,128}")  # an id that is safe in a header and i
 
 def request_id(given: str | None = None) -> str:
     """The client's id for its request where it has a fit one, else one of 16 hexadecimal digits."""
-    return given if given and _SPEAKABLE.fullmatch(given) else secrets.token_hex(8)
+    return given if given and _SPEAKABLE.fullmatch(given) else os.urandom(8).hex()
 
 
 def trace_of(headers: Mapping[str, str]) -> dict[str, str]:

@@ -33,7 +33,8 @@ class Scheduler:
         self.max_queue = max_queue
         self.batches = Batches()
         self._turns = Turns(workers)
-        self._places = threading.Semaphore(workers + max_queue)
+        self._places = workers + max_queue  # that are free
+        self._lock = threading.Lock()
 
     @property
     def abreast(self) -> int | None:
@@ -46,12 +47,15 @@ class Scheduler:
 
         Raises `ServingError` (UNAVAILABLE) at once when all places are taken.
         """
-        if not self._places.acquire(blocking=False):
-            raise self.refusal()
+        with self._lock:
+            if self._places <= 0:
+                raise self.refusal()
+            self._places -= 1
 
     def leave(self) -> None:
         """Give the place back."""
-        self._places.release()
+        with self._lock:
+            self._places += 1
 
     @contextmanager
     def admit(self) -> Iterator[None]:
@@ -65,10 +69,7 @@ class Scheduler:
     @property
     def full(self) -> bool:
         """Whether `enter` would refuse a request just now."""
-        if self._places.acquire(blocking=False):
-            self._places.release()
-            return False
-        return True
+        return self._places <= 0
 
     def refusal(self) -> QueueFull:
         return QueueFull(

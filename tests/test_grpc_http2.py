@@ -115,6 +115,11 @@ def content(size):
     return bytes(i % 251 for i in range(min(size, 4096))) * (size // 4096 + 1)
 
 
+def take(connection, stream):
+    """Take in all that a stream brought, as one does who leaves it where it is."""
+    connection.credit(stream, len(stream.body) + WINDOW)
+
+
 class Talk:
     """h2's client and our connection, with nothing between them."""
 
@@ -137,7 +142,7 @@ class Talk:
             for happening, stream in fed(self.connection, self.client.data_to_send()):
                 self.happened.append((happening, stream))
                 if happening is DATA and self.credits:
-                    self.connection.credit(stream)
+                    take(self.connection, stream)
             said = self.connection.outgoing()
             if not said:
                 return
@@ -509,7 +514,7 @@ def test_a_client_that_resets_a_stream_is_not_answered():
     assert not talk.connection.streams
     talk.connection.answer(stream, b"", b"more", TRAILERS)
     talk.connection.reset(stream, ErrorCode.CANCEL)
-    talk.connection.credit(stream)
+    take(talk.connection, stream)
     assert not talk.connection.outgoing()
     talk.client.increment_flow_control_window(1 << 20)
     talk.exchange()
@@ -609,7 +614,7 @@ def test_a_client_that_does_not_know_yet_that_it_is_narrow_breaks_no_rule():
     stream, uninvited = talk.connection.streams.values()
     assert len(stream.body) == len(uninvited.body) == WINDOW
     talk.connection.invite(stream)
-    talk.connection.credit(stream)
+    take(talk.connection, stream)
     talk.exchange()
     assert talk.client.local_flow_control_window(1) == WINDOW
     assert talk.client.local_flow_control_window(3) == -WINDOW
@@ -639,9 +644,11 @@ def test_both_sides_count_the_same_windows_whatever_happens(steps):
         elif step in ("narrow", "wide"):
             talk.connection.set_narrow(step == "narrow")
         else:
-            act = talk.connection.credit if step == "credit" else talk.connection.invite
             for stream in talk.connection.streams.values():
-                act(stream)
+                if step == "credit":
+                    take(talk.connection, stream)
+                else:
+                    talk.connection.invite(stream)
     talk.exchange()
     assert windows_agree(talk)
     assert all(stream.allowed <= 2 * WINDOW for stream in talk.connection.streams.values())
@@ -898,7 +905,7 @@ def test_a_stream_of_many_messages_is_never_cut_off():
         assert fed(connection, frame(Frame.DATA, 0, 1, b"x" * 20) + well_behaved(1))
         assert len(stream.body) == 20
         del stream.body[:]
-        connection.credit(stream)
+        take(connection, stream)
         connection.answer(stream, HEAD if not count else b"", b"y" * 100)
         connection.outgoing()
     assert not stream.waiting

@@ -149,6 +149,20 @@ def test_the_requests_of_a_stream_are_answered_one_by_one_in_order(echo):
     assert number == 49
 
 
+@pytest.mark.parametrize("size", [100, 20_000, 300_000])
+def test_requests_that_come_faster_than_they_are_read_keep_their_bytes(echo, size):
+    _, _, stream = echo
+    asked = [number.to_bytes(4, "big") * (size // 4) for number in range(3_000_000 // size)]
+    assert list(stream(iter(asked), timeout=60)) == asked
+
+
+def test_a_message_of_a_stream_may_be_larger_than_the_window():
+    limits = Limits(message_bytes=20_000_000)
+    with served(limits) as (_, _, address), connected(address) as (_, stream):
+        asked = [bytes(10_000_000), b"small", bytes(9_000_000)]
+        assert list(stream(iter(asked), timeout=60)) == asked
+
+
 def test_a_client_that_sends_faster_than_it_is_answered_is_held_back():
     """Else a stream could fill the memory: here 200 MB would wait."""
     with served() as (echo, _, address), connected(address) as (_, stream):

@@ -8,14 +8,13 @@ import struct
 import threading
 import time
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import quote
 
 import grpc
 
-from striate.serve.grpc_server.http2 import Stream, literal
+from striate.serve.grpc_server.http2 import WINDOW, Stream, literal
 
 if TYPE_CHECKING:
     from striate.serve.grpc_server.sockets import Peer
@@ -30,7 +29,6 @@ HEAD = (
 )
 WINDOW_BITS = {"deflate": 15, "gzip": 31}  # of zlib
 UNITS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-MOST_WAITING = 4  # messages that are read ahead of those who take them
 MOST_UNSENT = 1 << 20  # bytes of a stream's answers that wait for the client to take them
 SHORTLY = 0.01  # seconds until it is looked again whether it did
 
@@ -56,7 +54,7 @@ def trailers(code: int, details: str = "", metadata: tuple[tuple[str, str], ...]
 
 def seconds(timeout: str | None) -> float | None:
     """grpc-timeout, as in 100m; None where there is none, or none that can be read."""
-    if not timeout or timeout[-1] not in UNITS or not timeout[:-1].isdecimal():
+    if not timeout or timeout[-1] not in UNITS or not timeout[:-1].isdecimal() or len(timeout) > 9:
         return None
     return int(timeout[:-1]) * UNITS[timeout[-1]]
 
@@ -138,15 +136,11 @@ class Call:
     # === What the connection tells ===
 
     def grew(self) -> None:
-        """More of the request is there; raises `Failure` where it will be too large."""
+        """More of the request is there; raises `Failure` where it is not going to be taken."""
+        self._go_on()
         body = self._stream.body
-        size = PREFIX.unpack_from(body)[1] if len(body) >= PREFIX.size else 0
-        if size > self._most_bytes:
-            raise Failure(
-                grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"SERVER: Received message larger than max ({size} vs. {self._most_bytes})",
-            )
-        self._take()
+        if len(body) > PREFIX.size and len(body) > PREFIX.size + PREFIX.unpack_from(body)[1]:
+            raise Failure(grpc.StatusCode.INTERNAL, "expected one message, got more")
 
     def ended(self) -> None:
         """The client has sent all."""
@@ -156,9 +150,17 @@ class Call:
         """The client does not want the answer any more."""
         self._leave()
 
-    def _take(self) -> None:
-        """Let the client go on."""
-        self._peer.credit(self._stream)
+    def _go_on(self) -> None:
+        """Let the client send what is missing of its next message; raises `Failure` for one that
+        is too large."""
+        body = self._stream.body
+        size = PREFIX.unpack_from(body)[1] if len(body) >= PREFIX.size else 0
+        if size > self._most_bytes:
+            raise Failure(
+                grpc.StatusCode.RESOURCE_EXHAUSTED,
+                f"SERVER: Received message larger than max ({size} vs. {self._most_bytes})",
+            )
+        self._peer.credit(self._stream, max(WINDOW, PREFIX.size + size))
 
     # === Answering ===
 
@@ -178,7 +180,7 @@ class Call:
             self.finish(failure.code, str(failure))
         except Exception as error:  # a mistake of ours
             log.exception("%s", self.method)
-            self.finish(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}")
+            self.finish(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}"[:1000])
 
     def _answer_one(self, handler: grpc.RpcMethodHandler) -> None:
         request = _decoded(handler.request_deserializer, self._only_message())
@@ -258,12 +260,15 @@ class Call:
 
 
 class StreamCall(Call):
-    """One whose requests come one by one; `MOST_WAITING` of them are read ahead."""
+    """One whose requests come one by one; they wait as bytes, a window of them at most."""
 
     def __init__(self, *given: Any):
         super().__init__(*given)
         self._changed = threading.Condition()
-        self._requests: deque[bytes] = deque()
+
+    def grew(self) -> None:
+        self._go_on()
+        self._tell()
 
     def ended(self) -> None:
         self._tell()
@@ -276,18 +281,6 @@ class StreamCall(Call):
         with self._changed:
             self._changed.notify_all()
 
-    def _take(self) -> None:
-        body = self._stream.body
-        while len(body) >= PREFIX.size:
-            size = PREFIX.size + PREFIX.unpack_from(body)[1]
-            if len(body) < size:
-                break
-            self._requests.append(bytes(body[:size]))
-            del body[:size]
-        self._tell()
-        if len(self._requests) < MOST_WAITING:
-            super()._take()
-
     def _responses(self, handler: grpc.RpcMethodHandler) -> Iterable[Any]:
         return handler.stream_stream(self._messages(handler), self)
 
@@ -296,18 +289,24 @@ class StreamCall(Call):
         while True:
             with self._changed:
                 self._changed.wait_for(
-                    lambda: self._requests or self._stream.ended or not self._active
+                    lambda: self._whole() or self._stream.ended or not self._active
                 )
             if not self._active:
                 self.abort(grpc.StatusCode.CANCELLED, "")
-            if not self._requests:
+            if not (size := self._whole()):
                 return
-            message: Any = self._requests.popleft()
-            self._peer.credit(self._stream)
-            compressed, message = message[0], message[PREFIX.size :]
+            message = self._peer.take(self._stream, size)
+            self._go_on()
+            data: Any = message[PREFIX.size :]
             yield _decoded(
-                handler.request_deserializer, self._expanded(message) if compressed else message
+                handler.request_deserializer, self._expanded(data) if message[0] else data
             )
+
+    def _whole(self) -> int:
+        """Bytes of the next message, if all of them are there."""
+        body = self._stream.body
+        size = PREFIX.size + PREFIX.unpack_from(body)[1] if len(body) >= PREFIX.size else 0
+        return size if size <= len(body) else 0
 
 
 def _decoded(deserialize: Callable[[Any], Any] | None, message: Any) -> Any:

@@ -518,11 +518,11 @@ class Connection:
         self._out.clear()
         return found
 
-    def credit(self, stream: Stream) -> None:
-        """What the stream brought is taken in: let the client send as much again."""
-        more = WINDOW - stream.allowed
-        if more >= WINDOW // 2 and not stream.ended:
-            stream.allowed = WINDOW
+    def credit(self, stream: Stream, room: int = WINDOW) -> None:
+        """Let the client send until so many bytes of the stream are there that nobody has taken."""
+        more = room - len(stream.body) - stream.allowed
+        if more > 0 and stream.allowed < WINDOW // 2 and not stream.ended:
+            stream.allowed += more
             self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(more))
 
     def set_narrow(self, narrow: bool) -> None:

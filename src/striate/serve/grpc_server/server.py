@@ -319,10 +319,10 @@ class GrpcServer:
             self._crew.answer(call)
 
     def _refuse(self, call: Call, peer: Peer) -> None:
-        """For want of room; the client had better not send what is refused, too."""
-        call.finish(call.code() or grpc.StatusCode.UNKNOWN, call.details())
+        """For want of room; and the client had better not send the body of its next call."""
         peer.refused = time.monotonic()
         peer.set_narrow(True)
+        call.finish(call.code() or grpc.StatusCode.UNKNOWN, call.details())
 
     # === Connections that have to go ===
 

@@ -58,11 +58,18 @@ class Peer:
         """Bytes of a stream's answer, and of others that go before it, that wait to be sent."""
         return len(stream.waiting) + len(self._unsent)
 
-    def credit(self, stream: Stream) -> None:
+    def credit(self, stream: Stream, room: int) -> None:
         """See `Connection.credit`."""
         with self._lock:
-            self.connection.credit(stream)
+            self.connection.credit(stream, room)
             self._write()
+
+    def take(self, stream: Stream, count: int) -> bytes:
+        """The first bytes of what a stream brought, which is without them then."""
+        with self._lock:
+            found = bytes(stream.body[:count])
+            del stream.body[:count]
+        return found
 
     def invite(self, stream: Stream) -> None:
         """See `Connection.invite`."""
@@ -95,8 +102,10 @@ class Peer:
         Raises `OSError` or `ConnectionEnds` at the end of the connection.
         """
         with self._lock:
-            if self._shaking and not self._shaken():
-                return [], False
+            if self._shaking:
+                if not self._shaken():
+                    return [], False
+                events |= READ  # of which TLS may have read something already
             if events & WRITE:
                 self._write()
             found, more = self._read() if events & READ else ([], False)
@@ -110,11 +119,10 @@ class Peer:
     def close(self) -> list[Call]:
         """End the connection; returns the calls that were under way."""
         with self._lock:
+            self._write()
             self.closed = True
             with contextlib.suppress(KeyError, ValueError):
                 self._selector.unregister(self.socket)
-            with contextlib.suppress(OSError):
-                self.socket.send(self.connection.outgoing())
             self.socket.close()
             streams = list(self.connection.streams.values())
             self.connection.streams.clear()

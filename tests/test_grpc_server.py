@@ -19,9 +19,11 @@ import pytest
 
 from served import certificate
 from striate.serve.grpc_server import GrpcServer, Limits
-from striate.serve.grpc_server.calls import seconds, trailers
+from striate.serve.grpc_server.calls import prefixed, seconds, trailers
+from striate.serve.grpc_server.http2 import PREFACE, Flag, Frame, frame, literal
 from striate.serve.secure import Tls
 
+WIDE = b"\0\4\x7f\xff\xff\xff"  # INITIAL_WINDOW_SIZE: all that may be
 UNARY = "/test.Echo/Unary"
 STREAM = "/test.Echo/Stream"
 
@@ -333,6 +335,32 @@ def test_bodies_of_refused_calls_are_not_sent():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert len(unary(bytes(1 << 20), timeout=30)) == 1 << 20
+
+
+def test_a_client_that_takes_no_answers_is_not_read_any_more():
+    """Else what it asks for would pile up. That it is read is what ended its pings: there may be
+    10,000, and here are more."""
+    head = literal(":method", "POST") + literal(":path", UNARY)
+    head += literal("content-type", "application/grpc")
+    pings = 1000 * frame(Frame.PING, 0, 0, bytes(8))
+
+    def send_pings(client):
+        while True:
+            client.sendall(pings)
+
+    with served() as (_, _, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=2) as client:
+            client.sendall(PREFACE + frame(Frame.SETTINGS, 0, 0, WIDE))
+            client.sendall(frame(Frame.WINDOW_UPDATE, 0, 0, b"\x3f" + WIDE[3:6]))
+            for number in range(1, 100, 2):
+                client.sendall(frame(Frame.HEADERS, Flag.END_HEADERS, number, head))
+                client.sendall(
+                    frame(Frame.DATA, Flag.END_STREAM, number, prefixed(b"zeros 1000000"))
+                )
+            time.sleep(0.5)  # 50 MB are on their way, more than the sockets hold
+            with pytest.raises(TimeoutError):
+                send_pings(client)
 
 
 # === The end ===

@@ -520,7 +520,7 @@ class Connection:
 
     def credit(self, stream: Stream, room: int = WINDOW) -> None:
         """Let the client send until so many bytes of the stream are there that nobody has taken."""
-        more = room - len(stream.body) - stream.allowed
+        more = min(room, LARGEST_WINDOW // 2) - len(stream.body) - stream.allowed
         if more > 0 and stream.allowed < WINDOW // 2 and not stream.ended:
             stream.allowed += more
             self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(more))

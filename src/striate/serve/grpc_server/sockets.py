@@ -12,6 +12,7 @@ from striate.serve.grpc_server.calls import Call
 from striate.serve.grpc_server.http2 import Connection, ConnectionEnds, Happening, Stream
 
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
+MOST_UNSENT = 1 << 20  # bytes that wait for a client; one that takes no answers is not read
 SILENT = 60_000  # milliseconds in which a client's machine acknowledges nothing that was sent
 
 Events = list[tuple[Happening, Stream]]
@@ -105,9 +106,10 @@ class Peer:
             if self._shaking:
                 if not self._shaken():
                     return [], False
-                events |= READ  # of which TLS may have read something already
+                events |= READ
             if events & WRITE:
                 self._write()
+                events |= READ if self.held() else 0
             found, more = self._read() if events & READ else ([], False)
             self._write()
         return found, more
@@ -144,7 +146,7 @@ class Peer:
         if self.socket.selected_alpn_protocol() != "h2":
             raise ConnectionEnds("expected HTTP/2 over TLS")
         self._shaking = False
-        self._await(READ | (WRITE if self._unsent else 0))
+        self._await(self._wanted_events())
         return True
 
     def _read(self) -> tuple[Events, bool]:
@@ -190,7 +192,12 @@ class Peer:
             del self._unsent[:sent]
         elif sent < len(data):
             self._unsent += memoryview(data)[sent:]
-        self._await(READ | (WRITE if self._unsent else 0))
+        self._await(self._wanted_events())
+
+    def _wanted_events(self) -> int:
+        if not self._unsent:
+            return READ
+        return WRITE if len(self._unsent) > MOST_UNSENT else READ | WRITE
 
     def _await(self, events: int) -> None:
         if events != self._awaiting:

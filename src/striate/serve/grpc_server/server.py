@@ -26,6 +26,7 @@ TICK = 0.5  # seconds between looks at connections that are old, idle or half ma
 HURRY = 0.02  # the same while the server ends
 FAIR = 32  # reads from one client before the others have their turn
 GREETING = 10.0  # seconds for a client to show that it speaks HTTP/2
+CALM = 0.002  # seconds until a server that refuses calls looks again: it then refuses several
 NARROW = 1.0  # seconds after a refusal in which clients send bodies by invitation only
 HEARD = 1.0  # seconds for it to answer that it knows that it has to leave
 
@@ -153,6 +154,7 @@ class GrpcServer:
         self._awake, self._waker = socket.socketpair()
         self._waker.setblocking(False)
         self._next_look = 0.0
+        self._refusing = False  # whether calls were refused at the last look
         self._end: float | None = None  # when what is left of calls is cut off
         self._stopped = threading.Event()
 
@@ -220,6 +222,9 @@ class GrpcServer:
                 self._accept(key.data)
             else:
                 self._awake.recv(64)
+        if self._refusing:
+            self._refusing = False
+            time.sleep(CALM)
         now = time.monotonic()
         if now >= self._next_look:
             self._next_look = now + wait
@@ -251,6 +256,7 @@ class GrpcServer:
                 found, more = peer.ready(events)
                 for happening, stream in found:
                     self._happened(happening, peer, stream)
+                peer.flush()
                 if not more or (reads >= FAIR and not peer.held()):
                     break
         except ConnectionEnds as ends:
@@ -320,6 +326,7 @@ class GrpcServer:
 
     def _refuse(self, call: Call, peer: Peer) -> None:
         """For want of room; and the client had better not send the body of its next call."""
+        self._refusing = True
         peer.refused = time.monotonic()
         peer.set_narrow(True)
         call.finish(call.code() or grpc.StatusCode.UNKNOWN, call.details())

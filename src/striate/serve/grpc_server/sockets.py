@@ -41,6 +41,7 @@ class Peer:
         self._selector = selector
         self._lock = threading.Lock()
         self._unsent = bytearray()
+        self._corked = False
         self._secure = self._shaking = isinstance(connected, ssl.SSLSocket)
         self._wanted = 1
         self._awaiting = READ
@@ -100,6 +101,7 @@ class Peer:
     def ready(self, events: int) -> tuple[Events, bool]:
         """Read and write what the socket lets: what came, and whether there may be more of it.
 
+        Nothing is written until `flush`, so that what is said to all that came is said at once.
         Raises `OSError` or `ConnectionEnds` at the end of the connection.
         """
         with self._lock:
@@ -111,8 +113,14 @@ class Peer:
                 self._write()
                 events |= READ if self.held() else 0
             found, more = self._read() if events & READ else ([], False)
-            self._write()
+            self._corked = True
         return found, more
+
+    def flush(self) -> None:
+        """Write what was said since `ready`."""
+        with self._lock:
+            self._corked = False
+            self._write()
 
     def held(self) -> int:
         """Bytes that TLS has read and not given out, of which a selector knows nothing."""
@@ -121,6 +129,7 @@ class Peer:
     def close(self) -> list[Call]:
         """End the connection; returns the calls that were under way."""
         with self._lock:
+            self._corked = False
             self._write()
             self.closed = True
             with contextlib.suppress(KeyError, ValueError):
@@ -174,7 +183,7 @@ class Peer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def _write(self) -> None:
-        if self.closed or self._shaking:
+        if self.closed or self._shaking or self._corked:
             return
         data: bytes | bytearray = self.connection.outgoing()
         if self._unsent:

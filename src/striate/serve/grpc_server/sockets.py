@@ -5,12 +5,14 @@ import errno
 import selectors
 import socket
 import ssl
+import sys
 import threading
 import time
 
 from striate.serve.grpc_server.calls import Call
 from striate.serve.grpc_server.http2 import Connection, ConnectionEnds, Happening, Stream
 
+LINUX = sys.platform == "linux"
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 MOST_UNSENT = 1 << 20  # bytes that wait for a client; one that takes no answers is not read
 SILENT = 60_000  # milliseconds in which a client's machine acknowledges nothing that was sent
@@ -177,8 +179,11 @@ class Peer:
 
     def _wake_at(self, count: int) -> None:
         """Be told of the socket when so many bytes are there: each time costs what reading costs.
-        (The system makes room for them. Of TLS nobody knows how many they are.)"""
-        if count != self._wanted and not self._secure:
+
+        Linux makes room for them; other systems might wait for more than they hold, and of TLS
+        nobody knows how many they are.
+        """
+        if count != self._wanted and LINUX and not self._secure:
             self._wanted = count
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
@@ -229,11 +234,11 @@ class Entrance:
         except (BlockingIOError, ConnectionAbortedError):
             return None
         connected.setblocking(False)
-        if connected.family == socket.AF_UNIX:
+        if not address or isinstance(address, str):  # of a UNIX socket
             return self._secured(connected), "unix:"
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        if LINUX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT)
         host, port = address[:2]
         name = (

@@ -311,6 +311,25 @@ def test_every_request_waits_for_its_turn_without_a_thread():
         assert [each.result(30) for each in waiting] == [b"wait %d" % n for n in range(20)]
 
 
+def test_streams_that_do_nothing_keep_no_thread_from_other_calls():
+    """As the clients that watch the health of a server for as long as it is there."""
+    with served(threads=2) as (echo, _, address), connected(address) as (unary, stream):
+        never = threading.Event()
+        watching = [stream(iter(never.wait, True)) for _ in range(10)]
+        for _ in watching:
+            assert echo.begun.acquire(timeout=30)
+        waiting = unary.future(b"wait", timeout=30)
+        assert echo.begun.acquire(timeout=30)
+        assert unary(b"still", timeout=30) == b"still"
+        for each in watching:
+            each.cancel()
+            assert echo.ended.acquire(timeout=30)
+        never.set()
+        assert unary(b"there", timeout=30) == b"there"
+        echo.go.set()
+        assert waiting.result() == b"wait"
+
+
 def test_bodies_of_refused_calls_are_not_sent():
     """Once one was refused, a client sends headers and waits to be told to go on."""
     full = threading.Event()

@@ -8,7 +8,8 @@
 
 A protocol-free core (repository, servable, signatures, scheduler, core) with thin faces over it:
 TensorFlow Serving's (tfs_grpc, http), the Open Inference Protocol's (oip_grpc, oip_http), pictures
-as bodies (pictures), and a page. Nothing here imports TensorFlow unless its engine is asked for.
+as bodies (pictures), and a page; below them `grpc_server`, which knows no models. Nothing here
+imports TensorFlow unless its engine is asked for.
 """
 
 import os

@@ -88,6 +88,11 @@ class Call:
         self._active = True
         self._lock = threading.Lock()
 
+    @property
+    def streaming(self) -> bool:
+        """Whether it is answered by any number of messages."""
+        return self.handler is not None and self.handler.response_streaming
+
     # === What handlers ask ===
 
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
@@ -170,7 +175,7 @@ class Call:
             return
         assert self.handler is not None
         try:
-            if self.handler.response_streaming:
+            if self.streaming:
                 self._answer_many(self.handler)
             else:
                 self._answer_one(self.handler)

@@ -59,6 +59,7 @@ class _Details(grpc.HandlerCallDetails):
 
 class Crew:
     """Threads that answer calls, as many as there were calls at a time, `most` of them at most.
+    Calls that stream have threads beyond those: they may last for days and do nothing.
 
     Of the calls that are queued only `abreast` are answered at a time (None: all); the thread that
     has answered one takes the next, so that a busy server need not change threads at all. Who
@@ -72,7 +73,8 @@ class Crew:
         self._idle: list[SimpleQueue[Call | None]] = []
         self._queued: deque[Call] = deque()  # for a turn
         self._waiting: deque[Call] = deque()  # for a thread
-        self._count = 0
+        self._count = 0  # of threads
+        self._streaming = 0  # of calls
 
     def answer(self, call: Call) -> None:
         """Have a call answered, now or when it is its turn."""
@@ -93,9 +95,10 @@ class Crew:
             self._idle.clear()
 
     def _begin(self, call: Call) -> None:
+        self._streaming += call.streaming
         if self._idle:
             self._idle.pop().put(call)
-        elif self._count < self._most:
+        elif call.streaming or self._count - self._streaming < self._most:
             self._count += 1
             name = f"grpc_{self._count}"
             threading.Thread(target=self._work, args=[call], name=name, daemon=True).start()
@@ -114,6 +117,7 @@ class Crew:
 
     def _next(self, done: Call) -> Call | None:
         """What a thread that has answered a call does without a rest."""
+        self._streaming -= done.streaming
         if done.queued:
             if self._queued:
                 return self._queued.popleft()

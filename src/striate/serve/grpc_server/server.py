@@ -213,7 +213,10 @@ class GrpcServer:
 
     def _wait(self) -> None:
         while not self._stopped.is_set():
-            self._look()
+            try:
+                self._look()
+            except Exception:  # a mistake of ours must not leave everybody without an answer
+                log.exception("the gRPC server goes on")
         self._crew.dismiss()
 
     def _look(self) -> None:

@@ -233,6 +233,13 @@ class Entrance:
             connected, address = self.socket.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return None
+        try:
+            return self._prepared(connected, address)
+        except OSError:  # it has left already
+            connected.close()
+            return None
+
+    def _prepared(self, connected: socket.socket, address: tuple) -> tuple[socket.socket, str]:
         connected.setblocking(False)
         if not address or isinstance(address, str):  # of a UNIX socket
             return self._secured(connected), "unix:"
@@ -241,11 +248,8 @@ class Entrance:
         if LINUX:
             connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT)
         host, port = address[:2]
-        name = (
-            f"ipv6:[{host}]:{port}"
-            if connected.family == socket.AF_INET6
-            else f"ipv4:{host}:{port}"
-        )
+        sixth = connected.family == socket.AF_INET6
+        name = f"ipv6:[{host}]:{port}" if sixth else f"ipv4:{host}:{port}"
         return self._secured(connected), name
 
     def _secured(self, connected: socket.socket) -> socket.socket:

@@ -157,8 +157,9 @@ class GrpcListener:
             self._sockets.append(bind_unix(options.grpc_socket_path))
 
     def start(self) -> None:
+        tls = self._tls.context("h2") if self._tls else None
         for bound in self._sockets:
-            self._server.listen(bound, self._tls.context("h2") if self._tls else None)
+            self._server.listen(bound, tls)
         self._server.start()
 
     def retire(self) -> None:

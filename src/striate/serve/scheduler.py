@@ -1,8 +1,8 @@
 """Who computes, and when: a bounded number of calls at a time, a bounded number waiting.
 
 On a CPU, single-threaded calls, one for each core, answer more pictures per second than batches on
-all cores together, at a fraction of the latency; so a request is a call, and it waits for a slot.
-Decoding happens outside the slots, beside the computation of others. `striate.serve.batching` has
+all cores together, at a fraction of the latency; so a request is a call, and it waits for its turn.
+Decoding happens outside the turns, beside the computation of others. `striate.serve.batching` has
 the scheduler that computes requests together, for accelerators.
 """
 

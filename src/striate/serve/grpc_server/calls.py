@@ -59,6 +59,11 @@ def seconds(timeout: str | None) -> float | None:
     return int(timeout[:-1]) * UNITS[timeout[-1]]
 
 
+def length(body: bytes | bytearray) -> int:
+    """Bytes of the first message in a body, with its prefix, which says so; 0 without that."""
+    return PREFIX.size + PREFIX.unpack_from(body)[1] if len(body) >= PREFIX.size else 0
+
+
 def prefixed(message: bytes) -> bytes:
     return PREFIX.pack(False, len(message)) + message
 
@@ -143,8 +148,7 @@ class Call:
     def grew(self) -> None:
         """More of the request is there; raises `Failure` where it is not going to be taken."""
         self._go_on()
-        body = self._stream.body
-        if len(body) > PREFIX.size and len(body) > PREFIX.size + PREFIX.unpack_from(body)[1]:
+        if 0 < length(self._stream.body) < len(self._stream.body):
             raise Failure(grpc.StatusCode.INTERNAL, "expected one message, got more")
 
     def ended(self) -> None:
@@ -158,14 +162,14 @@ class Call:
     def _go_on(self) -> None:
         """Let the client send what is missing of its next message; raises `Failure` for one that
         is too large."""
-        body = self._stream.body
-        size = PREFIX.unpack_from(body)[1] if len(body) >= PREFIX.size else 0
-        if size > self._most_bytes:
+        size = length(self._stream.body)
+        if size - PREFIX.size > self._most_bytes:
             raise Failure(
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
-                f"SERVER: Received message larger than max ({size} vs. {self._most_bytes})",
+                "SERVER: Received message larger than max "
+                f"({size - PREFIX.size} vs. {self._most_bytes})",
             )
-        self._peer.credit(self._stream, max(WINDOW, PREFIX.size + size))
+        self._peer.credit(self._stream, max(WINDOW, size))
 
     # === Answering ===
 
@@ -232,7 +236,7 @@ class Call:
 
     def _only_message(self) -> bytes | bytearray:
         body = self._stream.body
-        if len(body) < PREFIX.size or PREFIX.size + PREFIX.unpack_from(body)[1] != len(body):
+        if not body or length(body) != len(body):
             raise Failure(
                 grpc.StatusCode.INTERNAL, f"expected one message, got {len(body)} bytes of none"
             )
@@ -309,9 +313,8 @@ class StreamCall(Call):
 
     def _whole(self) -> int:
         """Bytes of the next message, if all of them are there."""
-        body = self._stream.body
-        size = PREFIX.size + PREFIX.unpack_from(body)[1] if len(body) >= PREFIX.size else 0
-        return size if size <= len(body) else 0
+        size = length(self._stream.body)
+        return size if size <= len(self._stream.body) else 0
 
 
 def _decoded(deserialize: Callable[[Any], Any] | None, message: Any) -> Any:

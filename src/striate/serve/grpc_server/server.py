@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import math
 import selectors
 import socket
 import ssl
@@ -341,11 +342,9 @@ class GrpcServer:
     # === Connections that have to go ===
 
     def _tidy(self, now: float) -> None:
-        for entrance in self._entrances:
-            if self._end is None:
-                with contextlib.suppress(KeyError):  # it is there already
-                    self._selector.register(entrance.socket, READ, entrance)
-        if self._end is not None:
+        if self._end is None:
+            self._reopen()
+        else:
             self._drain()
         for peer in list(self._peers):
             self._look_after(peer, now)
@@ -353,6 +352,12 @@ class GrpcServer:
             self._stopped.set()
             self._selector.close()
             self._awake.close()
+
+    def _reopen(self) -> None:
+        """Wait again for the entrances that were shut for want of files."""
+        for entrance in self._entrances:
+            with contextlib.suppress(KeyError):  # it is open
+                self._selector.register(entrance.socket, READ, entrance)
 
     def _drain(self) -> None:
         for entrance in self._entrances:
@@ -362,35 +367,36 @@ class GrpcServer:
             entrance.socket.close()
         self._entrances.clear()
         for call in list(self._calls):
-            if call.handler is not None and call.handler.response_streaming:
+            if call.streaming:
                 call.cancel()
 
     def _look_after(self, peer: Peer, now: float) -> None:
-        limits, connection = self._limits, peer.connection
+        connection = peer.connection
         if now > peer.refused + NARROW:
             peer.set_narrow(False)
-        if not connection.greeted:
+        if now > self._cut_off(peer):
+            self._close(peer)
+        elif not connection.greeted:
             if now > peer.accepted + GREETING or self._end is not None:
                 self._close(peer)
         elif peer.told is None:
-            idle = limits.idle is not None and not connection.streams
-            if (
-                self._end is not None
-                or (limits.age is not None and now > peer.accepted + limits.age)
-                or (idle and now > peer.used + (limits.idle or 0))
-            ):
+            if self._has_to_go(peer, now):
                 peer.go_away(later=True)
         elif not connection.leaving:
             if connection.acknowledged or now > peer.told + HEARD:
                 peer.go_away()
         elif not connection.streams:
             self._close(peer)
-        ends = [at for at in (self._end, self._grace(peer)) if at is not None]
-        if ends and now > min(ends):
-            self._close(peer)
 
-    def _grace(self, peer: Peer) -> float | None:
-        """When the calls that are left on a connection which has to go are cut off."""
+    def _has_to_go(self, peer: Peer, now: float) -> bool:
+        age, idle = self._limits.age, self._limits.idle
+        if self._end is not None or (age is not None and now > peer.accepted + age):
+            return True
+        return idle is not None and not peer.connection.streams and now > peer.used + idle
+
+    def _cut_off(self, peer: Peer) -> float:
+        """When the calls that are left on a connection end, whether or not they are answered."""
+        end = math.inf if self._end is None else self._end
         if peer.told is None or self._limits.grace is None:
-            return None
-        return peer.told + self._limits.grace
+            return end
+        return min(end, peer.told + self._limits.grace)

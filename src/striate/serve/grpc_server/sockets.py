@@ -45,7 +45,7 @@ class Peer:
         self._unsent = bytearray()
         self._corked = False
         self._secure = self._shaking = isinstance(connected, ssl.SSLSocket)
-        self._wanted = 1
+        self._low_water = 1
         self._awaiting = READ
 
     # === By any thread ===
@@ -157,11 +157,11 @@ class Peer:
         if self.socket.selected_alpn_protocol() != "h2":
             raise ConnectionEnds("expected HTTP/2 over TLS")
         self._shaking = False
-        self._await(self._wanted_events())
+        self._await(self._interest())
         return True
 
     def _read(self) -> tuple[Events, bool]:
-        """What came, as much as there is room for, and whether that was all."""
+        """What came, as much as there is room for, and whether there may be more of it."""
         self.used = time.monotonic()
         room = self.connection.buffer()
         asked = len(room)
@@ -183,8 +183,8 @@ class Peer:
         Linux makes room for them; other systems might wait for more than they hold, and of TLS
         nobody knows how many they are.
         """
-        if count != self._wanted and LINUX and not self._secure:
-            self._wanted = count
+        if count != self._low_water and LINUX and not self._secure:
+            self._low_water = count
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def _write(self) -> None:
@@ -206,9 +206,9 @@ class Peer:
             del self._unsent[:sent]
         elif sent < len(data):
             self._unsent += memoryview(data)[sent:]
-        self._await(self._wanted_events())
+        self._await(self._interest())
 
-    def _wanted_events(self) -> int:
+    def _interest(self) -> int:
         if not self._unsent:
             return READ
         return WRITE if len(self._unsent) > MOST_UNSENT else READ | WRITE

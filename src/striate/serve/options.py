@@ -227,7 +227,7 @@ class ServerOptions:
         64 * MEBIBYTE, LIMITS, "of one request, encoded or decoded, gRPC or REST"
     )
     max_connections: int = flag(
-        1000, LIMITS, "connections over REST, and calls over gRPC; more are refused at once"
+        1000, LIMITS, "connections of each protocol, and calls over gRPC; more are refused at once"
     )
     drain_seconds: float = flag(30.0, LIMITS, "for requests in flight after SIGTERM")
 

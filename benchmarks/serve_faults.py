@@ -48,7 +48,7 @@ class Server:
 
     def __init__(self, base: Path):
         self.base = base
-        self.port, self.rest_port = free_port(), free_port()
+        self.port, self.rest_port = free_ports(2)
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "striate", "serve"),
@@ -128,10 +128,11 @@ class GoodClients:
             thread.join()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def free_ports(count: int) -> list[int]:
+    """Different ones: each is held until all are known."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def png(pixels: np.ndarray) -> bytes:

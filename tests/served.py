@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import queue
+import random
 import signal
 import socket
 import subprocess
@@ -28,11 +30,26 @@ def encode(image, kind: str = "PNG") -> bytes:
     return data.getvalue()
 
 
+_given = set[int]()
+
+
 def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
+    """A TCP port that nobody listens on, never the same twice in a run.
+
+    From below the range in which the system takes ports by itself: one that is free may be any
+    client's own a moment later there. Tests in several processes each have their own numbers.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    numbers = range(10_000 + worker % 16, 32_000, 16)
+    while (port := random.SystemRandom().choice(numbers)) in _given or _listens(port):
+        continue
+    _given.add(port)
+    return port
+
+
+def _listens(port: int) -> bool:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def certificate(tmp_path: Path, name: str, authority: str | None = None) -> tuple[str, str]:

@@ -141,7 +141,7 @@ def _answer(picture: Path, best: list[tuple[str, float]]) -> str:
 @contextlib.contextmanager
 def _server(directory: Path) -> Iterator[tuple[int, int]]:
     """A real server process on two free ports, ended as an operator would end it."""
-    grpc_port, http_port = _free_port(), _free_port()
+    grpc_port, http_port = _free_ports(2)
     command = [sys.executable, "-m", "striate", "serve", str(directory), "--host", "127.0.0.1"]
     ports = ["--port", str(grpc_port), "--rest_api_port", str(http_port)]
     server = subprocess.Popen(
@@ -164,10 +164,11 @@ def _server(directory: Path) -> Iterator[tuple[int, int]]:
             server.kill()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+def _free_ports(count: int) -> list[int]:
+    """Different ones: each is held until all are known."""
+    with contextlib.ExitStack() as held:
+        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [probe.getsockname()[1] for probe in probes]
 
 
 def _what_next(directory: Path) -> str:

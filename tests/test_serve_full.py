@@ -1,8 +1,11 @@
 """A server whose places are all taken: every protocol says so, each in its words, and at once."""
 
+import socket
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from threading import Event
 
 import grpc
@@ -50,7 +53,7 @@ def filled(tiny, places: int, **options):
                 assert computing.wait(60)
                 while server.repository.models["tiny"].versions[1].in_flight <= number:
                     time.sleep(0.005)
-            yield server.options
+            yield server
         finally:
             answer.set()
         for each in waiting:  # those that had a place are answered all the same
@@ -61,8 +64,8 @@ def filled(tiny, places: int, **options):
 @pytest.fixture(scope="module")
 def full(tiny):
     """A server that computes one request, and lets one wait."""
-    with filled(tiny, 2, workers=1, max_queue=1) as options:
-        yield options
+    with filled(tiny, 2, workers=1, max_queue=1) as server:
+        yield server.options
 
 
 def refusal(options, images) -> grpc.RpcError:
@@ -111,6 +114,31 @@ def test_kserve_v2_says_it_in_tritons_words_at_once(full, tiny, protocol):
     assert error.value.status() == {"grpc": "StatusCode.UNAVAILABLE", "http": "503"}[protocol]
 
 
+def test_rest_says_it_before_the_body_is_there(full):
+    head = "POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\nContent-Length: 1000000\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", full.rest_api_port)) as connection:
+        connection.settimeout(30)
+        connection.sendall(head.encode())
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+
+
+def test_over_rest_requests_wait_without_a_thread_and_no_longer_than_they_may(tiny, picture):
+    limits = {"workers": 1, "max_queue": 30, "rest_api_timeout_in_ms": 1000}
+    with filled(tiny, 1, **limits) as server, ThreadPoolExecutor(20) as pool:
+        url = f"http://127.0.0.1:{server.options.rest_api_port}/v1/models/tiny:classify"
+        post = partial(requests.post, url, picture, headers={"Content-Type": "image/png"})
+        start = time.monotonic()
+        waiting = [pool.submit(post) for _ in range(20)]
+        time.sleep(0.5)
+        names = [thread.name for thread in threading.enumerate()]
+        found = [each.result(30) for each in waiting]
+        assert time.monotonic() - start < 1 + AT_ONCE
+        assert sum(name.startswith("http_") for name in names) <= 3
+    assert [(each.status_code, each.json()["error"]) for each in found] == [
+        (504, "The deadline passed before the request could be computed")
+    ] * 20
+
+
 def test_what_needs_no_place_is_answered_all_the_same(full):
     base = f"http://127.0.0.1:{full.rest_api_port}"
     assert requests.get(f"{base}/healthz").json() == {"ready": True}
@@ -126,9 +154,9 @@ def test_a_full_batching_queue_is_refused_in_tensorflow_servings_words(tiny, tmp
         "max_batch_size { value: 1 } max_enqueued_batches { value: 1 } num_batch_threads {value: 1}"
     )
     options = {"enable_batching": True, "batching_parameters_file": str(parameters)}
-    with filled(tiny, 2, **options) as at:
+    with filled(tiny, 2, **options) as server:
         start = time.monotonic()
-        error = refusal(at, tiny.goldens()[0][:1])
+        error = refusal(server.options, tiny.goldens()[0][:1])
         assert time.monotonic() - start < AT_ONCE
     assert (error.code(), error.details()) == (
         grpc.StatusCode.UNAVAILABLE,
@@ -139,9 +167,9 @@ def test_a_full_batching_queue_is_refused_in_tensorflow_servings_words(tiny, tmp
 
 
 def test_more_calls_over_grpc_than_allowed_are_refused_before_they_are_read(tiny):
-    with filled(tiny, 2, max_connections=2) as at:
+    with filled(tiny, 2, max_connections=2) as server:
         start = time.monotonic()
-        error = refusal(at, tiny.goldens()[0][:1])
+        error = refusal(server.options, tiny.goldens()[0][:1])
         assert time.monotonic() - start < AT_ONCE
     assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
     assert error.details() == "Concurrent RPC limit exceeded!"

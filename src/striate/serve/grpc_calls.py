@@ -5,6 +5,7 @@ from typing import Any, NoReturn
 
 import grpc
 
+from striate.serve import oip
 from striate.serve.calls import ID_HEADER, Call, call_of, during
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcCall
@@ -15,7 +16,9 @@ log = logging.getLogger("striate.serve")
 # What waits for a place, and what it is told when there is none; else the scheduler's words
 INFERENCES = {
     "/tensorflow.serving.PredictionService/Predict": "",
-    "/inference.GRPCInferenceService/ModelInfer": "Exceeds maximum queue size",
+    "/tensorflow.serving.PredictionService/Classify": "",
+    "/tensorflow.serving.PredictionService/Regress": "",
+    "/inference.GRPCInferenceService/ModelInfer": oip.FULL,
 }
 OURS = ("/tensorflow.serving.", "/inference.")  # health and reflection are not worth a line
 

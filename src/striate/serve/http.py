@@ -34,6 +34,7 @@ from starlette.routing import Route
 from striate.serve import (
     json_tensors,
     metrics,
+    oip,
     oip_http,
     page,
     pictures,
@@ -45,7 +46,7 @@ from striate.serve.core import Core, Request, Target
 from striate.serve.signatures import Signature, Tensors
 from striate.serve.status import Code, ServingError, UnknownSignature, invalid
 from striate.serve.tfs_messages import METADATA_FIELD, metadata_of, status_of
-from striate.serve.web import METHODS, json_response, left, raw_path, threaded
+from striate.serve.web import METHODS, Line, json_response, left, raw_path, threaded
 
 _WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _SHOW = re.compile(_WHOM + r":(?P<method>classify|predict|explain)", re.IGNORECASE)
@@ -74,10 +75,16 @@ def application(
         return json_response({"ready": ready}, 200 if ready else 503)
 
     threads = functools.partial(
-        threaded, core=core, executor=executor, timeout_seconds=timeout_seconds
+        threaded,
+        core=core,
+        executor=executor,
+        timeout_seconds=timeout_seconds,
+        line=Line(core.scheduler),
     )
-    rest = threads(functools.partial(answer, core))
-    oip = threads(functools.partial(oip_http.answer, core, retired))
+    rest = threads(functools.partial(answer, core), infers=infers)
+    kserve = threads(
+        functools.partial(oip_http.answer, core, retired), infers=oip_http.infers, full=oip.FULL
+    )
     look = threads(functools.partial(page.answer, core))
     scrape = threads(functools.partial(metrics.answer, core))
     anybody = Middleware(
@@ -89,12 +96,18 @@ def application(
             Route("/healthz", healthz),
             *(Route(path, scrape) for path in metrics_paths),
             Route("/v1/{rest:path}", rest, methods=METHODS),
-            Route("/v2", oip, methods=METHODS),
-            Route("/v2/{rest:path}", oip, methods=METHODS),
+            Route("/v2", kserve, methods=METHODS),
+            Route("/v2/{rest:path}", kserve, methods=METHODS),
             Route("/", look),
             Route("/page/{rest:path}", look),
         ],
     )
+
+
+def infers(request: HttpRequest) -> bool:
+    """Whether a request under /v1 asks a model for an answer, and has to wait for its turn."""
+    path = raw_path(request)
+    return request.method == "POST" and bool(_ASK.fullmatch(path) or _SHOW.fullmatch(path))
 
 
 def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Response:

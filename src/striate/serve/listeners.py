@@ -1,7 +1,8 @@
 """The two sockets: a gRPC server and an HTTP server, started and drained alike.
 
-Both answer on threads. There are more of them than places in the scheduler, so that a request over
-the limit is refused at once instead of waiting for a thread.
+Both answer on threads, as few at a time as compute; requests that wait for their turn have none,
+unless they are computed in batches. There may be more of them than places in the scheduler, so that
+whatever else is asked meanwhile (status, metadata, metrics) is answered at once.
 """
 
 import errno
@@ -181,9 +182,12 @@ class HttpListener:
 
         self._socket = bind(options.host, options.rest_api_port, shared=options.reuse_port)
         self._retired = threading.Event()
+        self._executor = ThreadPoolExecutor(
+            options.rest_api_num_threads or thread_count(core), "http"
+        )
         app = application(
             core,
-            ThreadPoolExecutor(options.rest_api_num_threads or thread_count(core), "http"),
+            self._executor,
             timeout_seconds=options.rest_api_timeout_in_ms / 1000,
             retired=self._retired.is_set,
             cors=options.rest_api_enable_cors_support,
@@ -225,4 +229,5 @@ class HttpListener:
             self._server.run(sockets=[self._socket])
         finally:
             self._socket.close()
+            self._executor.shutdown(wait=False)
             self._stopped.set()

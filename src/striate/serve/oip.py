@@ -29,6 +29,8 @@ from striate.serve.status import (
     invalid,
 )
 
+FULL = "Exceeds maximum queue size"  # what Triton says where there is no place to wait
+
 _DATATYPES = {
     "bool": "BOOL",
     "uint8": "UINT8",
@@ -292,8 +294,8 @@ def worded(target: Target) -> Iterator[None]:
         raise invalid(str(error)) from None
     except UnknownLabel:
         raise _no_version(target.label) from None
-    except QueueFull as error:
-        raise ServingError(error.code, "Exceeds maximum queue size") from None
+    except QueueFull:
+        raise QueueFull(FULL) from None
     except ServingError as error:
         if error.code == Code.NOT_FOUND:
             raise unknown(target) from None

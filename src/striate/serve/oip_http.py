@@ -35,6 +35,12 @@ _MODEL = re.compile(
 _CONTROL = re.compile(r"/v2/repository/models/[^/]+/(load|unload)")
 
 
+def infers(request: HttpRequest) -> bool:
+    """Whether a request under /v2 asks a model for an answer, and has to wait for its turn."""
+    match = _MODEL.fullmatch(raw_path(request).rstrip("/"))
+    return request.method == "POST" and match is not None and match["part"] == "infer"
+
+
 def answer(
     core: Core, retired: Callable[[], bool], request: HttpRequest, body: bytes, deadline: float
 ) -> Response:
@@ -57,7 +63,7 @@ def answer(
         raise oip_about.control_refused()
     if match := _MODEL.fullmatch(path):
         target = oip.target_of(unquote(match["model"]), unquote(match["version"] or ""))
-        if request.method == "POST" and match["part"] == "infer":
+        if infers(request):
             return _infer(core, target, request, body, deadline)
         if request.method == "GET" and match["part"] in _LOOKS:
             return _LOOKS[match["part"]](core, target)

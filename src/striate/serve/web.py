@@ -4,9 +4,11 @@ import asyncio
 import functools
 import json
 import logging
+import time
 import zlib
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any
 
 from starlette.requests import ClientDisconnect, Request
@@ -14,7 +16,8 @@ from starlette.responses import Response
 
 from striate.serve.calls import ID_HEADER, Call, call_of, during
 from striate.serve.core import Core
-from striate.serve.status import Code, ServingError, cut
+from striate.serve.scheduler import Scheduler, too_late
+from striate.serve.status import Code, QueueFull, ServingError, cut
 
 log = logging.getLogger("striate.serve")
 
@@ -46,37 +49,79 @@ Endpoint = Callable[[Request], Any]
 Answerer = Callable[[Request, bytes, float], Response]
 
 
+class Line:
+    """Where requests wait for their turn: as bytes, and without a thread, which would contend with
+    those that answer for the interpreter."""
+
+    def __init__(self, scheduler: Scheduler):
+        self._scheduler = scheduler
+        places = scheduler.workers + scheduler.max_queue
+        self._turns = asyncio.Semaphore(scheduler.abreast or places)
+
+    @asynccontextmanager
+    async def turn(self, call: Call, deadline: float) -> AsyncIterator[None]:
+        """The block runs when it is the turn of a call that has been read.
+
+        Until its end the call has a place in the scheduler; `QueueFull` where there is none.
+        """
+        self._scheduler.enter()
+        call.placed, call.begun = True, time.monotonic()
+        try:
+            await self._take(deadline - call.begun)
+            try:
+                yield
+            finally:
+                self._turns.release()
+        finally:
+            self._scheduler.leave()
+
+    async def _take(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._turns.acquire()
+        except TimeoutError:
+            raise too_late() from None
+
+
 def threaded(
     answer: Answerer,
     core: Core,
     executor: Executor,
     *,
     timeout_seconds: float,
+    line: Line,
+    infers: Callable[[Request], bool] = lambda request: False,
+    full: str = "",
 ) -> Endpoint:
     """An endpoint that reads the body and answers on one of `executor`'s threads.
 
     answer(request, body, deadline): deadline in `time.monotonic()`. What it raises becomes
-    {"error": "..."} with the status of its code. The core is told of every call.
+    {"error": "..."} with the status of its code. The core is told of every call. infers: which
+    requests wait in the line; full: what they are told when there is no place in it, if that is not
+    what the scheduler says.
     """
 
     async def respond(request: Request, call: Call) -> Response:
         deadline = call.begun + timeout_seconds
+        queued = infers(request)
         try:
             core.admit(call, request.headers.get("authorization"))
+            if queued and core.scheduler.full:  # it is not worth reading
+                raise core.scheduler.refusal()
             body = await _body(request, core.max_bytes)
+            call.received = len(body)
+            work = functools.partial(_answered, answer, request, body, deadline, call)
+            with _watched(request):
+                async with line.turn(call, deadline) if queued else nullcontext():
+                    return await asyncio.get_running_loop().run_in_executor(executor, work)
         except ServingError as error:
             call.code = error.code
+            if full and isinstance(error, QueueFull):
+                error = QueueFull(full)
             return refusal(error, 413 if error.code == Code.RESOURCE_EXHAUSTED else None)
         except ClientDisconnect:
             call.code = Code.CANCELLED
             return Response(status_code=499)
-        call.received = len(body)
-        work = functools.partial(_answered, answer, request, body, deadline, call)
-        watch = asyncio.create_task(_watch(request))
-        try:
-            return await asyncio.get_running_loop().run_in_executor(executor, work)
-        finally:
-            watch.cancel()
 
     async def endpoint(request: Request) -> Response:
         call = _call(request)
@@ -100,8 +145,17 @@ def _call(request: Request) -> Call:
     return call_of(request.headers, peer, entrypoint="REST", api=api, method=method)
 
 
+@contextmanager
+def _watched(request: Request) -> Iterator[None]:
+    """Within the block, `left` knows whether the client went away."""
+    watch = asyncio.create_task(_watch(request))
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
 async def _watch(request: Request) -> None:
-    """Remember that the client went away, for `left`."""
     request.state.left = False
     while (await request.receive())["type"] != "http.disconnect":
         pass

@@ -36,8 +36,9 @@ from serve_faults import (
 )
 from striate.artifact import load
 from striate.runtime import open_engine
-from striate.serve import oip_protos, tensors
+from striate.serve import tensors
 from striate.serve.client import Client
+from striate.serve.protocols import oip_protos
 from striate.serve.protos import predict_pb2
 from striate.serve.status import Code, ServingError
 

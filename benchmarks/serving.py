@@ -40,7 +40,8 @@ from PIL import Image
 
 from load import Load, Round
 from striate.artifact import Artifact, load
-from striate.serve import oip_protos, tensors
+from striate.serve import tensors
+from striate.serve.protocols import oip_protos
 from striate.serve.protos import predict_pb2
 
 ROOT = Path(__file__).parents[1]

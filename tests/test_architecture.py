@@ -68,6 +68,21 @@ def test_rooms_of_one_floor_do_not_import_in_a_circle():
         edges = {(a, b) for a, b in edges if b not in leaves}
 
 
+def test_the_servers_core_knows_no_protocol():
+    serve = SOURCE / "serve"
+    faces = ("striate.serve.protocols", "striate.serve.grpc_server")
+    outside = {
+        file.name
+        for file in serve.rglob("*.py")
+        if file.relative_to(serve).parts[0] not in ("protocols", "grpc_server")
+        and any(face in file.read_text("utf-8") for face in faces)
+    }
+    assert outside == {
+        "listeners.py",
+        "loading.py",
+    }  # which begin them; whose warm-ups are messages
+
+
 @pytest.mark.parametrize("module", ["striate", "striate.cli", "striate.train", "striate.serve"])
 def test_importing_is_cheap(module):
     heavy = ["keras", "tensorflow", "jax", "onnxruntime", "matplotlib", "h5py"]

@@ -8,7 +8,7 @@ from striate.artifact import load
 from striate.errors import DisagreementError, UsageError
 from striate.export import export, int8, ranges, some_pictures, verify
 from striate.runtime import FLOAT_TOLERANCE, fastest_engine, open_engine, readable, usable
-from striate.serve.servable import open_artifact
+from striate.serve.repository.servable import open_artifact
 
 SHAPE = (32, 32, 3)
 

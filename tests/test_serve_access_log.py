@@ -13,10 +13,10 @@ import pytest
 
 from served import ServerProcess
 from striate.errors import UsageError
-from striate.serve.access_log import WAITING, AccessLog
 from striate.serve.calls import Call, request_id
 from striate.serve.client import Client
-from striate.serve.oip_protos import SERVICE, message
+from striate.serve.observe.access_log import WAITING, AccessLog
+from striate.serve.protocols.oip_protos import SERVICE, message
 from striate.serve.status import ServingError
 
 pytest_plugins = ["serving_fixtures"]

@@ -20,7 +20,6 @@ from striate.serve import tensors, text_configs
 from striate.serve.batching import BatchingParameters
 from striate.serve.client import Client, HttpClient
 from striate.serve.flags import MEANINGLESS, REFUSED, flags, help_text, parse
-from striate.serve.model_config import configs_of, read_config_file
 from striate.serve.options import ModelConfig, ServerOptions, VersionPolicy
 from striate.serve.protos import (
     model_management_pb2,
@@ -29,6 +28,7 @@ from striate.serve.protos import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+from striate.serve.repository.model_config import configs_of, read_config_file
 from striate.serve.secure import Tls
 from striate.serve.status import Code, ServingError
 

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from striate.serve.counters import BUCKETS, RECENT, Counters, Durations, Key
+from striate.serve.observe.counters import BUCKETS, RECENT, Counters, Durations, Key
 from striate.serve.status import Code, invalid
 
 KEY = Key("m", 1, "serving_default")

@@ -11,7 +11,7 @@ import pytest
 from served import ServerProcess
 from striate.artifact import MANIFEST, drift_baseline, load
 from striate.serve.client import Client
-from striate.serve.drift import LEVELS, RECENT, Seen, by_chance, measure
+from striate.serve.observe.drift import LEVELS, RECENT, Seen, by_chance, measure
 
 pytest_plugins = ["serving_fixtures"]
 

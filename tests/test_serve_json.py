@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from striate.serve import json_tensors
+from striate.serve.protocols import json_tensors
 from striate.serve.protos import example_pb2
 from striate.serve.signatures import PREDICT, Signature, TensorSpec
 from striate.serve.status import Code, ServingError

@@ -21,7 +21,7 @@ from served import ServerProcess
 from striate.errors import UsageError
 from striate.serve.core import Core
 from striate.serve.keys import Keys, read
-from striate.serve.oip_protos import SERVICE, message
+from striate.serve.protocols.oip_protos import SERVICE, message
 from striate.serve.repository import Repository
 from striate.serve.scheduler import Scheduler
 from striate.serve.status import Code, ServingError

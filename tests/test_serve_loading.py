@@ -14,7 +14,7 @@ from striate.serve.loading import WARMUP, Loader
 from striate.serve.options import ServerOptions, VersionPolicy
 from striate.serve.protos import predict_pb2, prediction_log_pb2
 from striate.serve.repository import Model, Repository, Retries, complete_versions
-from striate.serve.servable import preferred
+from striate.serve.repository.servable import preferred
 from striate.serve.signatures import DEFAULT, PREDICT, Signature, TensorSpec
 
 pytest_plugins = ["serving_fixtures"]

@@ -12,10 +12,10 @@ from served import ServerProcess
 from striate.errors import ArtifactError, UsageError
 from striate.serve.client import Client, HttpClient
 from striate.serve.core import Core
-from striate.serve.counters import BUCKETS
-from striate.serve.exposition import gauge, written
 from striate.serve.listeners import metrics_paths
-from striate.serve.metrics import families
+from striate.serve.observe.counters import BUCKETS
+from striate.serve.observe.exposition import gauge, written
+from striate.serve.observe.metrics import families
 from striate.serve.options import ModelConfig, ServerOptions
 from striate.serve.repository import Repository
 from striate.serve.scheduler import Scheduler

@@ -17,8 +17,8 @@ import pytest
 from served import ServerProcess
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve.core import Target
-from striate.serve.oip import from_raw, to_raw, worded
-from striate.serve.oip_protos import message, pool, service
+from striate.serve.protocols.oip import from_raw, to_raw, worded
+from striate.serve.protocols.oip_protos import message, pool, service
 from striate.serve.status import Code, QueueFull, ServingError
 
 triton_grpc = pytest.importorskip("tritonclient.grpc")
@@ -552,7 +552,7 @@ def test_the_compiled_messages_are_those_of_the_proto_file(tmp_path):
     pytest.importorskip("grpc_tools")
     from importlib.resources import files
 
-    folder = files("striate.serve")
+    folder = files("striate.serve.protocols")
     subprocess.run(
         [sys.executable, "-m", "grpc_tools.protoc", f"-I{folder}",
          f"--descriptor_set_out={tmp_path / 'oip.binpb'}", "oip.proto"],

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 from served import ServerProcess
 from striate.errors import ArtifactError
 from striate.serve import protos, tensors
-from striate.serve.foreign_onnx import OnnxServable
+from striate.serve.repository.foreign_onnx import OnnxServable
 
 FLOAT, INT64, STRING = TensorProto.FLOAT, TensorProto.INT64, TensorProto.STRING
 

@@ -258,7 +258,7 @@ def test_a_picture_as_a_body_is_explained(drawings, digits):
 
 
 def test_the_ground_of_drawings_is_the_level_of_their_rims():
-    from striate.serve.page import paper
+    from striate.serve.protocols.page import paper
 
     digits = np.zeros((3, 28, 28, 1), np.uint8)
     digits[:, 8:20, 8:20] = 255

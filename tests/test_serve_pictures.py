@@ -14,7 +14,7 @@ from served import ServerProcess, encode
 from striate.artifact import load
 from striate.preprocess import pixels, preset
 from striate.runtime import FLOAT_TOLERANCE, open_engine
-from striate.serve.pictures import _covered
+from striate.serve.protocols.pictures import _covered
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
 ASK = "/v1/models/squeezenet1_1:classify"

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from striate.errors import ArtifactError, UsageError
-from striate.serve.model_config import find_models
 from striate.serve.options import ServerOptions, VersionPolicy
 from striate.serve.repository import Model, Repository, State
+from striate.serve.repository.model_config import find_models
 from striate.serve.status import Code, ServingError
 
 

@@ -18,9 +18,9 @@ from striate.errors import UsageError
 from striate.serve import protos, tensors
 from striate.serve.client import Client
 from striate.serve.loading import WARMUP, records, warm_up
+from striate.serve.observe.request_log import Logged, RequestLog, crc32c, record
 from striate.serve.options import ModelConfig, Sampling, ServerOptions
-from striate.serve.request_log import Logged, RequestLog, crc32c, record
-from striate.serve.servable import open_artifact
+from striate.serve.repository.servable import open_artifact
 from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -149,7 +149,7 @@ def test_a_full_disk_costs_records_and_leaves_whole_ones(tmp_path, monkeypatch):
     (path,) = tmp_path.iterdir()
     half = RequestLog(tmp_path, 1.0)
     half._current[tmp_path / "m"] = path
-    monkeypatch.setattr("striate.serve.request_log.record", Torn)
+    monkeypatch.setattr("striate.serve.observe.request_log.record", Torn)
     half.write(logged(number=2), ALL)
     half.close()
     assert half.counts == {("m", Code.UNAVAILABLE): 1}

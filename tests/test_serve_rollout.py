@@ -19,7 +19,7 @@ from striate.errors import UsageError
 from striate.serve import protos, tensors
 from striate.serve.canary import Canaries, Limits
 from striate.serve.client import Client
-from striate.serve.counters import Counters
+from striate.serve.observe.counters import Counters
 from striate.serve.options import VersionPolicy
 from striate.serve.repository import Model, State, Version
 from striate.serve.rollout import Agreement, choose, parse, parse_canary

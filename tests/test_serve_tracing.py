@@ -14,7 +14,7 @@ import pytest
 from served import ServerProcess, free_port
 from striate.errors import UsageError
 from striate.serve import Server, ServerOptions, protos, tensors
-from striate.serve.tracing import Tracing
+from striate.serve.observe.tracing import Tracing
 
 pytest.importorskip("opentelemetry.sdk")
 

@@ -13,7 +13,7 @@ from making import ROOT
 from striate.serve import keys
 from striate.serve.core import Core
 from striate.serve.flags import parse
-from striate.serve.metrics import PATH, families
+from striate.serve.observe.metrics import PATH, families
 from striate.serve.options import ServerOptions
 from striate.serve.repository import Repository
 from striate.serve.scheduler import Scheduler

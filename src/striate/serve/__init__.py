@@ -6,10 +6,10 @@
     serve("saved_models/mine", rest_api_port=8501)          # until SIGTERM
     with Server(ServerOptions("saved_models/mine")) as server: ...
 
-A protocol-free core (repository, servable, signatures, scheduler, core) with thin faces over it:
-TensorFlow Serving's (tfs_grpc, http), the Open Inference Protocol's (oip_grpc, oip_http), pictures
-as bodies (pictures), and a page; below them `grpc_server`, which knows no models. Nothing here
-imports TensorFlow unless its engine is asked for.
+A core that knows no protocol (`core`, `scheduler`, `signatures`) over the models on disk
+(`repository`), with thin faces over it (`protocols`): TensorFlow Serving's, the Open Inference
+Protocol's, pictures as bodies, a page; `grpc_server` knows no models; `observe` sees it all.
+Nothing here imports TensorFlow unless its engine is asked for.
 """
 
 import os
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from striate.serve.server import Server, run_server
 
 __all__ = ["Server", "ServerOptions", "VersionPolicy", "run_server", "serve"]
-
-sys.modules[__name__].__class__ = Verb  # striate.serve(...) is striate.serve.serve(...)
-
 
 def serve(path: str | os.PathLike, **options: Any) -> None:
     """Serve a model directory, a version of it, or a directory of models, until SIGTERM or SIGINT.

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
-from striate.serve.counters import Asked
 from striate.serve.keys import ApiKey
+from striate.serve.observe.counters import Asked
 from striate.serve.status import Code
 
 ID_HEADER = "x-request-id"

@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from weakref import ref
 
-from striate.serve.counters import Counters
+from striate.serve.observe.counters import Counters
 from striate.serve.repository import Model
+from striate.serve.repository.servable import Servable
 from striate.serve.rollout import Agreement, Shadow, choose
-from striate.serve.servable import Servable
 from striate.serve.status import Code
 
 log = logging.getLogger("striate.serve")

@@ -10,18 +10,18 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from striate.serve.access_log import AccessLog
 from striate.serve.calls import Call, current
 from striate.serve.canary import Canaries, Limits
-from striate.serve.counters import Asked, Counters
-from striate.serve.drift import Drift
 from striate.serve.keys import OPEN, Keys
+from striate.serve.observe.access_log import AccessLog
+from striate.serve.observe.counters import Asked, Counters
+from striate.serve.observe.drift import Drift
+from striate.serve.observe.request_log import Logged, RequestLog
 from striate.serve.options import ModelConfig
 from striate.serve.repository import Lease, Repository, Version
-from striate.serve.request_log import Logged, RequestLog
+from striate.serve.repository.servable import Servable
 from striate.serve.rollout import Compared, Shadow
 from striate.serve.scheduler import Scheduler
-from striate.serve.servable import Servable
 from striate.serve.signatures import (
     CLASSIFY,
     DEFAULT,
@@ -38,7 +38,7 @@ from striate.serve.signatures import (
 from striate.serve.status import Code, ServingError, UnknownSignature, invalid
 
 if TYPE_CHECKING:
-    from striate.serve.tracing import Tracing
+    from striate.serve.observe.tracing import Tracing
 
 _WORDS = {CLASSIFY: "classification", REGRESS: "regression"}
 _APIS = {PREDICT: "Predict", CLASSIFY: "Classify", REGRESS: "Regress"}

@@ -20,12 +20,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from striate.errors import StriateError, UsageError
-from striate.serve import oip_grpc, text_configs, tfs_grpc
+from striate.serve import text_configs
 from striate.serve.core import Core
-from striate.serve.grpc_calls import RecordedCalls
 from striate.serve.grpc_server import GrpcServer, Limits
-from striate.serve.oip_protos import BothPools
 from striate.serve.options import ServerOptions
+from striate.serve.protocols import oip_grpc, tfs_grpc
+from striate.serve.protocols.grpc_calls import RecordedCalls
+from striate.serve.protocols.oip_protos import BothPools
 from striate.serve.secure import Tls
 
 log = logging.getLogger("striate.serve")
@@ -117,7 +118,7 @@ def limits(options: ServerOptions) -> Limits:
 
 def metrics_paths(options: ServerOptions) -> tuple[str, ...]:
     """Where metrics are: at /metrics, and where a MonitoringConfig enables them."""
-    from striate.serve import metrics
+    from striate.serve.observe import metrics
 
     if not options.monitoring_config_file:
         return (metrics.PATH,)
@@ -178,7 +179,7 @@ class HttpListener:
     def __init__(self, core: Core, options: ServerOptions):
         import uvicorn
 
-        from striate.serve.http import application
+        from striate.serve.protocols.http import application
 
         self._socket = bind(options.host, options.rest_api_port, shared=options.reuse_port)
         self._retired = threading.Event()

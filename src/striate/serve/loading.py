@@ -12,20 +12,20 @@ from striate.artifact import MANIFEST
 from striate.errors import ArtifactError, UsageError
 from striate.serve import protos
 from striate.serve.core import Request, feeds_for, signature_for
-from striate.serve.counters import Loads
+from striate.serve.observe.counters import Loads
 from striate.serve.options import ServerOptions
-from striate.serve.servable import Servable, open_artifact
-from striate.serve.signatures import CLASSIFY, REGRESS
-from striate.serve.status import Code, ServingError
-from striate.serve.tfs_messages import (
+from striate.serve.protocols.tfs_messages import (
     about_examples,
     examples_request,
     predict_request,
     target_of,
 )
+from striate.serve.repository.servable import Servable, open_artifact
+from striate.serve.signatures import CLASSIFY, REGRESS
+from striate.serve.status import Code, ServingError
 
 if TYPE_CHECKING:
-    from striate.serve.foreign import TensorFlowProcess
+    from striate.serve.repository.foreign import TensorFlowProcess
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 MOST_RECORDS = 1000
@@ -67,14 +67,14 @@ class Loader:
                 threads=options.thread_count,
             )
         if lite.is_file() and (options.prefer_tflite_model or not _has_graph(path)):
-            from striate.serve.foreign_lite import LiteRtServable
+            from striate.serve.repository.foreign_lite import LiteRtServable
 
             return LiteRtServable(lite, workers=workers, threads=options.thread_count)
         if not _has_graph(path):
-            from striate.serve.foreign_onnx import OnnxServable
+            from striate.serve.repository.foreign_onnx import OnnxServable
 
             return OnnxServable(path / "model.onnx", threads=options.thread_count)
-        from striate.serve.foreign import SavedModelServable
+        from striate.serve.repository.foreign import SavedModelServable
 
         session = {
             "threads": options.thread_count,
@@ -86,7 +86,7 @@ class Loader:
 
     @cached_property
     def _tensorflow(self) -> "TensorFlowProcess":
-        from striate.serve.foreign import TensorFlowProcess
+        from striate.serve.repository.foreign import TensorFlowProcess
 
         return TensorFlowProcess(self._options.worker_count)
 

@@ -13,9 +13,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from striate.serve.counters import Batches
+from striate.serve.observe.counters import Batches
 from striate.serve.options import processors
-from striate.serve.servable import Servable
+from striate.serve.repository.servable import Servable
 from striate.serve.signatures import Tensors
 from striate.serve.status import Code, QueueFull, ServingError
 

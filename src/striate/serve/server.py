@@ -11,23 +11,23 @@ from typing import TYPE_CHECKING
 
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
-from striate.serve.access_log import AccessLog
 from striate.serve.canary import Limits
 from striate.serve.core import Core
-from striate.serve.counters import Loads
 from striate.serve.keys import Keys
 from striate.serve.listeners import GrpcListener, HttpListener, metrics_paths
 from striate.serve.loading import Loader
-from striate.serve.model_config import find_models, read_config_file
+from striate.serve.observe.access_log import AccessLog
+from striate.serve.observe.counters import Loads
+from striate.serve.observe.request_log import RequestLog
 from striate.serve.options import ModelConfig, ServerOptions
 from striate.serve.repository import Repository, Retries
-from striate.serve.request_log import RequestLog
+from striate.serve.repository.model_config import find_models, read_config_file
+from striate.serve.repository.servable import Servable
 from striate.serve.rollout import parse, parse_canary
 from striate.serve.scheduler import Scheduler
-from striate.serve.servable import Servable
 
 if TYPE_CHECKING:
-    from striate.serve.tracing import Tracing
+    from striate.serve.observe.tracing import Tracing
 
 log = logging.getLogger("striate.serve")
 
@@ -208,7 +208,7 @@ def _scheduler(options: ServerOptions) -> Scheduler:
 
 
 def _tracing() -> "Tracing":
-    from striate.serve.tracing import Tracing
+    from striate.serve.observe.tracing import Tracing
 
     return Tracing()
 

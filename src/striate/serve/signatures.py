@@ -2,7 +2,7 @@
 
 Every signature of an artifact is the same act seen through other tensors: inputs -> uint8 images ->
 scores -> outputs. The first and the last step are here; the scores are the engine's. A model that
-striate did not write has signatures of its own (`striate.serve.foreign`), without such steps.
+striate did not write has signatures of its own (`repository.foreign`), without such steps.
 
     serving_default   image uint8 [N, H, W, C]      -> scores float [N, K]
     bytes             image_bytes string [N]        -> scores, classes (the labels, in their order)

@@ -6,10 +6,10 @@ without samples, because who looks wants to find out what there will be.
 
 from collections import Counter
 
-from striate.serve.counters import Batches, Count, Key, Loads
-from striate.serve.exposition import Family, counter, histogram, one, sizes
+from striate.serve.observe.counters import Batches, Count, Key, Loads
+from striate.serve.observe.exposition import Family, counter, histogram, one, sizes
+from striate.serve.observe.request_log import RequestLog
 from striate.serve.repository import Version
-from striate.serve.request_log import RequestLog
 
 PREFIX = ":tensorflow:serving:"
 BATCHING = f"{PREFIX}batching_session:"

@@ -14,11 +14,8 @@ import grpc
 from striate.serve import protos, tensors
 from striate.serve.core import Core, Request, Target
 from striate.serve.grpc_server import GrpcServer
-from striate.serve.model_config import configs_from_request
-from striate.serve.signatures import CLASSIFY
-from striate.serve.status import Code, ServingError, cut, invalid
-from striate.serve.tfs_inference import classify, multi_inference, regress
-from striate.serve.tfs_messages import (
+from striate.serve.protocols.tfs_inference import classify, multi_inference, regress
+from striate.serve.protocols.tfs_messages import (
     about_examples,
     examples_request,
     fill_classes,
@@ -29,6 +26,9 @@ from striate.serve.tfs_messages import (
     status_of,
     target_of,
 )
+from striate.serve.repository.model_config import configs_from_request
+from striate.serve.signatures import CLASSIFY
+from striate.serve.status import Code, ServingError, cut, invalid
 
 log = logging.getLogger("striate.serve")
 

@@ -15,7 +15,7 @@ SERVICE = "inference.GRPCInferenceService"
 
 pool = DescriptorPool()
 for _file in FileDescriptorSet.FromString(
-    files("striate.serve").joinpath("oip.binpb").read_bytes()
+    files("striate.serve.protocols").joinpath("oip.binpb").read_bytes()
 ).file:
     pool.AddSerializedFile(_file.SerializeToString())
 

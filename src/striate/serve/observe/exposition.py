@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from striate.serve.counters import Durations
+from striate.serve.observe.counters import Durations
 
 Labels = tuple[object, ...]
 

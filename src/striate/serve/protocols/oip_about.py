@@ -10,10 +10,10 @@ from importlib import metadata
 from typing import Any
 
 from striate.serve.core import Core, Target
-from striate.serve.counters import Count
-from striate.serve.oip import datatype, max_batch, worded
+from striate.serve.observe.counters import Count
+from striate.serve.protocols.oip import datatype, max_batch, worded
 from striate.serve.repository import Lease, State, Version
-from striate.serve.servable import Servable
+from striate.serve.repository.servable import Servable
 from striate.serve.signatures import DEFAULT, Signature, TensorSpec
 from striate.serve.status import Code, ServingError, UnknownLabel
 

@@ -16,7 +16,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from striate.serve.servable import Servable
+from striate.serve.repository.servable import Servable
 from striate.serve.signatures import Tensors
 
 RECENT = 1000  # pictures that are compared

@@ -6,7 +6,7 @@
     GET  /v1/models/NAME[/versions/N|/labels/L]/drift        recent pictures beside the baseline
     POST /v1/models/NAME:resume                              a held canary goes on (`canary`)
     GET  /healthz                                            200 once every model answers, else 503
-    GET  /metrics                                            for Prometheus (`metrics`)
+    GET  /metrics                                            for Prometheus (`observe.metrics`)
 
 A body is JSON whatever its content type says, unless that is image/...: then the body is a picture
 (`pictures`). /v2 is the Open Inference Protocol (`oip_http`), / the page to try it (`page`).
@@ -31,22 +31,14 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
-from striate.serve import (
-    json_tensors,
-    metrics,
-    oip,
-    oip_http,
-    page,
-    pictures,
-    protos,
-    tensors,
-    tfs_inference,
-)
+from striate.serve import protos, tensors
 from striate.serve.core import Core, Request, Target
+from striate.serve.observe import metrics
+from striate.serve.protocols import json_tensors, oip, oip_http, page, pictures, tfs_inference
+from striate.serve.protocols.tfs_messages import METADATA_FIELD, metadata_of, status_of
+from striate.serve.protocols.web import METHODS, Line, json_response, left, raw_path, threaded
 from striate.serve.signatures import Signature, Tensors
 from striate.serve.status import Code, ServingError, UnknownSignature, invalid
-from striate.serve.tfs_messages import METADATA_FIELD, metadata_of, status_of
-from striate.serve.web import METHODS, Line, json_response, left, raw_path, threaded
 
 _WHOM = r"/v1/models/(?P<model>[^/:]+)(?:/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 _SHOW = re.compile(_WHOM + r":(?P<method>classify|predict|explain)", re.IGNORECASE)

@@ -8,11 +8,11 @@ computing, in Prometheus' own units. What is known of the process comes from pro
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from striate.serve import tfs_metrics
 from striate.serve.core import Core, Target
-from striate.serve.counters import Count, Key
-from striate.serve.drift import NUMBERS
-from striate.serve.exposition import Family, counter, gauge, histogram, one, sizes, written
+from striate.serve.observe import tfs_metrics
+from striate.serve.observe.counters import Count, Key
+from striate.serve.observe.drift import NUMBERS
+from striate.serve.observe.exposition import Family, counter, gauge, histogram, one, sizes, written
 from striate.serve.repository import Version
 from striate.serve.status import Code, ServingError
 

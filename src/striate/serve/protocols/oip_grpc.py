@@ -10,13 +10,13 @@ import grpc
 import numpy as np
 from google.protobuf.json_format import ParseDict
 
-from striate.serve import oip, oip_about
 from striate.serve.calls import current
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcServer
-from striate.serve.oip_protos import SERVICE, message, service
+from striate.serve.protocols import oip, oip_about
+from striate.serve.protocols.oip_protos import SERVICE, message, service
+from striate.serve.protocols.tfs_grpc import answered
 from striate.serve.status import ServingError, cut, invalid
-from striate.serve.tfs_grpc import answered
 
 log = logging.getLogger("striate.serve")
 

@@ -23,10 +23,10 @@ from starlette.responses import Response
 from striate.errors import StriateError
 from striate.preprocess import Preprocess
 from striate.serve.core import Core, Target
-from striate.serve.counters import Count
-from striate.serve.servable import Servable
+from striate.serve.observe.counters import Count
+from striate.serve.protocols.web import json_response, raw_path
+from striate.serve.repository.servable import Servable
 from striate.serve.status import Code, ServingError
-from striate.serve.web import json_response, raw_path
 
 EXPLAINING = ("tensorflow", "keras")  # the engines whose graphs can be differentiated
 
@@ -58,7 +58,7 @@ def answer(core: Core, request: HttpRequest, body: bytes, deadline: float) -> Re
     path = raw_path(request)
     if path in _FILES:
         name, media_type = _FILES[path]
-        content = files("striate.serve.page").joinpath(name).read_bytes()
+        content = files("striate.serve.protocols.page").joinpath(name).read_bytes()
         return Response(content, headers=_HEADERS, media_type=media_type)
     if path in _DOCUMENTS:
         return json_response(_DOCUMENTS[path](core))

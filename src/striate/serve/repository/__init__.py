@@ -24,9 +24,9 @@ from pathlib import Path
 
 from striate.artifact import GOLDENS, MANIFEST
 from striate.errors import ArtifactError, DisagreementError, StriateError
-from striate.serve.counters import Loads
+from striate.serve.observe.counters import Loads
 from striate.serve.options import ModelConfig, VersionPolicy
-from striate.serve.servable import Servable
+from striate.serve.repository.servable import Servable
 from striate.serve.status import Code, ServingError, UnknownLabel, cut
 
 log = logging.getLogger("striate.serve")

@@ -21,11 +21,11 @@ import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from striate.serve import json_tensors, oip, oip_about
 from striate.serve.calls import current
 from striate.serve.core import Core, Target
+from striate.serve.protocols import json_tensors, oip, oip_about
+from striate.serve.protocols.web import json_response, left, raw_path
 from striate.serve.status import Code, ServingError, invalid
-from striate.serve.web import json_response, left, raw_path
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 

@@ -5,10 +5,10 @@ from typing import Any, NoReturn
 
 import grpc
 
-from striate.serve import oip
 from striate.serve.calls import ID_HEADER, Call, call_of, during
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcCall
+from striate.serve.protocols import oip
 from striate.serve.status import Code, QueueFull, ServingError
 
 log = logging.getLogger("striate.serve")

@@ -1,0 +1,1 @@
+"""What is seen of a running server: numbers, logs, traces, drift. No request waits for that."""

@@ -3,16 +3,27 @@
 import dataclasses
 import json
 import os
+import platform
+import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 
 from making import tiny_artifact
-from striate.artifact import MANIFEST, add_form, drift_baseline, load, versions, write_version
+from striate.artifact import (
+    MANIFEST,
+    add_drift_baseline,
+    add_form,
+    drift_baseline,
+    load,
+    versions,
+    write_version,
+)
 from striate.errors import ArtifactError, UsageError
 
 
@@ -60,6 +71,42 @@ def test_temperature_softens_the_scores(tmp_path, artifact):
     assert (softened.argmax(axis=1) == scores.argmax(axis=1)).all()
 
 
+def test_a_temperature_may_be_a_whole_number(artifact):
+    change(temperature=2)(artifact.path)
+    assert load(artifact.path).manifest.temperature == 2
+
+
+def test_a_copy_under_a_name_of_its_own_has_no_version(tmp_path, artifact):
+    copied = load(shutil.copytree(artifact.path, tmp_path / "copied"))
+    assert copied.version is None
+    copied.check()
+
+
+def test_no_pictures_are_a_mistake(artifact):
+    with pytest.raises(UsageError, match="expected at least one picture to answer, got none"):
+        artifact.predict([])
+
+
+def change(**fields):
+    """Damage that gives fields of the manifest other values."""
+
+    def damage(path):
+        values = json.loads((path / MANIFEST).read_text())
+        (path / MANIFEST).write_text(json.dumps({**values, **fields}))
+
+    return damage
+
+
+def read_all(path):
+    damaged = load(path)
+    return damaged.model, damaged.preprocess, damaged.goldens()
+
+
+def overwrite(name):
+    """Damage that leaves a file its size and nothing else."""
+    return lambda path: (path / name).write_bytes(b"\1" * (path / name).stat().st_size)
+
+
 @pytest.mark.parametrize(
     ("damage", "complaint"),
     [
@@ -69,12 +116,21 @@ def test_temperature_softens_the_scores(tmp_path, artifact):
         (lambda p: (p / MANIFEST).write_text("{"), "expected a striate manifest"),
         (lambda p: (p / MANIFEST).write_text('{"schema": 99}'), "expected schema 1, got 99"),
         (lambda p: (p / MANIFEST).write_text('{"schema": 1}'), "expected a complete manifest"),
+        (lambda p: (p / MANIFEST).write_bytes(b"\xff\xfe{"), "striate.json: cannot be read"),
+        (change(labels=5), "expected labels as list, got something else"),
+        (change(files=["model.keras"]), "expected files as dict, got something else"),
+        (change(recipe=1), "expected recipe as dict or NoneType, got something else"),
+        (change(model={}), "expected a complete manifest, but its model has no name"),
+        (change(labels=["a"]), "expected 4 labels, got 1"),
+        (change(preprocess={"x": 1}), "striate.json: preprocess has no key 'x'"),
+        (overwrite("model.keras"), "model.keras: its contents changed"),
+        (overwrite("assets.extra/goldens.npz"), "goldens.npz: its contents changed"),
     ],
 )
 def test_a_truncated_artifact_is_one_clear_line(artifact, damage, complaint):
     damage(artifact.path)
     with pytest.raises(ArtifactError, match=complaint) as caught:
-        _ = load(artifact.path).model
+        read_all(artifact.path)
     assert "\n" not in str(caught.value)
 
 
@@ -125,6 +181,49 @@ def test_a_form_is_replaced_whole(artifact):
     assert artifact.manifest.forms["binary"] == {"n": 2, "files": ["a.bin"]}
     assert not (artifact.path / "b.bin").exists()
     artifact.check()
+
+
+def test_a_form_joins_those_that_others_added_meanwhile(artifact):
+    """`artifact` still says what the version held before: two exports at once, as it were."""
+    for name in ("first", "second"):
+        add_form(artifact, name, lambda d, n=name: (d / n).write_bytes(b"1"), lambda d: {})
+    add_drift_baseline(artifact, *artifact.goldens())
+    both = load(artifact.path)
+    assert {"first", "second"} < both.manifest.forms.keys()
+    assert both.manifest.drift_baseline["n"] == 4
+    both.check()
+
+
+def test_a_form_waits_for_another_process_that_changes_the_version(artifact):
+    code = (
+        "import sys; from pathlib import Path; from striate.artifact import _alone\n"
+        "with _alone(Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(artifact.path)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as other:
+        assert other.stdout.readline() == "held\n"
+        write = (artifact, "x", lambda d: (d / "x").write_bytes(b"1"), lambda d: {})
+        adding = threading.Thread(target=add_form, args=write)
+        adding.start()
+        adding.join(0.3)
+        assert adding.is_alive()
+        assert "x" not in load(artifact.path).manifest.forms
+        other.stdin.close()
+        adding.join(60)
+    assert "x" in load(artifact.path).manifest.forms
+
+
+def test_what_another_machine_stages_on_a_shared_disk_is_left_alone(tmp_path):
+    other, gone = (
+        tmp_path / f".tmp-{name}-{2**22 + 1}-abc"  # a process that cannot exist
+        for name in (f"{platform.node()}-b", platform.node())
+    )
+    other.mkdir()
+    gone.mkdir()
+    tiny_artifact(tmp_path)
+    assert other.exists()
+    assert not gone.exists()
 
 
 def test_a_kill_while_writing_leaves_no_half_version(tmp_path):

@@ -25,11 +25,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin
 
 import numpy as np
 
-from striate.errors import ArtifactError, UsageError
+from striate.errors import ArtifactError, UsageError, first_line
 from striate.preprocess import Spec, from_dict, pixels
 from striate.registry import ModelSpec, deep_graphs, list_models
 
@@ -86,9 +87,38 @@ class Manifest:
                 "use the striate release that wrote it, or export it again"
             )
         try:
-            return cls(**values)
+            manifest = cls(**values)
         except TypeError as error:
             raise ArtifactError(f"{where}: expected a complete manifest, but {error}") from None
+        manifest._check(where)
+        return manifest
+
+    def _check(self, where: Path) -> None:
+        """`ArtifactError` for a field that is of another kind than it should be."""
+        for field in dataclasses.fields(self):
+            kinds = _kinds_of(field.type)
+            if not isinstance(getattr(self, field.name), kinds):
+                expected = " or ".join(kind.__name__ for kind in kinds)
+                raise ArtifactError(
+                    f"{where}: expected {field.name} as {expected}, got something else; "
+                    "copy or export the version again"
+                )
+        for fact in ("name", "options", "num_classes", "input_shape"):
+            if fact not in self.model:
+                raise ArtifactError(
+                    f"{where}: expected a complete manifest, but its model has no {fact}"
+                )
+        if len(self.labels) != self.model["num_classes"]:
+            raise ArtifactError(
+                f"{where}: expected {self.model['num_classes']} labels, got {len(self.labels)}"
+            )
+
+
+def _kinds_of(annotation: Any) -> tuple[type, ...]:
+    """What a value of an annotation is an instance of: `dict[str, Any] | None` a dict or None."""
+    either = get_args(annotation) if isinstance(annotation, UnionType) else (annotation,)
+    kinds = tuple(get_origin(kind) or kind for kind in either)
+    return (*kinds, int) if float in kinds else kinds  # JSON may have 1 for 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +138,9 @@ class Artifact:
         return self.manifest.name
 
     @property
-    def version(self) -> int:
-        return int(self.path.name)
+    def version(self) -> int | None:
+        """The number of the version; None for one that was copied to a directory without one."""
+        return int(self.path.name) if self.path.name.isdecimal() else None
 
     @property
     def labels(self) -> list[str]:
@@ -118,7 +149,10 @@ class Artifact:
 
     @cached_property
     def preprocess(self) -> Spec:
-        return from_dict(self.manifest.preprocess, self.path)
+        try:
+            return from_dict(self.manifest.preprocess, self.path)
+        except UsageError as error:
+            raise ArtifactError(f"{self.path / MANIFEST}: {error}") from None
 
     @property
     def spec(self) -> ModelSpec | None:
@@ -136,9 +170,8 @@ class Artifact:
 
         for name in layers.__all__:  # Keras must know every layer that a saved net may have
             getattr(layers, name)
-        self.file("model.keras")
-        with deep_graphs():
-            return keras.saving.load_model(self.path / "model.keras", compile=False)
+        with self._reading("model.keras") as path, deep_graphs():
+            return keras.saving.load_model(path, compile=False)
 
     @cached_property
     def classifier(self):
@@ -164,24 +197,40 @@ class Artifact:
 
     def check(self) -> None:
         """Compare every file with its recorded SHA-256; `ArtifactError` at the first difference."""
-        for name, expected in self.manifest.files.items():
-            if sha256(self.file(name)) != expected["sha256"]:
-                raise ArtifactError(
-                    f"{self.path / name}: its contents changed since it was written "
-                    "(SHA-256 differs); copy or export it again"
-                )
+        for name in self.manifest.files:
+            self._check_contents(name)
+
+    def _check_contents(self, name: str) -> None:
+        if sha256(self.file(name)) != self.manifest.files[name]["sha256"]:
+            raise ArtifactError(
+                f"{self.path / name}: its contents changed since it was written "
+                "(SHA-256 differs); copy or export it again"
+            )
+
+    @contextlib.contextmanager
+    def _reading(self, name: str) -> Iterator[Path]:
+        """The path of a file, for a library to read: what it raises becomes `ArtifactError`."""
+        path = self.file(name)
+        try:
+            yield path
+        except Exception as error:  # each library has its own for a file that it cannot read
+            self._check_contents(name)
+            raise ArtifactError(f"{path}: cannot be read ({first_line(error)})") from error
 
     def goldens(self) -> tuple[np.ndarray, np.ndarray]:
         """(images uint8 [k, H, W, C], scores float32 [k, classes]) that every form must give."""
-        with np.load(self.file(GOLDENS)) as stored:
+        with self._reading(GOLDENS) as path, np.load(path) as stored:
             return stored["images"], stored["scores"]
 
     def predict(self, images: Sequence[Any] | np.ndarray, *, batch_size: int = 32) -> np.ndarray:
         """Scores of paths, encoded bytes, or uint8 arrays, by the Keras model.
 
         Returns float32 [N, classes], each row adding up to 1. `striate.runtime` answers the same
-        through the exported forms, faster.
+        through the exported forms, faster. Raises `UsageError` for no images, `DataError` for one
+        that cannot be read.
         """
+        if len(images) == 0:
+            raise UsageError("expected at least one picture to answer, got none")
         tensors = [pixels(image, self.preprocess) for image in images]
         return scores_of(self.classifier, np.stack(tensors), batch_size=batch_size)
 
@@ -234,7 +283,11 @@ def load(path: str | os.PathLike) -> Artifact:
     manifest_path = directory / MANIFEST
     if not manifest_path.is_file():
         raise ArtifactError(f"{directory}: expected {MANIFEST} in it; the version is incomplete")
-    return Artifact(directory, Manifest.from_json(manifest_path.read_text("utf-8"), manifest_path))
+    try:
+        text = manifest_path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{manifest_path}: cannot be read ({error})") from None
+    return Artifact(directory, Manifest.from_json(text, manifest_path))
 
 
 def versions(base: str | os.PathLike) -> list[int]:
@@ -305,21 +358,37 @@ def add_form(
     """Add an exported form to a version, but only when its check passes.
 
     write(directory) writes the form's files; check(directory) loads them there, raises when they
-    do not agree, and returns what it measured, which `striate.json` keeps.
+    do not agree, and returns what it measured, which `striate.json` keeps. Several processes may
+    each add a form to one version.
     """
     with staging(artifact.path.parent) as staged:
         write(staged)
         record = check(staged)
         files = inventory(staged)
-        without = _without_form(artifact, form)
-        _move_into(staged, artifact.path)
-    manifest = dataclasses.replace(
-        without,
-        forms={**without.forms, form: {**record, "files": sorted(files)}},
-        files={**without.files, **files},
-    )
-    _write_manifest(artifact.path, manifest)
+        with _alone(artifact.path):
+            without = _without_form(load(artifact.path), form)
+            _move_into(staged, artifact.path)
+            manifest = dataclasses.replace(
+                without,
+                forms={**without.forms, form: {**record, "files": sorted(files)}},
+                files={**without.files, **files},
+            )
+            _write_manifest(artifact.path, manifest)
     return load(artifact.path)
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    """Inside, no other process that asks for the same changes the version."""
+    with contextlib.ExitStack() as held:
+        # Windows, and some network file systems, lock no directories: there it is the user's care.
+        with contextlib.suppress(ModuleNotFoundError, OSError):
+            import fcntl
+
+            handle = os.open(directory, os.O_RDONLY)
+            held.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
 
 
 @contextlib.contextmanager
@@ -342,9 +411,9 @@ def staging(base: Path) -> Iterator[Path]:
 
 def _sweep(base: Path) -> None:
     """Remove what processes of this machine that were killed left staged."""
-    for left in base.glob(f"{STAGED}{platform.node()}-*"):
-        pid = left.name.rsplit("-", 2)[1]
-        if not _is_alive(int(pid)):
+    for left in base.glob(f"{STAGED}*-*-*"):
+        machine, pid, _ = left.name.removeprefix(STAGED).rsplit("-", 2)
+        if machine == platform.node() and not _is_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
 
 
@@ -415,7 +484,9 @@ def drift_baseline(images: np.ndarray, scores: np.ndarray) -> dict[str, Any]:
 def add_drift_baseline(artifact: Artifact, images: np.ndarray, scores: np.ndarray) -> Artifact:
     """Keep in a version what inputs and answers look like; arguments as of `drift_baseline`."""
     baseline = drift_baseline(images, scores)
-    _write_manifest(artifact.path, dataclasses.replace(artifact.manifest, drift_baseline=baseline))
+    with _alone(artifact.path):
+        manifest = load(artifact.path).manifest
+        _write_manifest(artifact.path, dataclasses.replace(manifest, drift_baseline=baseline))
     return load(artifact.path)
 
 

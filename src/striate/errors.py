@@ -50,6 +50,12 @@ def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             )
 
 
+def first_line(error: Exception) -> str:
+    """What a library said, or the kind of its error where it said nothing, for one line of ours."""
+    lines = str(error).strip().splitlines() or [repr(error)]
+    return lines[0][:300]
+
+
 def did_you_mean(name: str, choices: Iterable[str]) -> str:
     """A sentence that offers the choices nearest to `name`, or an empty string.
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from striate.artifact import Artifact
-from striate.errors import EngineError, UsageError, did_you_mean
+from striate.errors import EngineError, UsageError, did_you_mean, first_line
 
 FLOAT_TOLERANCE = 1e-4  # max |difference| of a score between float forms
 
@@ -142,8 +142,7 @@ def open_engine(
     try:
         return opener(artifact, path, threads)
     except Exception as error:  # whatever a runtime raises for a file that it cannot read
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise EngineError(f"{path}: the {name} engine refuses it ({reason[:300]})") from error
+        raise EngineError(f"{path}: the {name} engine refuses it ({first_line(error)})") from error
 
 
 def usable(artifact: Artifact) -> list[str]:

@@ -513,20 +513,11 @@ def test_a_client_that_resets_a_stream_is_not_answered():
     assert stream.closed
     assert not talk.connection.streams
     talk.connection.answer(stream, b"", b"more", TRAILERS)
-    talk.connection.reset(stream, ErrorCode.CANCEL)
     take(talk.connection, stream)
     assert not talk.connection.outgoing()
     talk.client.increment_flow_control_window(1 << 20)
     talk.exchange()
     assert talk.open(3)
-
-
-def test_a_stream_that_we_reset_is_over_for_both():
-    talk = Talk()
-    talk.connection.reset(talk.open(), ErrorCode.CANCEL)
-    talk.exchange()
-    assert [e.error_code for e in talk.events(StreamReset)] == [ErrorCode.CANCEL]
-    assert not talk.connection.streams
 
 
 def test_trailers_and_updates_of_a_stream_that_is_over_are_ignored():
@@ -793,7 +784,7 @@ def test_headers_of_streams_that_are_not_taken_up_still_count_in_the_table():
     blocks.append(encoder.encode([*HEADERS, ("trace", "number 1")]))  # of the one refused
     wire = [frame(Frame.HEADERS, WHOLE, 2 * i + 1, block) for i, block in enumerate(blocks)]
     fed(connection, b"".join(wire[:3]))
-    connection.reset(connection.streams[1], ErrorCode.CANCEL)
+    connection.answer(connection.streams[1], trailers=HEAD + TRAILERS)
     fed(connection, wire[3])
     assert connection.streams[7].headers["trace"] == "number 1"
 
@@ -1013,7 +1004,7 @@ def grown(connection, each, times):
 def test_what_is_sent_to_a_stream_that_is_over_takes_no_memory():
     connection = greeted()
     fed(connection, opening(1))
-    connection.reset(connection.streams[1], ErrorCode.CANCEL)
+    connection.answer(connection.streams[1], trailers=HEAD + TRAILERS)
     data = itertools.repeat(frame(Frame.DATA, 0, 1, bytes(1 << 18)))
     assert grown(connection, data, 200) < 20_000  # of 50 MB
 

@@ -569,12 +569,6 @@ class Connection:
             stream.waiting += data
         self._send_waiting(stream)
 
-    def reset(self, stream: Stream, code: int) -> None:
-        """End a stream without more of an answer."""
-        if not stream.closed:
-            self._say(Frame.RST_STREAM, 0, stream.id, _LONG.pack(code))
-            self._over(stream)
-
     def ping(self) -> None:
         self._say(Frame.PING, 0, 0, bytes(8))
 

@@ -1,14 +1,15 @@
 """What striate's server leaves of the raw engine, and what its peers leave of it.
 
     python benchmarks/serving.py [--peer triton=/venv/bin/python ...] [--rounds 5] [--seconds 2]
-        [--cases engine peers jpeg cores overload start] [--json]
+        [--cases engine light peers jpeg cores overload start] [--json]
         [--write benchmarks/results/serving.json] [--table benchmarks/serving.md]
 
 The machine's cores are split: servers, and the raw engine, have the first half (one of two), one
 single-threaded worker a core; the load comes from a process on the others, whose share thus takes
 nothing from them. Only the case `cores` shares them all, and takes the generator's processor time
-off the raw engine's rate. Every request is batch 1. In each round all sides are asked in turn; a
-row has the medians, and of the rounds' ratios the median with the lowest and the highest.
+off the raw engine's rate; `light` asks by h2load, a client in C, where that is installed, because
+one in Python adds to a latency itself. Every request is batch 1. In each round all sides are asked
+in turn; a row has the medians, and of the rounds' ratios the median with the lowest and highest.
 
 Peers (benchmarks/peers) compute the same ONNX file with the same threads, and are compared over the
 protocol that both speak: KServe v2 over gRPC (Triton, MLServer), HTTP with raw bytes (BentoML,
@@ -24,9 +25,11 @@ import io
 import json
 import os
 import platform
+import shutil
 import signal
 import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -419,6 +422,47 @@ def same_protocol(name: str) -> str:
     return "oip" if name in kserve else "rest" if name in http else "grpc"
 
 
+def light(bench: Bench) -> Iterator[dict]:
+    """The latency of one client that takes next to no time itself."""
+    if not shutil.which("h2load"):
+        note("left out: h2load is not installed (Debian: nghttp2-client)")
+        return
+    server = striate(bench.artifact, bench.bodies, bench.server_cores)
+    with contextlib.closing(server), contextlib.closing(bench.raw()) as raw:
+        seconds = max(1, round(bench.given.seconds))
+        sides = {
+            "ours": lambda: h2load(server.port, bench.bodies.tfs, seconds, bench.load_cores),
+            "raw": lambda: raw.closed(1, seconds).median,
+        }
+        for side in sides.values():
+            side()
+        found = bench.in_turn(sides)
+        ours, peers = found["ours"], found["raw"]
+        name = "the engine in process"
+        row = bench.row("median, one client in C", "ms", ours, name, peers, less=True)
+        added = [a - b for a, b in zip(ours, peers, strict=True)]
+        yield row | {"added": round(statistics.median(added), 3)}
+
+
+def h2load(port: int, message: Path, seconds: int, cores: set[int]) -> float:
+    """The median latency of Predict in ms, asked for so many seconds by one client."""
+    with tempfile.TemporaryDirectory() as directory:
+        body, log = Path(directory) / "body", Path(directory) / "log"
+        content = message.read_bytes()
+        body.write_bytes(struct.pack(">?L", False, len(content)) + content)  # as gRPC frames it
+        command = ["h2load", f"--duration={seconds}", "--clients=1", "--max-concurrent-streams=1"]
+        command += [f"--data={body}", f"--log-file={log}", "--header=te: trailers"]
+        command += ["--header=content-type: application/grpc"]
+        with on(cores):
+            subprocess.run(
+                [*command, f"http://127.0.0.1:{port}/{PREDICT}"], check=True, capture_output=True
+            )
+        lines = [line.split() for line in log.read_text().splitlines()]  # begin, status, µs
+        if any(status != "200" for _, status, _ in lines):
+            raise SystemExit(f"h2load: {lines[-1]}")
+        return statistics.median(int(us) / 1000 for _, _, us in lines)
+
+
 def jpeg(bench: Bench) -> Iterator[dict]:
     """Picture files, decoded by the server."""
     server = striate(bench.artifact, bench.bodies, bench.server_cores)
@@ -519,7 +563,7 @@ def import_seconds(statement: str) -> float:
 
 # === The run ===
 
-CASES = ("engine", "peers", "jpeg", "cores", "overload", "start")
+CASES = ("engine", "light", "peers", "jpeg", "cores", "overload", "start")
 WHERE = ("cpu", "cores")
 HOW = (
     "Servers and the raw engine on half of the cores, one single-threaded worker each; the load "
@@ -545,6 +589,8 @@ def measure(given: argparse.Namespace, pythons: dict[str, str]) -> Iterator[dict
             bench = Bench(artifact, given, Path(directory))
             if "engine" in given.cases:
                 yield from beside(bench, {})
+            if "light" in given.cases:
+                yield from light(bench)
             if pythons:
                 yield from beside(bench, pythons)
             for name, case in (("jpeg", jpeg), ("cores", all_cores), ("overload", overload)):

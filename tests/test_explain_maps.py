@@ -235,6 +235,13 @@ def test_the_shipped_net_looks_at_the_cup_and_not_at_the_table(tmp_path):
     [
         ({"method": "gradcam"}, "Did you mean 'grad_cam'"),
         ({"method": "occlusion", "windows": 3}, "no option 'windows'.*'window'"),
+        ({"method": "occlusion", "window": "wide"}, "window as a number, got 'wide'"),
+        ({"method": "occlusion", "grey": True}, "grey as a number, got True"),
+        ({"method": "smoothgrad", "samples": 2.5}, "samples as a whole number, got 2.5"),
+        ({"method": "smoothgrad", "samples": 0}, "samples from 1 on, got 0"),
+        ({"method": "smoothgrad", "noise": -0.1}, "noise from 0 on, got -0.1"),
+        ({"method": "smoothgrad", "noise": np.nan}, "noise from 0 on, got nan"),
+        ({"layer": 3}, "grad_cam: expected layer as a name or None, got 3"),
         ({"target": "dog"}, "its label or as an index from 0 to 9, got 'dog'"),
         ({"target": 10}, "from 0 to 9, got 10"),
         ({"layer": "stage3"}, "no layer 'stage3'"),

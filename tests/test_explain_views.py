@@ -1,5 +1,6 @@
 """What is drawn of a net: filters, activations, favourites, inversions; and the net as a whole."""
 
+import inspect
 import json
 import re
 
@@ -23,6 +24,7 @@ from striate.explain.grad_cam import grad_cam
 from striate.explain.inversion import feature_loss, invert
 from striate.explain.landscape import directions, landscape
 from striate.explain.maximise import maximise
+from striate.explain.options import check_options
 from striate.explain.patches import exciting_patches
 from striate.explain.paths import deletions, path_lengths, residual_blocks, without_blocks
 from striate.explain.style import gram, transfer_style
@@ -275,12 +277,26 @@ def test_every_view_draws(subject, pictures, view):
     [
         ("style", {}, "--set like=painting.jpg"),
         ("codes", {"plane": "umap"}, "plane=tsne or plane=pca, got 'umap'"),
+        ("patches", {"unit": 64}, "a unit of stage3_out from 0 to 63, got 64"),
+        ("landscape", {"points": 1}, "at least 2 points along a side, got 1"),
+        ("invert", {"layers": 2}, "layers as a name or a list or None, got 2"),
+        ("pgd", {"towards": 1}, "towards as true or false, got 1"),
         ("style", {"like": "x", "stepz": 3}, "style has no option 'stepz'. Did you mean 'steps'"),
     ],
 )
 def test_a_view_says_what_it_expects(subject, pictures, view, options, said):
     with pytest.raises(UsageError, match=re.escape(said)):
         list(draw(subject, pictures.astype(np.uint8), view, **options))
+
+
+@pytest.mark.parametrize("name", [*METHODS, *VIEWS])
+def test_every_option_may_be_what_it_is_by_default(name):
+    functions = [METHODS[name].function] if name in METHODS else [VIEWS[name].function]
+    functions += filter(None, [VIEWS[name].options] if name in VIEWS else [])
+    for function in functions:
+        for option in inspect.signature(function).parameters.values():
+            if option.kind is option.KEYWORD_ONLY and option.name != "on_progress":
+                check_options(name, {option.name: option.default}, *functions)
 
 
 def test_a_data_set_is_drawn_by_its_right_classes(tmp_path):
@@ -323,6 +339,23 @@ def test_the_command_line_draws_and_tells(tmp_path):
         "coffee.occlusion.png",
     ]
     assert all((tmp_path / "out" / row["file"]).exists() for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("wish", "said"),
+    [
+        (["--set", "window"], "expected --set NAME=VALUE"),
+        (["--set", "window=[1"], "expected a value after window=, got '[1'"),
+        (["--data", "pictures/"], "expected pictures or --data, got both"),
+    ],
+)
+def test_a_wrong_wish_on_the_command_line_leaves_no_folder(tmp_path, wish, said):
+    out = tmp_path / "out"
+    asked = ["explain", str(tmp_path), str(PHOTOS / "cat.jpg"), *wish, "-o", str(out)]
+    ran = CliRunner().invoke(app, asked)
+    assert isinstance(ran.exception, UsageError)
+    assert said in str(ran.exception)
+    assert not out.exists()
 
 
 def test_one_class_on_the_command_line_is_explained_in_every_picture(tmp_path):

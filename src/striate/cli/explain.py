@@ -49,20 +49,22 @@ def explain(
 
     if artifact is None:
         raise UsageError("expected an artifact and pictures; `striate explain --help` tells more")
+    if images and data is not None:
+        raise UsageError("expected pictures or --data, got both")
+    options, rows = _options(settings or []), []
     load_tensorflow()
     with quiet_libraries():
         from striate.artifact import load
         from striate.explain import draw
     from striate.explain.drawing import make_folder, save_picture
 
+    source = load(artifact)
     make_folder(output)
     classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them
-    source = load(artifact)
     pictures: list[Path] | np.ndarray = images or []
     if data is not None:
         pictures, right = _labelled(source, data, split, most)
         classes = classes or right
-    options, rows = _options(settings or []), []
     with progress(method, ends=False) as advance:
         drawn = draw(source, pictures, method, classes, on_progress=advance, **options)
         for name, drawing in drawn:
@@ -109,5 +111,8 @@ def _options(settings: list[str]) -> dict[str, Any]:
         name, equals, value = setting.partition("=")
         if not equals or not name:
             raise UsageError(f"expected --set NAME=VALUE, such as window=0.3, got {setting!r}")
-        options[name] = yaml.safe_load(value)
+        try:
+            options[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise UsageError(f"expected a value after {name}=, got {value!r}") from None
     return options

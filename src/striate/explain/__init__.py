@@ -32,6 +32,7 @@ from striate.explain.grad_cam import grad_cam, grad_cam_plus_plus
 from striate.explain.guided import guided_backprop, guided_grad_cam
 from striate.explain.integrated_gradients import integrated_gradients
 from striate.explain.occlusion import occlusion
+from striate.explain.options import check_options
 from striate.explain.saliency import saliency
 from striate.explain.smoothgrad import smoothgrad
 from striate.explain.subject import Subject, in_batches, subject_of
@@ -169,7 +170,7 @@ def explain(
     chosen = _method(method)
     subject = source if isinstance(source, Subject) else subject_of(source)
     pixels = _pixels(subject, images)
-    _check_options(method, chosen.function, options)
+    check_options(method, options, chosen.function)
     batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
     floats = pixels.astype(np.float32)
     logits = in_batches(subject.logits, floats, batch_size=batch_size)
@@ -207,7 +208,7 @@ def draw(
         yield from explain(source, images, **how, **options).drawings()
         return
     view = VIEWS[method]
-    _check_options(method, view.function, options, more=view.options)
+    check_options(method, options, *filter(None, (view.function, view.options)))
     subject = source if isinstance(source, Subject) else subject_of(source)
     if view.of == "pictures":
         yield from _one_by_one(subject, view, images, target, options, on_progress)
@@ -273,24 +274,6 @@ def _method(name: str) -> Method:
             f"They are: {', '.join(every)}."
         )
     return METHODS[name]
-
-
-def _check_options(
-    name: str, function: Callable, options: dict[str, Any], more: Callable | None = None
-) -> None:
-    """Raise `UsageError` for an option that a method, or what it hands them to, does not have."""
-    parameters = [
-        parameter
-        for asked in filter(None, (function, more))
-        for parameter in inspect.signature(asked).parameters.values()
-    ]
-    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "on_progress"]
-    for option in options:
-        if option not in known:
-            raise UsageError(
-                f"{name} has no option {option!r}.{did_you_mean(option, known)} "
-                f"Its options: {', '.join(known) or 'none'}."
-            )
 
 
 def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:

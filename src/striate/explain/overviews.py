@@ -80,6 +80,8 @@ def loss_contours(
     **options,
 ) -> list[Drawing]:
     """The loss around the net's weights, points x points of it; options as of `landscape`."""
+    if points < 2:
+        raise UsageError(f"landscape: expected at least 2 points along a side, got {points}")
     surface = landscape(subject, pixels, targets, points=points, reach=reach, **options)
     middle = mean_loss(subject, pixels, targets, batch_size=64)
     facts = {"reach": reach, "own": middle, "surface": surface.tolist()}

@@ -9,6 +9,7 @@ import dataclasses
 import numpy as np
 
 from striate.costs import count
+from striate.errors import UsageError
 from striate.explain.subject import Subject, in_batches
 
 
@@ -38,9 +39,12 @@ def exciting_patches(
     """The patches that excite a map's unit most, the highest first, one for each picture.
 
     pixels: uint8 or float [N, H, W, C]; unit: the number of the map in the layer, by default the
-    spec's CAM layer.
+    spec's CAM layer. Raises `UsageError` for a unit that the layer does not have.
     """
     name = subject.cam_layer(layer)
+    units = subject.layer(name).output.shape[-1]
+    if unit not in range(units):
+        raise UsageError(f"expected a unit of {name} from 0 to {units - 1}, got {unit}")
     maps = in_batches(lambda x: subject.at(name, x)[..., unit], pixels, batch_size=batch_size)
     best = maps.reshape(len(maps), -1).max(axis=1)
     found = []

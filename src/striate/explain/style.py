@@ -21,7 +21,7 @@ def transfer_style(
     style: np.ndarray,
     *,
     content_layer: str | None = None,
-    style_layers: Sequence[str] | None = None,
+    style_layers: str | Sequence[str] | None = None,
     style_weight: float = 10.0,
     smooth: float = 1e-5,
     steps: int = 200,
@@ -34,7 +34,8 @@ def transfer_style(
     content_layer: whose features are kept, by default the last but one of them; steps, rate and
     on_progress: as of `descend`.
     """
-    stages = list(style_layers or subject.spec.pyramid)
+    chosen = style_layers or subject.spec.pyramid
+    stages = [chosen] if isinstance(chosen, str) else list(chosen)
     if not stages:
         raise UsageError(f"{subject.spec.name} has no stages of maps to take a style from")
     content = content_layer or stages[max(0, len(stages) - 2)]

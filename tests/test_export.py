@@ -1,5 +1,7 @@
 """Every exported form gives Keras' answers, and a broken one is caught."""
 
+from importlib import metadata
+
 import numpy as np
 import pytest
 
@@ -121,6 +123,32 @@ def test_auto_takes_a_quick_engine_that_agrees(exported):
     extra = ["openvino"] if "openvino" in installed() else []
     assert usable(artifact) == ["onnx", "litert", *extra, "tensorflow", "keras"]
     assert fastest_engine(artifact).name in ("onnx", "litert", "openvino")
+
+
+def test_auto_takes_no_engine_whose_answers_are_no_numbers(exported, monkeypatch):
+    from striate.runtime import litert, onnx, openvino
+
+    for engine in (litert.LiteRtEngine, onnx.OnnxEngine, openvino.OpenVinoEngine):
+        answer = engine.predict
+        monkeypatch.setattr(engine, "predict", lambda self, x, f=answer: np.nan * f(self, x))
+    assert fastest_engine(exported[0]).name == "tensorflow"
+
+
+def test_another_build_of_an_engine_s_package_serves_as_well(monkeypatch):
+    """`pip install onnxruntime-gpu` brings the module `onnxruntime` under another name."""
+    of = metadata.version
+
+    def version(distribution):
+        if distribution in ("onnxruntime", "openvino"):
+            raise metadata.PackageNotFoundError(distribution)
+        return "1.2.3" if distribution == "onnxruntime-gpu" else of(distribution)
+
+    monkeypatch.setattr(metadata, "version", version)
+    builds = {"onnxruntime": ["onnxruntime-gpu"]}
+    monkeypatch.setattr(metadata, "packages_distributions", lambda: builds)
+    found = installed()
+    assert (found["onnx"], found["packed"]) == ("1.2.3", "1.2.3")
+    assert found.get("openvino", "?") == "?"
 
 
 def test_an_unknown_engine_or_form_offers_the_nearest(exported):

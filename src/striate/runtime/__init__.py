@@ -101,10 +101,19 @@ ENGINES: dict[str, EngineKind] = {
 def installed() -> dict[str, str]:
     """Engine -> version of its package, for every engine that this environment can run."""
     return {
-        name: metadata.version(kind.distribution)
+        name: _version(kind.distribution)
         for name, kind in ENGINES.items()
         if _is_installed(kind.needs)
     }
+
+
+def _version(distribution: str) -> str:
+    """Of a package, or of another build of it that brings the same module, as onnxruntime-gpu."""
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        builds = metadata.packages_distributions().get(distribution.replace("-", "_"))
+        return metadata.version(builds[0]) if builds else "?"
 
 
 def _is_installed(module: str) -> bool:
@@ -190,7 +199,8 @@ def fastest_engine(artifact: Artifact, *, threads: int | None = None) -> Engine:
             engine = open_engine(artifact, name, threads=threads)
         except EngineError:  # it refuses the file; the others may not
             continue
-        if np.abs(engine.predict(images) - scores).max() > FLOAT_TOLERANCE:
+        agrees = np.abs(engine.predict(images) - scores).max() <= FLOAT_TOLERANCE  # not so of a NaN
+        if not agrees:
             continue
         seconds = _seconds_of_one(engine, images[:1])
         if best is None or seconds < best[0]:

@@ -1,7 +1,6 @@
 """LiteRT (TensorFlow Lite): the engine of phones, here with XNNPACK on a CPU."""
 
 import threading
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ class LiteRtEngine:
     """
 
     def __init__(self, path: Path, threads: int | None):
+        import ai_edge_litert
         from ai_edge_litert.interpreter import Interpreter
 
         self._interpreter = Interpreter(model_path=str(path), num_threads=threads)
@@ -26,8 +26,7 @@ class LiteRtEngine:
         self._turn = threading.Lock()
         precision = path.stem.partition(".")[2]
         self.name = f"litert-{precision}" if precision else "litert"
-        version = metadata.version("ai-edge-litert")
-        self.kernel = f"litert {version} xnnpack {precision or 'fp32'}"
+        self.kernel = f"litert {ai_edge_litert.__version__} xnnpack {precision or 'fp32'}"
 
     def predict(self, images: np.ndarray) -> np.ndarray:
         with self._turn:

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from making import tiny_artifact
 from striate.bench import bench
@@ -49,8 +50,6 @@ def test_the_table_can_be_drawn(rows, tmp_path):
 
 
 def test_the_command_prints_one_document(artifact, tmp_path):
-    from typer.testing import CliRunner
-
     chart = tmp_path / "bench.png"
     options = ["--engines", "onnx", "--rounds", "1", "--json", "--chart", str(chart)]
     ran = CliRunner().invoke(app, ["bench", str(artifact.path), *options])
@@ -77,3 +76,14 @@ def test_an_engine_that_refuses_its_file_is_left_out_and_said(tmp_path):
     reasons = []
     assert bench(made, engines=["onnx"], rounds=1, on_refusal=reasons.append) == []
     assert "the onnx engine refuses it" in reasons[0]
+    ran = CliRunner().invoke(app, ["bench", str(made.path), "--engines", "onnx", "--rounds", "1"])
+    assert isinstance(ran.exception, EngineError)
+    assert "none of its forms can be timed here" in str(ran.exception)
+
+
+def test_an_engine_whose_process_is_killed_is_an_error_that_says_so(artifact):
+    worker = Worker(artifact.path, "onnx", threads=1, batch=1)
+    worker._process.kill()
+    worker._process.wait()
+    with pytest.raises(EngineError, match=r"onnx engine ended its process \(exit status -9\)"):
+        worker.time_one_round()

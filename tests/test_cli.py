@@ -12,6 +12,7 @@ from PIL import Image
 
 from making import PHOTOS, SHIPPED, tiny_artifact
 from striate import cli
+from striate.cli.console import table
 from striate.export import export
 
 
@@ -245,6 +246,9 @@ def test_doctor_says_what_is_installed():
         (["predict", SHIPPED, "nowhere.jpg"], 1, "nowhere.jpg: cannot be read"),
         (["predict", SHIPPED, PHOTOS / "cat.jpg", "--engine", "tensorrt"], 2, "expected an engine"),
         (["export", SHIPPED, "--to", "onx"], 2, "Did you mean 'onnx'"),
+        (["export", SHIPPED, "--to", " ,"], 2, "--to: expected names separated by commas"),
+        (["bench", SHIPPED, "--engines", ""], 2, "--engines: expected names separated by commas"),
+        (["quickstart", PHOTOS / "cat.jpg"], 2, "cat.jpg: expected a new or empty directory"),
         (["serve"], 2, "striate serve DIRECTORY"),
         (["serve", "nowhere"], 1, "nowhere"),
     ],
@@ -254,6 +258,12 @@ def test_a_mistake_is_one_clear_line(arguments, code, complaint):
     assert complaint in one_line(ran.stderr)
     assert ran.returncode == code
     assert ran.stdout == ""
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line():
+    ran = run("quickstart", "/proc/nowhere")
+    assert "No such file or directory: '/proc/nowhere'" in one_line(ran.stderr)
+    assert ran.returncode == 1
 
 
 @pytest.mark.parametrize("content", ["nothing", "one class"])
@@ -306,6 +316,12 @@ def test_a_damaged_artifact_is_refused_and_a_broken_form_caught(artifact, tmp_pa
     checked = run("export", broken, "--check")
     assert checked.returncode == 1
     assert "model.onnx: its contents changed" in one_line(checked.stderr)
+
+
+def test_a_table_shows_names_as_they_are(capsys):
+    table(["[a]", "b"], [["[/red] cat", ":smile: [bold]"]], title="[x]/1")
+    out = capsys.readouterr().out
+    assert all(name in out for name in ("[a]", "[/red] cat", ":smile: [bold]", "[x]/1"))
 
 
 def test_interrupted_output_is_no_error():

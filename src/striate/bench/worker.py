@@ -6,6 +6,7 @@ answers first with what it is and how well it agrees with the goldens; then, to 
 with the seconds of one picture and of a batch, and to `memory` with its peak.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -64,15 +65,17 @@ class Worker:
 
     def _ask(self, question: str) -> Any:
         assert self._process.stdin is not None
-        self._process.stdin.write(question + "\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended, as the missing answer will say
+            self._process.stdin.write(question + "\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> Any:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            code = self._process.wait()
+            self.close()
+            code = self._process.returncode
             raise EngineError(f"the {self.engine} engine ended its process (exit status {code})")
         found = json.loads(line)
         if isinstance(found, dict) and "refused" in found:

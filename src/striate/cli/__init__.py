@@ -97,3 +97,6 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `striate ... | head`
         sys.exit(0)
+    except OSError as error:  # a folder that nobody may write to, a full disk
+        print(f"striate: {error}", file=sys.stderr)
+        sys.exit(1)

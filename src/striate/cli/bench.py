@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.console import Json, emit, note, progress, table
+from striate.cli.console import Json, emit, listed, note, progress, table
+from striate.errors import EngineError
 
 if TYPE_CHECKING:
     from striate.bench import Timing
@@ -36,20 +37,26 @@ def bench(
     with progress("rounds") as advance:
         rows = measure(
             loaded,
-            engines=engines and [name.strip() for name in engines.split(",") if name.strip()],
+            engines=None if engines is None else listed(engines, "--engines"),
             threads=threads,
             batch=batch_size,
             rounds=rounds,
             on_progress=advance,
             on_refusal=lambda reason: note(f"striate: left out: {reason}"),
         )
-    how = f"{threads} {'thread' if threads == 1 else 'threads'}, {rounds} rounds"
+    if not rows:
+        raise EngineError(f"{loaded.path}: none of its forms can be timed here")
+    how = f"{_counted(threads, 'thread')}, {_counted(rounds, 'round')}"
     if as_json:
         emit([row.to_dict() for row in rows])
     else:
         _print(rows, f"{loaded.path}: {how}", batch_size)
     if chart:
         note(f"chart: {draw(rows, chart, title=f'{loaded.name}, {how}')}")
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _print(rows: list["Timing"], title: str, batch: int) -> None:

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from striate.errors import UsageError
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -20,6 +22,14 @@ def emit(document: Any) -> None:
 def note(text: str) -> None:
     """Say something to the person at the terminal, on standard error."""
     print(text, file=sys.stderr, flush=True)
+
+
+def listed(text: str, option: str) -> list[str]:
+    """The names that an option gives, separated by commas; `UsageError` where it gives none."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise UsageError(f"{option}: expected names separated by commas, got {text!r}")
+    return names
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
@@ -35,9 +45,10 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str =
         drawn.add_column(column, justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
         drawn.add_row(*(_cell(value) for value in row))
-    console = Console()
+    # Cells are what a person called a class or a file: neither markup nor :smile: means more there.
+    console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console = Console(width=200)
+        console.width = 200
     console.print(drawn)
 
 

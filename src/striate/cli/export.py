@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries, table
+from striate.cli.console import Json, emit, listed, load_tensorflow, note, quiet_libraries, table
 
 
 def export(
@@ -36,7 +36,7 @@ def export(
     from striate.export import export as write_forms
 
     loaded = load(artifact)
-    forms = check_names(form.strip() for form in to.split(",") if form.strip())
+    forms = check_names(listed(to, "--to"))
     images = some_pictures(loaded, data, pictures) if data else None
     load_tensorflow()
     if check:

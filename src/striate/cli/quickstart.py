@@ -31,7 +31,7 @@ def quickstart(
 
     Fine-tune, evaluate, export, serve and ask about 12 kinds of furniture; no network is needed.
     """
-    if directory.exists() and any(directory.iterdir()):
+    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UsageError(f"{directory}: expected a new or empty directory; name another")
     started = time.perf_counter()
     say = (lambda text: None) if as_json else functools.partial(print, flush=True)

@@ -306,6 +306,7 @@ def check(build, *arguments: str, emulator: tuple = ()) -> str:
     return ran.stdout
 
 
+@pytest.mark.sweep
 def test_address_and_undefined_behaviour_sanitisers_find_nothing(tmp_path):
     compiler()
     program = "int main(void) { return 0; }"
@@ -317,6 +318,7 @@ def test_address_and_undefined_behaviour_sanitisers_find_nothing(tmp_path):
     assert "portable: 25 of 25 layers agree" in said
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     ("prefix", "emulator", "flags"),
     [
@@ -332,6 +334,7 @@ def test_arm_processors_compute_the_same(tmp_path, prefix, emulator, flags):
     assert "neon: 25 of 25 layers agree" in said
 
 
+@pytest.mark.sweep
 def test_webassembly_computes_the_same(tmp_path):
     if not shutil.which("clang") or not shutil.which("node"):
         pytest.skip("needs clang and Node")

@@ -10,6 +10,8 @@ from striate.explain.activations import activity
 from striate.explain.paths import residual_blocks
 from striate.registry import create_model, list_models
 
+pytestmark = pytest.mark.sweep
+
 # Short walks: what is asked here is whether a method knows its way through a net.
 FEW = {
     "occlusion": {"window": 0.5, "stride": 0.5},

@@ -10,6 +10,8 @@ from striate.explain.subject import as_array
 from striate.preprocess import preset
 from striate.registry import create_model
 
+pytestmark = pytest.mark.oracle
+
 SHAPE = (96, 64, 3)
 # ours -> torchvision's net, the module that gives its last maps, options of ours
 NETS = {

@@ -7,6 +7,8 @@ from striate.export import FORMS, export
 from striate.registry import get_spec, list_models
 from striate.runtime import FLOAT_TOLERANCE
 
+pytestmark = pytest.mark.sweep
+
 # Net -> what exporters meet in it that they do not meet in the others. Those that are not here
 # repeat one of these in other depths and widths, and wait for `pytest -m slow`; but families of
 # which none is here do not.

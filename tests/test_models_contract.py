@@ -10,6 +10,8 @@ from striate import costs
 from striate.errors import UsageError
 from striate.registry import create_model, get_spec, list_models, without_values
 
+pytestmark = pytest.mark.sweep
+
 # Only depth or width tells these from a sister, which shows quickly what they would show slowly.
 SISTERS = {
     "alexnet_ungrouped",

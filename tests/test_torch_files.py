@@ -25,6 +25,8 @@ from safetensors.numpy import save as safetensors
 from striate.errors import UsageError
 from striate.torch_files import MAGIC, STORAGES, read_state
 
+pytestmark = pytest.mark.oracle
+
 # === Files by hand ===
 
 

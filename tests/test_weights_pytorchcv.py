@@ -12,6 +12,8 @@ import pytest
 from oracles import Shape, assert_same_logits, torch
 from striate.registry import create_model, get_spec, open_weights
 
+pytestmark = pytest.mark.oracle
+
 CIFAR = (19, 26, 3)
 IMAGENET = (64, 96, 3)
 

@@ -6,6 +6,8 @@ import pytest
 from oracles import assert_same_logits, torch, torchvision
 from striate.registry import create_model, list_models, open_weights
 
+pytestmark = pytest.mark.oracle
+
 TINY, ODD, SMALL, INCEPTION = (33, 49, 3), (65, 97, 3), (64, 96, 3), (75, 107, 3)
 UNITS = 64  # in each hidden dense layer of VGG, whose own 4096 take a gigabyte in float64
 AUTHORS = {"symmetric_padding": False}

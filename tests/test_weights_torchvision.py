@@ -11,6 +11,8 @@ from comparing import float64, pictures
 from oracles import answer, assert_same_logits, made_up, torch, torchvision
 from striate.registry import create_model, get_spec, list_models, open_weights
 
+pytestmark = pytest.mark.oracle
+
 SMALL, ODD = (64, 96, 3), (65, 97, 3)
 
 # ours -> torchvision's, and the picture to compare on: no smaller than the net can see.

@@ -162,7 +162,8 @@ def affine(gain: np.ndarray | None, shift: np.ndarray | None) -> dict[str, np.nd
 def convolution(net: Net, layer, x: Map) -> Map:
     kernel, *bias = layer.get_weights()
     depthwise = type(layer).__name__ == "DepthwiseConv2D"
-    if layer.groups != 1 if not depthwise else kernel.shape[3] != 1:
+    groups = kernel.shape[3] if depthwise else layer.groups  # of a depthwise one, its multiplier
+    if groups != 1:
         raise UsageError(f"packed: layer {layer.name!r} has groups, which no binary net has")
     weights = kernel[..., 0].astype("f4") if depthwise else panels(kernel)
     return net.add(

@@ -195,9 +195,9 @@ def add(graph: Graph, layer, first: Tensor, second: Tensor) -> Tensor:
 
 def binary_convolution(graph: Graph, layer, x: Tensor) -> Tensor:
     compact.refuse_padded_reals(layer)
-    kernel, pad = np.asarray(layer.kernel), layer.pad
+    kernel, stride, pad = np.asarray(layer.kernel), layer.strides, layer.pad
     if not layer.binary_inputs:
-        return Tensor(_binary(graph, layer, x, kernel, layer.strides, pad, "last"), "first")
+        return _of_reals(graph, layer, x, kernel, stride, pad)
     if layer.activation_scale or layer.pad_value:
         x = graph.turned(graph.done(x), "last")
     scale = input_scale(graph, layer, x) if layer.activation_scale else None
@@ -205,7 +205,7 @@ def binary_convolution(graph: Graph, layer, x: Tensor) -> Tensor:
         pads = graph.constant([0, pad, pad, 0] * 2, "i8")
         x = Tensor(graph.add("Pad", x.name, pads, graph.constant(1.0)), "last")
         pad = 0
-    return Tensor(_binary(graph, layer, x, kernel, layer.strides, pad, "last", scale), "last")
+    return _of_signs(graph, layer, x, kernel, stride, pad, scale)
 
 
 def input_scale(graph: Graph, layer, x: Tensor) -> str:
@@ -228,48 +228,62 @@ def binary_dense(graph: Graph, layer, x: Tensor) -> Tensor:
     kernel = np.asarray(layer.kernel)[None, None]
     pixel = graph.add("Reshape", x.name, graph.constant([0, 1, 1, kernel.shape[2]], "i8"))
     x = dataclasses.replace(x, name=pixel, layout="last")
-    name = _binary(graph, layer, x, kernel, 1, 0, "last")
+    answers = (_of_signs if layer.binary_inputs else _of_reals)(graph, layer, x, kernel, 1, 0)
     flat = graph.constant([0, layer.units], "i8")
-    return Tensor(graph.add("Reshape", name, flat), "flat")
+    return Tensor(graph.add("Reshape", answers.name, flat), "flat")
 
 
-def _binary(
+def _of_signs(
     graph: Graph,
     layer,
     x: Tensor,
     kernel: np.ndarray,
     stride: int,
     pad: int,
-    layout: str,
     input_scale: str | None = None,
-) -> str:
-    """A node of signs of inputs and weights, or real inputs convolved with signs of weights.
+) -> Tensor:
+    """Signs of inputs convolved with signs of weights, channels last.
 
     input_scale: the name of K, by which sums are multiplied first.
     """
+    x = graph.turned(x, "last")
     channels = kernel.shape[2]
-    words = pack_bits(kernel.transpose(3, 0, 1, 2))
-    bits = graph.constant(words.view(np.uint8), "u1")
-    ones = np.ones(layer.units, np.float32)
-    alpha = np.asarray(layer.alpha(), np.float32) if layer.scale else ones
-    beta = np.asarray(layer.bias, np.float32) if layer.use_bias else 0 * ones
-    square = {"strides": [stride] * 2, "pads": [pad] * 4, "domain": DOMAIN}
-    count = graph.constant([channels], "i8")
-    if layer.binary_inputs:
-        x = graph.turned(x, layout)
-        gain = np.ones(channels, np.float32) if x.gain is None else x.gain
-        shift = np.zeros(channels, np.float32) if x.shift is None else x.shift
-        constants = [graph.constant(values) for values in (gain, shift)]
-        scales = [graph.constant(values) for values in (alpha, beta)]
-        if input_scale is None:
-            return graph.add("BinaryConv", x.name, *constants, bits, *scales, count, **square)
-        plain = [graph.constant(values) for values in (ones, 0 * ones)]
-        dots = graph.add("BinaryConv", x.name, *constants, bits, *plain, count, **square)
-        scaled = graph.add("Mul", graph.add("Mul", dots, input_scale), scales[0])
-        return graph.add("Add", scaled, scales[1])
-    x = graph.turned(graph.done(x), "first" if x.layout != "flat" else layout)
-    scales = [graph.constant(values[:, None, None]) for values in (alpha, beta)]
-    return graph.add("BinaryWeightConv", x.name, bits, *scales, count, **square)
+    gain = np.ones(channels, np.float32) if x.gain is None else x.gain
+    shift = np.zeros(channels, np.float32) if x.shift is None else x.shift
+    inputs = [x.name, graph.constant(gain), graph.constant(shift), _bits(graph, kernel)]
+    alpha, beta = _alpha_and_beta(layer)
+    first = (alpha, beta) if input_scale is None else (np.ones_like(alpha), np.zeros_like(beta))
+    inputs += [*map(graph.constant, first), graph.constant([channels], "i8")]
+    name = graph.add("BinaryConv", *inputs, **_square(stride, pad))
+    if input_scale is not None:
+        name = graph.add("Mul", graph.add("Mul", name, input_scale), graph.constant(alpha))
+        name = graph.add("Add", name, graph.constant(beta))
+    return Tensor(name, "last")
+
+
+def _of_reals(graph: Graph, layer, x: Tensor, kernel: np.ndarray, stride: int, pad: int) -> Tensor:
+    """Inputs as they are, convolved with signs of weights, channels first."""
+    x = graph.turned(graph.done(x), "first")
+    scales = (graph.constant(values[:, None, None]) for values in _alpha_and_beta(layer))
+    inputs = [x.name, _bits(graph, kernel), *scales, graph.constant([kernel.shape[2]], "i8")]
+    return Tensor(graph.add("BinaryWeightConv", *inputs, **_square(stride, pad)), "first")
+
+
+def _bits(graph: Graph, kernel: np.ndarray) -> str:
+    """The signs of a kernel [k, k, c, f] as bits, uint8 [f, k, k, bytes]."""
+    return graph.constant(pack_bits(kernel.transpose(3, 0, 1, 2)).view(np.uint8), "u1")
+
+
+def _alpha_and_beta(layer) -> tuple[np.ndarray, np.ndarray]:
+    """What each filter's sums are multiplied by, and what is added: float32 [filters] each."""
+    alpha = np.asarray(layer.alpha()) if layer.scale else np.ones(layer.units)
+    beta = np.asarray(layer.bias) if layer.use_bias else np.zeros(layer.units)
+    return alpha.astype(np.float32), beta.astype(np.float32)
+
+
+def _square(stride: int, pad: int) -> dict[str, Any]:
+    """The attributes of a binary node, the same along both axes."""
+    return {"strides": [stride] * 2, "pads": [pad] * 4, "domain": DOMAIN}
 
 
 LAYERS: dict[str, Callable[..., Tensor]] = {

@@ -11,7 +11,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import keras
 import numpy as np
+from keras import ops
+
+from striate.train.quantise import WITH_KERNELS, channel_axes, round_kernel
 
 BATCH = 8
 
@@ -37,16 +41,12 @@ def corrected(net: Any, pictures: np.ndarray, floats: Collection[Any] = ()) -> I
 
 def _places(net: Any) -> list[tuple[Any, Any, int]]:
     """(layer with a kernel, the variable that can take up its shift, with which sign)."""
-    from keras.layers import BatchNormalization
-
-    from striate.train.quantise import WITH_KERNELS
-
     within, places = set(net.operations), []
     for layer in net.layers:
         if not isinstance(layer, WITH_KERNELS):
             continue
         users = {node.operation for node in layer._outbound_nodes} & within
-        behind = [user for user in users if isinstance(user, BatchNormalization)]
+        behind = [user for user in users if isinstance(user, keras.layers.BatchNormalization)]
         if layer.use_bias:
             places.append((layer, layer.bias, -1))
         elif behind and len(users) == 1:
@@ -56,8 +56,6 @@ def _places(net: Any) -> list[tuple[Any, Any, int]]:
 
 def _shifts(net: Any, layers: list[Any], pictures: np.ndarray) -> list[np.ndarray]:
     """By how much rounding a layer's kernel moves its answers on the average, [channels] each."""
-    import keras
-
     if not layers:
         return []
     inputs = keras.Model(net.input, [layer.input for layer in layers])
@@ -72,14 +70,10 @@ def _shifts(net: Any, layers: list[Any], pictures: np.ndarray) -> list[np.ndarra
 
 def _mean_shift(layer: Any, x: Any) -> Any:
     """The mean over a batch of what a layer answers with its kernel's rounding errors alone."""
-    from keras import StatelessScope, ops
-
-    from striate.train.quantise import channel_axes, round_kernel
-
     kernel = ops.convert_to_tensor(layer.kernel)
     errors = [(layer.kernel, round_kernel(kernel, channel_axes(layer)) - kernel)]
     if layer.use_bias:
         errors.append((layer.bias, ops.zeros_like(layer.bias)))
-    with StatelessScope(state_mapping=errors):
+    with keras.StatelessScope(state_mapping=errors):
         y = layer(x)
     return ops.mean(y, axis=tuple(range(len(y.shape) - 1)))

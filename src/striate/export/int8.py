@@ -22,6 +22,7 @@ from striate.export import onnx
 from striate.export.bias import corrected
 from striate.export.litert import converter
 from striate.export.ranges import PERCENTILE, narrowed
+from striate.train.quantise import small_classifier
 
 NORMALISE = "normalise"  # the layer before the net
 ONNX_INTEGERS = [
@@ -40,8 +41,6 @@ ONNX_INTEGERS = [
 
 def write(artifact: Artifact, directory: Path, *, images: np.ndarray) -> None:
     """images: uint8 [N, H, W, C], of the kind that the net will see; some dozens are enough."""
-    from striate.train.quantise import small_classifier
-
     pictures = np.asarray(artifact.preprocess.layer()(images))
     classifier = small_classifier(artifact.model)
     floats = [NORMALISE, *(layer.name for layer in classifier)]

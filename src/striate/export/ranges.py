@@ -11,8 +11,9 @@ import math
 
 import numpy as np
 
+from striate.train.quantise import LEVELS
+
 PERCENTILE = 99.999
-LEVELS = 255  # steps from the least to the greatest activation
 
 
 def narrowed(calibrated: bytes, images: np.ndarray) -> bytes:

@@ -166,7 +166,7 @@ def refused_at(server: ServerProcess) -> bool:
     [
         ({"engine": "onxx"}, "Did you mean 'onnx'"),
         ({"path": "no/such/directory"}, "expected a model directory, got nothing there"),
-        ({"version_policy": "7"}, "none of the versions there is one that the policy wants"),
+        ({"version_policy": "7"}, "model tiny: the policy wants none of the versions in"),
         ({"port": 70_000}, "expected port from 0 to 65535, got 70000"),
     ],
 )

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerOptions", "VersionPolicy", "run_server", "serve"]
 
+
 def serve(path: str | os.PathLike, **options: Any) -> None:
     """Serve a model directory, a version of it, or a directory of models, until SIGTERM or SIGINT.
 

@@ -220,11 +220,11 @@ class Core:
             event.log()
         missing = [m.name for m in self.repository.configured() if not m.available()]
         if missing:
-            reasons = "; ".join(event.text for event in events if event.failed)
+            reasons = [event.text for event in events if event.failed] + self.repository.absent()
             raise ServingError(
                 Code.UNKNOWN,
                 f"{len(missing)} model(s) did not become available: {{{', '.join(missing)}}}. "
-                f"{reasons or 'The policy wants none of the versions that are there'}",
+                f"{'; '.join(reasons)}",
             )
         self.repository.label(configs, allow_unavailable=self.labels_first)
 

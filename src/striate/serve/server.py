@@ -111,15 +111,13 @@ class Server:
 
     def _load(self) -> None:
         self._request_log.configure(self._configs)
-        failures = [e for e in self.repository.configure(self._configs) if e.failed]
+        events = self.repository.configure(self._configs)
+        reasons = [event.text for event in events if event.failed] + self.repository.absent()
         if not any(model.available() for model in self.repository.configured()):
-            reasons = "; ".join(event.text for event in failures)
-            raise ArtifactError(
-                f"{self.options.model_config_file or self.options.base_path}: "
-                f"{reasons or 'none of the versions there is one that the policy wants'}"
-            )
-        for event in failures:
-            event.log()
+            where = self.options.model_config_file or self.options.base_path
+            raise ArtifactError(f"{where}: {'; '.join(reasons)}")
+        for reason in reasons:
+            log.warning("%s", reason)
         self.repository.label(self._configs, allow_unavailable=self.core.labels_first)
 
     def _reconfigure(self) -> None:

@@ -216,6 +216,15 @@ class Repository:
         """The models that are meant to be served."""
         return [model for model in list(self.models.values()) if not model.removed]
 
+    def absent(self) -> list[str]:
+        """Of the models that are meant to be served, those that have no version, none that failed
+        either: why, a line for each."""
+        return [
+            f"model {model.name}: {_why_none(model.base_path)}"
+            for model in self.configured()
+            if not model.available() and all(v.code == Code.OK for v in model.versions.values())
+        ]
+
     def configure(self, configs: Iterable[ModelConfig]) -> list[Event]:
         """Serve these models and no others: load what is new, then let go of the rest.
 
@@ -397,6 +406,16 @@ def complete_versions(base_path: Path) -> dict[int, Path]:
         for path in base_path.iterdir()
         if path.name.isdecimal() and int(path.name) < 1 << 63 and _is_complete(path)
     }
+
+
+def _why_none(base_path: Path) -> str:
+    """Why a policy found nothing to its liking in a directory."""
+    if not base_path.is_dir():
+        return f"expected a directory of versions at {base_path}, got nothing there"
+    found = sorted(complete_versions(base_path))
+    if not found:
+        return f"expected a version with all its files in {base_path}, got none"
+    return f"the policy wants none of the versions in {base_path}: {', '.join(map(str, found))}"
 
 
 def _is_complete(path: Path) -> bool:

@@ -1,6 +1,8 @@
 """striate.data: every source becomes the same kind of data set, and says what is wrong with it."""
 
 import gzip
+import os
+import shutil
 import struct
 
 import numpy as np
@@ -89,6 +91,30 @@ def test_train_and_test_folders_are_given_splits_and_val_comes_out_of_train(tmp_
     assert all(dataset.names[i].startswith("Test/") for i in dataset.split("test"))
 
 
+def test_a_class_may_have_the_name_of_a_split(tmp_path):
+    for label in ("train", "tram", "bus"):
+        picture(tmp_path / label / "side" / "1.png", len(label))
+    assert load(tmp_path, split=0).classes == ("bus", "train", "tram")
+
+
+def test_test_pictures_without_labels_are_left_out_and_no_class(tmp_path):
+    for i, label in enumerate("aabb"):
+        picture(tmp_path / "train" / label / f"{i}.png", i)
+        picture(tmp_path / "test" / f"{i}.png", 10 + i)
+    (tmp_path / "notes").mkdir()
+    dataset = load(tmp_path, split=0)
+    assert dataset.classes == ("a", "b")
+    assert {name: len(i) for name, i in dataset.splits.items()} == {"train": 4}
+    assert any("test/0.png" in str(problem) for problem in dataset.problems)
+
+
+def test_pictures_beside_splits_are_refused_rather_than_learnt_as_a_class(tmp_path):
+    for folder in ("train/a", "train/b", "val/a", "unlabelled"):
+        picture(tmp_path / folder / "1.png", len(folder))
+    with pytest.raises(DataError, match="got 'unlabelled' with pictures beside train and val"):
+        load(tmp_path)
+
+
 def test_a_class_that_only_validation_has_is_an_error(tmp_path):
     for split, labels in (("train", "ab"), ("val", "abc")):
         for label in labels:
@@ -107,6 +133,10 @@ def test_a_class_that_only_validation_has_is_an_error(tmp_path):
         (
             lambda root: [picture(root / "set" / c / "a.png", ord(c)) for c in "ab"],
             r"did you mean .*set\?",
+        ),
+        (
+            lambda root: [picture(root / s / "a.png", ord(s[0])) for s in ("train", "val")],
+            "2 pictures in no class folder, such as train/a.png",
         ),
     ],
 )
@@ -223,6 +253,27 @@ def test_the_fingerprint_follows_the_content_and_not_the_place(tree, tmp_path_fa
     assert load(tree).fingerprint != first
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no names but Unicode")
+def test_names_in_another_coding_are_shown_as_text_that_can_be_stored(tree):
+    os.rename(tree / "cat" / "0.png", os.fsencode(tree / "cat") + b"/k\xe4tzchen.png")
+    (tree / "dog" / "0.jpg").write_bytes(b"broken")
+    os.rename(tree / "dog" / "0.jpg", os.fsencode(tree / "dog") + b"/h\xfcndchen.jpg")
+    dataset = load(tree)
+    assert r"cat/k\xe4tzchen.png" in dataset.names
+    said = " ".join(map(str, dataset.examples(GREY).problems))
+    assert r"dog/h\xfcndchen.jpg" in said
+    assert len(dataset.fingerprint) == 64
+    said.encode()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no names but Unicode")
+@pytest.mark.parametrize("name", [b"k\xe4tzchen", b"two\nlines"])
+def test_a_class_that_is_no_line_of_text_is_refused(tree, name):
+    os.rename(tree / "cat", os.fsencode(tree) + b"/" + name)
+    with pytest.raises(DataError, match="expected a class name of one line in UTF-8"):
+        load(tree)
+
+
 # === Tables ===
 
 
@@ -241,6 +292,13 @@ def test_a_table_of_two_columns(tree, header):
     rows = [f"cat/{i}.png\tcat" for i in range(10)] + [f"dog/{i}.jpg\tdog" for i in range(10)]
     (tree / "t.tsv").write_text("\r\n".join(header + rows))
     assert load(tree / "t.tsv").counts() == {"cat": 10, "dog": 10}
+
+
+def test_the_first_row_is_no_header_if_its_file_is_there(tree):
+    for i in range(6):
+        shutil.copy(tree / "cat" / f"{i}.png", tree / f"IMG{i}")
+    (tree / "t.csv").write_text("\n".join(f"IMG{i},{'ab'[i % 2]}" for i in range(6)))
+    assert load(tree / "t.csv").counts() == {"a": 3, "b": 3}
 
 
 def test_a_split_column_gives_the_splits(tree):
@@ -264,6 +322,10 @@ def test_a_split_column_gives_the_splits(tree):
         (["cat/1.png,cat", "dog/1.jpg,"], r"row 2: the path or the label is empty"),
         (["cat/1.png,cat", "cat/1.png,dog"], r"row 2: cat/1.png is 'dog' here and 'cat' in row 1"),
         (["file,label", "nowhere/1.png,cat", "nowhere/2.png,dog"], r"relative to the table"),
+        (["id,path,breed", "1,cat/1.png,cat"], r"a column label .*, got id, path, breed"),
+        (["breed,path", "cat,cat/1.png"], r"a column label .*, got breed, path"),
+        (["path,label", "cat/\0.png,cat"], r"expected text in UTF-8"),
+        ([f"{'x' * 200_000},cat"], r"got something else \(field larger"),
         ([], r"empty file"),
     ],
 )
@@ -317,6 +379,7 @@ def test_an_npz_with_given_splits(tmp_path):
         ({"images": np.zeros((2, 64), np.uint8), "labels": [0, 1]}, r"got \[2, 64\]"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0]}, r"got 2 and 1"),
         ({"images": np.zeros((2, 4, 4), np.uint8), "labels": [0.5, 1]}, r"whole number"),
+        ({"images": np.zeros((2, 4, 4), np.uint8), "labels": 1}, r"whole number"),
         (
             {"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 5], "classes": ["a", "b"]},
             r"from 0 to 1",
@@ -333,6 +396,19 @@ def test_a_damaged_npz_is_an_error(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"PK\x03\x04 nothing")
     with pytest.raises(DataError, match=r"a\.npz"):
         load(tmp_path / "a.npz")
+
+
+def test_a_single_array_that_is_named_npz_is_an_error(tmp_path):
+    np.save(tmp_path / "a.npy", arrays()[0])
+    (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"expected a \.npz.*got another file"):
+        load(tmp_path / "a.npz")
+
+
+def test_class_names_may_be_bytes(tmp_path):
+    images, labels = arrays()
+    np.savez(tmp_path / "a.npz", images=images, labels=labels, classes=[b"no", b"yes"])
+    assert load(tmp_path / "a.npz").classes == ("no", "yes")
 
 
 def idx(path, array, compress=True):

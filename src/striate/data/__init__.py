@@ -20,6 +20,7 @@ from striate.data.pipeline import Examples
 from striate.data.records import Problem, Records
 from striate.errors import DataError, UsageError, did_you_mean
 from striate.preprocess import KINDS
+from striate.preprocess.spec import shown
 
 __all__ = ["READERS", "Dataset", "Examples", "Problem", "Records", "load"]
 
@@ -64,8 +65,8 @@ def load(
     where = os.fspath(source)
     for reader in READERS:
         if reader.matches(where, kind):
-            records = reader.read(where, kind)
-            return assemble(where, records, split=split, seed=seed, strict=strict, classes=classes)
+            records, name = reader.read(where, kind), shown(where)
+            return assemble(name, records, split=split, seed=seed, strict=strict, classes=classes)
     got = _what_is_there(Path(where))
     if kind not in (None, "picture"):
         raise DataError(f"{where}: expected {KINDS[kind].noun}s ({_SOURCES[kind]}), got {got}")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -200,6 +200,7 @@ def _class_names(
 ) -> tuple[str, ...]:
     """The wanted classes, the source's own, or the sorted labels; at least two."""
     present = set(labels)
+    _check_names(source, present)
     if wanted is not None:
         unknown = sorted(present - set(wanted))
         if unknown:
@@ -216,6 +217,17 @@ def _class_names(
     if records.classes is not None:
         return tuple(name for name in records.classes if name in present)
     return tuple(sorted(present, key=_label_key))
+
+
+def _check_names(source: str, names: Iterable[str]) -> None:
+    """`DataError` for a class that cannot be a line of an artifact's labels."""
+    for name in names:
+        try:
+            is_text = bool(name.encode())
+        except UnicodeEncodeError:  # a folder that is named in another coding
+            is_text = False
+        if not is_text or len(name.splitlines()) > 1:
+            raise DataError(f"{source}: expected a class name of one line in UTF-8, got {name!r}")
 
 
 # What to do about a single class: folders make classes of files, and the labels of arrays do.

@@ -10,6 +10,7 @@ from pathlib import Path
 from striate.data.records import Problem
 from striate.preprocess.clip import frame_files
 from striate.preprocess.picture import SUFFIXES
+from striate.preprocess.spec import shown
 
 # Besides what striate.preprocess.decode reads, what a user might take for a picture all the same.
 PICTURES = SUFFIXES
@@ -67,7 +68,7 @@ def unreadable(name: str, error: OSError) -> Problem:
 
 def ignored(paths: Iterable[Path], root: Path, why: str) -> list[Problem]:
     """One problem for pictures that are left out, or none where there are none."""
-    names = tuple(path.relative_to(root).as_posix() for path in paths)
+    names = tuple(shown(path.relative_to(root).as_posix()) for path in paths)
     if not names:
         return []
     kinds = ", ".join(sorted(Counter(Path(name).suffix.lower() for name in names)))

@@ -14,6 +14,7 @@ from striate.data.files import (
 from striate.data.records import Problem, Records
 from striate.errors import DataError
 from striate.preprocess import KINDS
+from striate.preprocess.spec import shown
 
 SPLIT_FOLDERS = {
     "train": "train",
@@ -39,7 +40,7 @@ def read(source: str, kind: str | None) -> Records:
     """
     root = Path(source)
     found, unread, problems = in_class_folders(root, pictures_under, "picture")
-    strays = sorted(p for p in root.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
+    strays = [p for folder in (root, *_split_folders(root)) for p in _pictures_in(folder)]
     if not found:
         raise DataError(f"{root}: {LAYOUT}, got {_what_is_there(root, strays, unread)}")
     _check_single_class(root, {label for _, label, _ in found})
@@ -55,7 +56,7 @@ def records_of(
     """Records of (path, class, split) and the digest of each; what cannot be opened is left out."""
     kept = []
     for (path, label, split), digest in zip(found, digests, strict=True):
-        name = path.relative_to(root).as_posix()
+        name = shown(path.relative_to(root).as_posix())
         if isinstance(digest, OSError):
             problems.append(unreadable(name, digest))
         else:
@@ -102,24 +103,40 @@ def in_class_folders(
 
 def class_folders(root: Path) -> list[tuple[Path, str | None]]:
     """Each class folder with its split; the split is None where the folders do not name any."""
+    splits = _split_folders(root)
+    if not splits:
+        return [(folder, None) for folder in _folders(root)]
+    return [(inner, split) for folder, split in splits.items() for inner in _folders(folder)]
+
+
+def _split_folders(root: Path) -> dict[Path, str]:
+    """The folders that are splits, each with its name; none where all are classes.
+
+    One class may be called `train`, beside `tram` and `bus`. Two names of splits are no chance:
+    then a third folder of pictures is a `DataError`, which would else be learnt as a class.
+    """
     folders = _folders(root)
-    names = [folder.name.lower() for folder in folders]
-    split_tree = (
-        "train" in {SPLIT_FOLDERS.get(name) for name in names}
-        and all(name in SPLIT_FOLDERS for name in names)
-        and all(_folders(folder) for folder in folders)
-    )
-    if not split_tree:
-        return [(folder, None) for folder in folders]
-    return [
-        (inner, SPLIT_FOLDERS[folder.name.lower()])
-        for folder in folders
-        for inner in _folders(folder)
-    ]
+    known = {folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
+    splits = {folder: split for folder, split in known.items() if split}
+    several = len(set(splits.values())) > 1
+    if "train" not in splits.values() or (len(splits) < len(folders) and not several):
+        return {}
+    for folder in folders:
+        if folder not in splits and any(pictures_under(folder)):
+            raise DataError(
+                f"{root}: expected classes alone or splits alone, got {folder.name!r} with "
+                f"pictures beside {' and '.join(split.name for split in splits)}; move it away"
+            )
+    return splits if several or any(map(_folders, splits)) else {}
 
 
 def _folders(root: Path) -> list[Path]:
     return sorted(p for p in root.iterdir() if p.is_dir() and not is_hidden(p))
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    """Those in a folder itself, not below."""
+    return sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURES and p.is_file())
 
 
 def _check_single_class(root: Path, labels: set[str]) -> None:
@@ -136,7 +153,8 @@ def _check_single_class(root: Path, labels: set[str]) -> None:
 
 def _what_is_there(root: Path, strays: list[Path], unread: list[Path]) -> str:
     if strays:
-        return f"{len(strays)} pictures in no class folder, such as {strays[0].name}"
+        first = shown(strays[0].relative_to(root).as_posix())
+        return f"{len(strays)} pictures in no class folder, such as {first}"
     if unread:
         return f"only formats that striate does not read, such as {unread[0].name}"
     folders = _folders(root)

@@ -7,7 +7,9 @@ may also be one bit each: `voxels_packed` [N, side ** 3 / 8], `numpy.packbits` o
 
 import hashlib
 import zipfile
+import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -56,12 +58,13 @@ def from_arrays(
     for split, (x, y) in parts.items():
         where = f"{path} ({split})" if split else str(path)
         images.append(_CHECKS[kind](where, x))
-        if len(x) != len(y):
+        words = _words(where, y, names)
+        if len(x) != len(words):
             raise DataError(
-                f"{where}: expected a label a {KINDS[kind].noun}, got {len(x)} and {len(y)}"
+                f"{where}: expected a label a {KINDS[kind].noun}, got {len(x)} and {len(words)}"
             )
-        labels += _words(where, y, names)
-        splits += [split] * len(y)
+        labels += words
+        splits += [split] * len(words)
     if not labels:
         raise DataError(f"{path}: expected {KINDS[kind].noun}s, got none")
     if len({x.shape[1:] for x in images}) > 1:
@@ -75,19 +78,21 @@ def from_arrays(
         labels=labels,
         digests=[hashlib.sha256(x.data).digest() for x in np.ascontiguousarray(stacked)],
         splits=splits if splits[0] else None,
-        classes=None if names is None else [str(name) for name in names],
+        classes=None if names is None else [_word(name) for name in names],
         kind=kind,
     )
 
 
 def _arrays(path: Path) -> dict[str, np.ndarray]:
+    if path.is_file() and not zipfile.is_zipfile(path):
+        raise DataError(f"{path}: expected a .npz, which holds several arrays, got another file")
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files if _wanted(name)}
             found = ", ".join(archive.files) or "nothing"
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: expected a .npz of plain arrays, got {error}") from None
     paired = any(x in arrays and y in arrays for x, y in (*PAIRS, SPLIT_PAIRS["train"]))
     if not paired:
@@ -195,13 +200,15 @@ def _words(where: str, y: np.ndarray, names: np.ndarray | None) -> list[str]:
             f"{where}: expected one whole number or word a picture as labels, "
             f"got {y.dtype} {list(y.shape)}"
         )
-    if y.dtype.kind == "S":
-        return [label.decode("utf-8", "replace") for label in y]
-    if y.dtype.kind == "U" or names is None:
-        return [str(label) for label in y]
+    if y.dtype.kind in "US" or names is None:
+        return [_word(label) for label in y]
     if len(y) and not 0 <= y.min() <= y.max() < len(names):
         raise DataError(
             f"{where}: expected labels from 0 to {len(names) - 1}, the {len(names)} classes, "
             f"got {y.min()} to {y.max()}"
         )
-    return [str(names[label]) for label in y]
+    return [_word(names[label]) for label in y]
+
+
+def _word(label: Any) -> str:
+    return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)

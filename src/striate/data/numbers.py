@@ -80,7 +80,10 @@ def _begins_with_numbers(path: Path) -> bool:
     if not lines:
         return False
     delimiter = max("\t,;", key=lines[0].count)
-    *above, row = list(csv.reader(lines, delimiter=delimiter))
+    try:
+        *above, row = list(csv.reader(lines, delimiter=delimiter))
+    except csv.Error:
+        return False
     if len(row) < 2 or (above and len(above[0]) != len(row)):
         return False
     label = find([cell.strip().lower() for cell in above[0]], LABEL_COLUMNS) if above else None

@@ -11,7 +11,7 @@ import numpy as np
 class Problem:
     """Something that a user should know before training; none of it stops anything.
 
-    kind: unreadable, ignored, empty_class, small_class, imbalance, duplicate, leak or validation.
+    kind: unreadable, ignored, empty_class, small_class, imbalance, duplicate or leak.
     message: one line; names: the pictures or classes that it is about.
     """
 

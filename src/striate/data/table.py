@@ -94,9 +94,14 @@ def rows_of(table: Path, what: str) -> list[tuple[int, list[str]]]:
         raise DataError(f"{table}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
         raise DataError(f"{table}: expected text in UTF-8, got something else") from None
+    if "\0" in text:
+        raise DataError(f"{table}: expected text in UTF-8, got something else")
     first = text.split("\n", 1)[0]
     delimiter = max("\t,;", key=first.count)
-    rows = list(enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1))
+    try:
+        rows = list(enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1))
+    except csv.Error as error:
+        raise DataError(f"{table}: expected rows of {what}, got something else ({error})") from None
     rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
     if not rows:
         raise DataError(f"{table}: expected rows of {what}, got an empty file")
@@ -114,8 +119,19 @@ def _columns(table: Path, rows) -> tuple[int, int, int | None, bool]:
             f"{table}, row {rows[0][0]}: expected a path and a label, got {rows[0][1]}; "
             "separate them by a comma or a tab"
         )
-    is_header = Path(first[0]).suffix not in PICTURES and not (table.parent / first[0]).exists()
+    is_picture = Path(first[0]).suffix in PICTURES
+    is_header = not is_picture and not (table.parent / rows[0][1][0].strip()).exists()
+    if is_header and (path is None) != (label is None) and _is_elsewhere(first, path, label):
+        raise DataError(
+            f"{table}: expected a column path (or file, image, ...) and a column label (or class, "
+            f"category, ...), got {', '.join(rows[0][1])}"
+        )
     return 0, 1, None, is_header
+
+
+def _is_elsewhere(first: list[str], path: int | None, label: int | None) -> bool:
+    """Whether a header that names one of the two does not leave the other to the first columns."""
+    return len(first) > 2 or path == 1 or label == 0
 
 
 def find(header: list[str], names: tuple[str, ...]) -> int | None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from striate.errors import DataError, UsageError
 from striate.preprocess.picture import SUFFIXES, Preprocess, frames_of
-from striate.preprocess.spec import Spec
+from striate.preprocess.spec import Spec, shown
 
 Sample = Literal["spread", "middle"]
 
@@ -72,11 +72,11 @@ class ClipPreprocess(Spec):
                 return source
             return self._stacked([source[i] for i in self._chosen("the clip", _count(source))])
         if isinstance(source, bytes) or not Path(source).is_dir():
-            name = "the clip" if isinstance(source, bytes) else os.fspath(source)
+            name = "the clip" if isinstance(source, bytes) else shown(source)
             frames = frames_of(source, lambda n: self._chosen(name, n))
             return np.stack([self.frame.fitted(frame) for frame in frames])
         paths = frame_files(Path(source))
-        return self._stacked([paths[i] for i in self._chosen(os.fspath(source), len(paths))])
+        return self._stacked([paths[i] for i in self._chosen(shown(source), len(paths))])
 
     def layer(self, name: str = "normalise") -> Any:
         """The Keras layer uint8 [N, T, H, W, C] -> float32 of this specification."""

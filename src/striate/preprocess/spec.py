@@ -71,11 +71,17 @@ def stored(source: bytes | str | os.PathLike, what: str) -> tuple[str, bytes]:
     if isinstance(source, bytes):
         return what, source
     try:
-        return os.fspath(source), Path(source).read_bytes()
+        return shown(source), Path(source).read_bytes()
     except OSError as error:
-        raise DataError(
-            f"{os.fspath(source)}: cannot be read ({error.strerror or error})"
-        ) from None
+        raise DataError(f"{shown(source)}: cannot be read ({error.strerror or error})") from None
+
+
+def shown(path: str | os.PathLike) -> str:
+    """A path as text that can be stored and sent; bytes that are no UTF-8 become \\xNN.
+
+    Names out of old archives are often in another coding, which Python hands on as surrogates.
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def stored_array(name: str, data: bytes) -> np.ndarray:

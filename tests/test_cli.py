@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 from making import PHOTOS, SHIPPED, tiny_artifact
 from striate import cli
@@ -316,6 +317,33 @@ def test_a_damaged_artifact_is_refused_and_a_broken_form_caught(artifact, tmp_pa
     checked = run("export", broken, "--check")
     assert checked.returncode == 1
     assert "model.onnx: its contents changed" in one_line(checked.stderr)
+
+
+def test_a_net_that_answers_with_a_map_is_no_classifier(call, tmp_path):
+    made = tiny_artifact(tmp_path / "fcn", name="fcn32s_vgg16", shape=(32, 32, 3))
+    code, _, err = call("predict", made.path, PHOTOS / "cat.jpg")
+    assert code == 2
+    assert "answers with a map [32, 32, 4]" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("variable", "file", "backend"),
+    [
+        (None, None, "tensorflow"),
+        (None, '{"backend": "jax"}', "jax"),
+        ("torch", '{"backend": "jax"}', "torch"),
+        (None, "{", "tensorflow"),
+    ],
+)
+def test_doctor_says_which_backend_keras_will_run_on(
+    tmp_path, monkeypatch, variable, file, backend
+):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setenv("KERAS_BACKEND", variable or "")
+    if file:
+        (tmp_path / "keras.json").write_text(file)
+    ran = CliRunner().invoke(cli.app, ["doctor", "--json"])
+    assert json.loads(ran.stdout)["keras_backend"] == backend
 
 
 def test_a_table_shows_names_as_they_are(capsys):

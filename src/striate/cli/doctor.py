@@ -1,8 +1,10 @@
 """`striate doctor`: what this machine and this environment can do."""
 
+import json
 import os
 import platform
 from importlib import metadata, util
+from pathlib import Path
 from typing import Any
 
 from striate.cli.console import Json, emit, quiet_libraries, table
@@ -14,7 +16,7 @@ def doctor(as_json: Json = False) -> None:
     """Say what this machine and environment can do."""
     document: dict[str, Any] = {
         "machine": _machine(),
-        "keras_backend": os.environ.get("KERAS_BACKEND", "tensorflow"),
+        "keras_backend": _backend(),
         "backends": {name: _version(name) for name in BACKENDS},
         "engines": _engines(),
         "binary": _binary(),
@@ -36,6 +38,16 @@ def doctor(as_json: Json = False) -> None:
     print(f"binary convolutions run by {binary['kernel']}, of {', '.join(binary['kernels'])}")
     if not binary["library"]:
         print("(at the speed of floats: no compiled kernels; with a C compiler, reinstall striate)")
+
+
+def _backend() -> str:
+    """What Keras will run on: the environment says it, or else Keras' own file."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        configured = json.loads((home / "keras.json").read_text("utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):  # none, or none that Keras would understand
+        configured = None
+    return os.environ.get("KERAS_BACKEND") or configured or "tensorflow"
 
 
 def _machine() -> dict[str, Any]:

@@ -20,7 +20,7 @@ def predict(
     import numpy as np
 
     from striate.artifact import load
-    from striate.errors import DataError
+    from striate.errors import DataError, UsageError
     from striate.preprocess import pixels
     from striate.runtime import needs_tensorflow, open_engine
 
@@ -39,6 +39,11 @@ def predict(
             failed += 1
             continue
         scores = opened.predict(tensor[np.newaxis])[0]
+        if scores.ndim > 1:
+            raise UsageError(
+                f"{loaded.path}: expected a net that names what is in a picture, got one that "
+                f"answers with a map {list(scores.shape)}; ask it in Python"
+            )
         order = np.argsort(-scores, kind="stable")[:top]
         best = [
             {"index": int(i), "label": loaded.labels[i], "score": float(scores[i])} for i in order

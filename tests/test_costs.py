@@ -18,6 +18,7 @@ from striate.layers import (
     TableConv2D,
     TrainableSubsampling,
 )
+from striate.models.googlenet import naive_inception
 from striate.registry import create_model, get_spec, without_values
 
 L = keras.layers
@@ -349,6 +350,13 @@ def test_multiply_adds_as_published_in_round_numbers(name, stated):
 def test_options_change_the_work(name, options, macs):
     with without_values():
         assert costs.count(create_model(name, **options)).totals().macs == macs
+
+
+def test_the_naive_inception_module_of_the_lecture():
+    x = keras.Input((28, 28, 256))
+    module = keras.Model(x, naive_inception(x, 128, 192, 96, name="naive"))
+    assert module.output_shape == (None, 28, 28, 128 + 192 + 96 + 256)
+    assert costs.count(module).totals().macs == 854_196_224
 
 
 def test_where_others_count_otherwise():

@@ -172,6 +172,18 @@ def test_condensing_keeps_the_strongest_inputs_of_each_group():
     np.testing.assert_allclose(answer(layer, x), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_the_group_lasso_adds_the_norms_of_each_input_in_each_group():
+    layer = again(layers.LearnedGroupConv(4, groups=2, condense_factor=4))
+    layer.build((2, 3, 3, 8))
+    kernel, mask = noise(8, 4), np.ones((8, 2), "float32")
+    mask[3, 1] = 0  # an input that is gone adds nothing, but for what keeps the root's slope finite
+    layer.set_weights([kernel, mask])
+    by_hand = sum(
+        np.linalg.norm(kernel[i, group::2]) for i in range(8) for group in (0, 1) if mask[i, group]
+    )
+    assert float(layer.group_lasso()) == pytest.approx(by_hand, abs=2e-3)
+
+
 def test_a_condensed_net_converts_into_grouped_convolutions():
     from striate.models.condensenet import convert
 

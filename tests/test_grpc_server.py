@@ -283,7 +283,7 @@ def test_a_connection_that_says_nothing_is_closed(monkeypatch):
         host, port = address.split(":")
         with socket.create_connection((host, int(port)), timeout=30) as silent:
             said = b"".join(iter(lambda: silent.recv(1000), b""))
-        assert len(said) == 9 + 24 + 13, "the settings and the window, then nothing"
+        assert said == b""
 
 
 @pytest.mark.parametrize(("name", "value"), [("idle", 0.2), ("age", 0.2)])
@@ -479,7 +479,7 @@ def test_who_takes_it_for_a_rest_port_is_told(echo):
         with socket.create_connection((host, int(port)), timeout=30) as client:
             client.sendall(b"GET /v1/models/flowers HTTP/1.1\r\nHost: x\r\n\r\n")
             said = b"".join(iter(lambda: client.recv(1000), b""))
-    assert b"HTTP/1.1 505 HTTP Version Not Supported\r\n" in said
+    assert said.startswith(b"HTTP/1.1 505 HTTP Version Not Supported\r\n")
     assert said.endswith(b"expected gRPC (HTTP/2); REST has a port of its own\n")
 
 

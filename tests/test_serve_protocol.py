@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -189,11 +190,29 @@ def test_both_clients_of_striate_ask_about_paths_bytes_and_arrays(served, tiny, 
                 asked.predict("picture.png")
             with pytest.raises(StriateError, match="cannot be read"):
                 asked.predict(["no such file.png"])
-        with pytest.raises(ServingError, match=r"image_bytes\[1\].*damaged") as error:
-            client.predict([picture, picture[: len(picture) // 2]])
-        assert error.value.code == Code.INVALID_ARGUMENT
-    with pytest.raises(StriateError, match="no answer"):
+            with pytest.raises(StriateError, match="top of at least 1, got 0"):
+                asked.classify([path], top=0)
+            with pytest.raises(ServingError, match=r"image_bytes\[1\].*damaged") as error:
+                asked.predict([picture, picture[: len(picture) // 2]])
+            assert error.value.code == Code.INVALID_ARGUMENT
+
+
+def test_the_http_client_says_what_it_met_instead_of_an_answer(served):
+    with pytest.raises(StriateError, match="begins with http"):
+        HttpClient("127.0.0.1:8501", "tiny")
+    with pytest.raises(ServingError, match="no answer") as error:
         HttpClient("http://127.0.0.1:9", "tiny").status()
+    assert error.value.code == Code.UNAVAILABLE
+    with pytest.raises(ServingError, match="not find any versions of model nobody") as error:
+        HttpClient(served.url, "nobody").status()
+    assert error.value.code == Code.NOT_FOUND
+    with pytest.raises(ServingError, match=r"expected gRPC \(HTTP/2\); REST has a port"):
+        HttpClient(f"http://{served.address}", "tiny").status()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(ServingError, match=r"no answer within 0\.2 s") as error:
+            HttpClient(f"http://127.0.0.1:{port}", "tiny", timeout=0.2).status()
+        assert error.value.code == Code.DEADLINE_EXCEEDED
 
 
 OVMS = """

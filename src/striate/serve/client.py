@@ -9,6 +9,7 @@ of the net's input size, which are sent as they are; so are clips, voxels and ro
 """
 
 import base64
+import http.client
 import json
 import os
 import urllib.error
@@ -17,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from striate.errors import StriateError, UsageError
-from striate.serve.status import Code, ServingError
+from striate.errors import UsageError
+from striate.serve.status import Code, ServingError, code_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +60,7 @@ class Client:
         self, pictures: Sequence[Picture], *, top: int = 5
     ) -> list[list[tuple[str, float]]]:
         """The best `top` (label, score) of each picture (paths or bytes), the best first."""
-        _expect_encoded(pictures)
+        _expect_encoded(pictures, top)
         found = self._ask(pictures, ["scores", "classes"])
         labels = [[label.decode() for label in row] for row in found["classes"]]
         return best(labels, found["scores"], top)
@@ -120,10 +121,12 @@ class Client:
 class HttpClient:
     """Asks a server over REST, with nothing but the standard library and numpy.
 
-    url: http://host:port. Raises `StriateError` with the server's message.
+    url: http://host:port. timeout: seconds a call. Raises `ServingError`, as `Client` does.
     """
 
     def __init__(self, url: str, model: str, *, version: int | None = None, timeout: float = 30.0):
+        if not url.startswith(("http://", "https://")):
+            raise UsageError(f"expected a url that begins with http:// or https://, got {url!r}")
         self._base = f"{url.rstrip('/')}/v1/models/{model}"
         if version is not None:
             self._base += f"/versions/{version}"
@@ -145,7 +148,7 @@ class HttpClient:
         """The best `top` (label, score) of each picture (paths or bytes), the best first."""
         import numpy as np
 
-        _expect_encoded(pictures)
+        _expect_encoded(pictures, top)
         found = self._ask_encoded(pictures)
         return best(found["classes"], np.array(found["scores"], np.float32), top)
 
@@ -174,9 +177,19 @@ class HttpClient:
             with urllib.request.urlopen(request, timeout=self._timeout) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
-            raise StriateError(_error_in(error.read())) from None
+            raise ServingError(code_of(error.code), _error_in(error.read())) from None
+        except TimeoutError:
+            raise ServingError(
+                Code.DEADLINE_EXCEEDED, f"{self._base}: no answer within {self._timeout:g} s"
+            ) from None
         except urllib.error.URLError as error:
-            raise StriateError(f"{self._base}: no answer ({error.reason})") from None
+            raise ServingError(
+                Code.UNAVAILABLE, f"{self._base}: no answer ({error.reason})"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise ServingError(
+                Code.UNAVAILABLE, f"{self._base}: the connection broke ({error})"
+            ) from None
 
 
 def best(
@@ -223,7 +236,9 @@ def _are_arrays(images: Sequence[Picture]) -> bool:
     return not isinstance(images[0], str | bytes | os.PathLike)
 
 
-def _expect_encoded(pictures: Sequence[Picture]) -> None:
+def _expect_encoded(pictures: Sequence[Picture], top: int) -> None:
+    if top < 1:
+        raise UsageError(f"expected top of at least 1, got {top}")
     if _are_arrays(pictures):
         raise UsageError("expected paths or encoded pictures; ask `predict` about arrays")
 

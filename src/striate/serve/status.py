@@ -27,6 +27,35 @@ class Code(IntEnum):
     UNAUTHENTICATED = 16
 
 
+# As TensorFlow Serving answers over REST
+HTTP_STATUS = {
+    Code.OK: 200,
+    Code.CANCELLED: 499,
+    Code.UNKNOWN: 500,
+    Code.INVALID_ARGUMENT: 400,
+    Code.DEADLINE_EXCEEDED: 504,
+    Code.NOT_FOUND: 404,
+    Code.ALREADY_EXISTS: 409,
+    Code.PERMISSION_DENIED: 403,
+    Code.RESOURCE_EXHAUSTED: 429,
+    Code.FAILED_PRECONDITION: 400,
+    Code.ABORTED: 409,
+    Code.OUT_OF_RANGE: 400,
+    Code.UNIMPLEMENTED: 501,
+    Code.INTERNAL: 500,
+    Code.UNAVAILABLE: 503,
+    Code.DATA_LOSS: 500,
+    Code.UNAUTHENTICATED: 401,
+}
+
+
+def code_of(status: int) -> Code:
+    """The code that an HTTP status stands for, the commonest where several share one."""
+    if status == 413:  # the body alone is too large
+        return Code.RESOURCE_EXHAUSTED
+    return next((code for code, given in HTTP_STATUS.items() if given == status), Code.UNKNOWN)
+
+
 class ServingError(StriateError):
     """A request that is refused, or that a server refused: `code` and one line."""
 

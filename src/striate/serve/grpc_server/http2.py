@@ -183,15 +183,6 @@ class Connection:
         self._largest_frame = 1 << 14
         self._table = b""  # what the next headers begin with, if the client's table has shrunk
         self._patience = PATIENCE
-        ours = {
-            Setting.MAX_CONCURRENT_STREAMS: most_streams,
-            Setting.INITIAL_WINDOW_SIZE: WINDOW,
-            Setting.MAX_FRAME_SIZE: LARGEST_FRAME,
-            Setting.MAX_HEADER_LIST_SIZE: LARGEST_HEADERS,
-        }
-        said = b"".join(_SETTING.pack(name, value) for name, value in ours.items())
-        self._say(Frame.SETTINGS, 0, 0, said)
-        self._say(Frame.WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - 65_535))
 
     # === What comes in ===
 
@@ -234,10 +225,11 @@ class Connection:
         at, end = 0, self._filled
         if not self.greeted:
             if self._scratch[: min(end, len(PREFACE))] != PREFACE[:end]:
-                self._out = [NO_HTTP2]
+                self._out.append(NO_HTTP2)
                 raise ConnectionEnds("expected HTTP/2")
             if end < len(PREFACE) + _HEAD.size:
                 return
+            self._greet()
             if self._scratch[len(PREFACE) + 3] != Frame.SETTINGS:
                 raise _Broken(ErrorCode.PROTOCOL_ERROR, "expected settings first")
             at, self.greeted = len(PREFACE), True
@@ -259,6 +251,18 @@ class Connection:
             self._frame(kind, flags, number, bytes(self._view[begin:at]), events)
         self._filled = end - at
         self._scratch[: self._filled] = self._scratch[at:end]
+
+    def _greet(self) -> None:
+        """Not before the client speaks HTTP/2: what else it may speak begins otherwise."""
+        ours = {
+            Setting.MAX_CONCURRENT_STREAMS: self._most_streams,
+            Setting.INITIAL_WINDOW_SIZE: WINDOW,
+            Setting.MAX_FRAME_SIZE: LARGEST_FRAME,
+            Setting.MAX_HEADER_LIST_SIZE: LARGEST_HEADERS,
+        }
+        said = b"".join(_SETTING.pack(name, value) for name, value in ours.items())
+        self._say(Frame.SETTINGS, 0, 0, said)
+        self._say(Frame.WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - 65_535))
 
     def _frame(self, kind: int, flags: int, number: int, payload: bytes, events: list) -> None:
         if kind == Frame.HEADERS:

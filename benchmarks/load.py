@@ -24,11 +24,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 TIMEOUT = 60.0  # seconds until a request has failed
+TOGETHER = 200  # requests over HTTP that an open round has under way, each with its connection
 WARM = 0.3  # seconds at the start of a closed round that do not count
 REJECTED = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "503")
 
@@ -209,6 +211,8 @@ class Http:
 
     def __init__(self, address: str, path: str, body: bytes, headers: dict[str, str]):
         self._address, self._path, self._body, self._headers = address, path, body, headers
+        self._pool = ThreadPoolExecutor(TOGETHER)
+        self._own = threading.local()
 
     def client(self) -> Ask:
         connection = http.client.HTTPConnection(self._address, timeout=TIMEOUT)
@@ -235,6 +239,14 @@ class Http:
             return b""
         finally:
             connection.close()
+
+    def send(self, done: Callable[[str], None]) -> None:
+        self._pool.submit(lambda: done(self._of_this_thread()()))
+
+    def _of_this_thread(self) -> Ask:
+        if not hasattr(self._own, "ask"):
+            self._own.ask = self.client()
+        return self._own.ask
 
 
 class InProcess:

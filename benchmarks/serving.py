@@ -35,6 +35,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 
@@ -506,9 +507,10 @@ def all_cores(bench: Bench) -> Iterator[dict]:
         yield bench.row(f"throughput, {cores} cores with the load", "images/s", rates, name, left)
 
 
-def overload(bench: Bench) -> Iterator[dict]:
+def overload(bench: Bench, protocol: str = "grpc") -> Iterator[dict]:
     """Poisson arrivals at once, twice and five times what can be sustained."""
-    server = striate(bench.artifact, bench.bodies, bench.server_cores)
+    server = striate(bench.artifact, bench.bodies, bench.server_cores, protocol)
+    over = {"grpc": "", "rest": ", over REST"}[protocol]
     with (
         contextlib.closing(server),
         contextlib.closing(server.load(bench.bodies, bench.load_cores)) as load,
@@ -524,7 +526,7 @@ def overload(bench: Bench) -> Iterator[dict]:
         peaks = [round_.rate for round_ in found["peak"]]
         for k in FACTORS:
             rounds = found[f"{k}"]
-            case = f"{k} times the load: good answers"
+            case = f"{k} times the load{over}: good answers"
             good = [round_.rate for round_ in rounds]
             row = bench.row(case, "images/s", good, "closed loop", peaks)
             row |= {"failed": sum(sum(round_.failed.values()) for round_ in rounds)}
@@ -535,7 +537,8 @@ def overload(bench: Bench) -> Iterator[dict]:
                 row |= {"rejected_p99_ms": round(p99, 2)}
             yield row
         after = server.megabytes()
-        yield bench.row("memory after overload", "MB", [after], "before it", [before], True)
+        row = f"memory after overload{over}", "MB", [after], "before it", [before], True
+        yield bench.row(*row)
 
 
 def start(bench: Bench) -> Iterator[dict]:
@@ -593,7 +596,12 @@ def measure(given: argparse.Namespace, pythons: dict[str, str]) -> Iterator[dict
                 yield from light(bench)
             if pythons:
                 yield from beside(bench, pythons)
-            for name, case in (("jpeg", jpeg), ("cores", all_cores), ("overload", overload)):
+            for name, case in (
+                ("jpeg", jpeg),
+                ("cores", all_cores),
+                ("overload", overload),
+                ("overload", partial(overload, protocol="rest")),
+            ):
                 if name in given.cases:
                     yield from case(bench)
             if "start" in given.cases:

@@ -103,6 +103,21 @@ def test_a_curve_of_no_such_kind_is_refused(ring):
         connect(a, b, data, kind="besier")
 
 
+def test_a_rate_that_climbs_is_refused(ring):
+    data, (a, b) = ring
+    with pytest.raises(UsageError, match="expected a learning rate above 0, got -1"):
+        connect(a, b, data, learning_rate=-1)
+
+
+def test_a_folder_that_cannot_be_made_is_said_before_the_training(ring, tmp_path):
+    data, (a, b) = ring
+    (tmp_path / "file").write_text("")
+    words = ["ensemble", "curve", str(a.path), str(b.path), "--data", str(data)]
+    ran = CliRunner().invoke(app, [*words, "-o", str(tmp_path / "file")])
+    assert isinstance(ran.exception, UsageError)
+    assert "file: cannot be written to" in str(ran.exception)
+
+
 def test_only_the_bend_learns_and_chance_goes_on():
     """Batch normalisation uses the batch, dropout draws anew each step, and the ends stand."""
     image = keras.Input((4,))

@@ -1,6 +1,7 @@
 """striate.search: the range test on curves whose answer is known; random search that resumes."""
 
 import json
+import shlex
 import sys
 
 import numpy as np
@@ -89,6 +90,7 @@ def test_the_curve_is_drawn(tested, tmp_path):
     ("options", "message"),
     [
         ({"low": 1.0, "high": 0.1}, "expected rates 0 < low < high"),
+        ({"high": np.inf}, "expected rates 0 < low < high"),
         ({"steps": 3}, "at least 10 steps"),
         ({"strategy": "linear_probe"}, "has no learning rate to look for"),
     ],
@@ -148,6 +150,16 @@ def test_a_best_value_at_the_end_of_its_range_says_so():
     ranges = [Range.parse("a=log:1e-6:1e-3"), Range.parse("b=uniform:0:1")]
     (line,) = at_the_edge(Trial(0, {"a": 9e-4, "b": 0.5}), ranges)
     assert "best a, 0.0009, lies at the high end of its range" in line
+
+
+def test_what_repeats_a_trial_can_be_pasted_into_a_shell():
+    trial = Trial(0, {"epochs": 3, "augment.crop_scale": "[0.1, 1]"})
+    assert shlex.split(trial.sets) == ["--set", "epochs=3", "--set", "augment.crop_scale=[0.1, 1]"]
+
+
+def test_keys_that_may_be_whole_or_left_out_get_whole_numbers():
+    for key in ("model.size", "early_stopping.patience"):
+        assert isinstance(Range.parse(f"{key}=uniform:20:40").draw(0, 0), int)
 
 
 # === Random search ===

@@ -5,6 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 def emit(document: Any) -> None:
     """Print the one JSON document of a verb on standard output, indented for a person."""
     print(json.dumps(document, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+
+
+def made_folder(path: Path) -> Path:
+    """A folder for what a verb finds, made where there is none; `UsageError` where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written to ({error.strerror})") from None
+    return path
 
 
 def note(text: str) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from striate.cli.console import Json, emit, load_tensorflow, progress, table
+from striate.cli.console import Json, emit, load_tensorflow, made_folder, progress, table
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def curve(
 
     if data is None:
         raise UsageError("expected the pictures that both were trained on: --data FOLDER")
-    output.mkdir(parents=True, exist_ok=True)
+    made_folder(output)
     load_tensorflow()
     with progress("connecting") as advance:
         found = connect(

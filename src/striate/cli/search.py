@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, note, table
+from striate.cli.console import Json, emit, load_tensorflow, made_folder, note, table
 from striate.cli.train import BatchSize, Data, Epochs, Seed, Sets, changes, check_source, chosen
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def lr(
     from striate.search import range_test
 
     wanted = _wanted(recipe, changes(data, None, batch_size, seed, sets))
-    found = range_test(wanted, low=low, high=high, steps=steps, progress=True)
     folder = _folder(output, wanted)
+    found = range_test(wanted, low=low, high=high, steps=steps, progress=True)
     picture = found.draw(folder / "lr.png", wanted.model.name)
     document = {**found.to_dict(), "plot": str(picture)}
     _write(folder / "lr.json", document)
@@ -122,14 +122,7 @@ def _wanted(recipe: str, sets: list[str]) -> "Recipe":
 
 
 def _folder(output: Path | None, wanted: "Recipe") -> Path:
-    from striate.errors import UsageError
-
-    folder = output or Path("search") / wanted.model.name
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written to ({error.strerror})") from None
-    return folder
+    return made_folder(output or Path("search") / wanted.model.name)
 
 
 def _write(path: Path, document: object) -> None:

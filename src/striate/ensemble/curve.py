@@ -137,6 +137,8 @@ def connect(
         )
     if points < 3:
         raise UsageError(f"expected at least 3 points, got {points}")
+    if not learning_rate > 0:
+        raise UsageError(f"expected a learning rate above 0, got {learning_rate:g}")
     members = open_members([first, second])
     check_same_net(members)
     keras.utils.set_random_seed(seed)

@@ -9,10 +9,11 @@ import dataclasses
 import json
 import math
 import os
+import shlex
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -99,7 +100,7 @@ def _is_whole(key: str) -> bool:
     for part in key.split("."):
         fields = getattr(kind, "model_fields", {})
         kind = fields[part].annotation if part in fields else None
-    return kind is int
+    return int in (kind, *(getattr(option, "__origin__", option) for option in get_args(kind)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,9 @@ class Trial:
     @property
     def sets(self) -> str:
         """What repeats it with `striate train`."""
-        return " ".join(f"--set {key}={value}" for key, value in self.values.items())
+        return " ".join(
+            f"--set {shlex.quote(f'{key}={value}')}" for key, value in self.values.items()
+        )
 
 
 def random_search(

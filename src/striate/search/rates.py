@@ -124,7 +124,7 @@ def range_test(
     weights; where it begins with a linear probe, so does the test. data: in place of its source.
     The test ends early where the loss is four times its least, or no number; nothing is kept.
     """
-    if not 0 < low < high or steps < 10:
+    if not 0 < low < high < math.inf or steps < 10:
         raise UsageError(
             f"expected rates 0 < low < high and at least 10 steps, got {low:g}, {high:g}, {steps}"
         )

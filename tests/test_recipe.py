@@ -1,5 +1,6 @@
 """Recipes: a file, a dictionary and --set are the same, and a mistake is one line at once."""
 
+import re
 import subprocess
 import sys
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from making import ROOT
 from striate.errors import UsageError
-from striate.train.recipe import make_recipe
+from striate.train.recipe import Recipe, make_recipe
 from striate.train.strategies import STRATEGIES
 
 
@@ -57,8 +59,12 @@ def test_paths_and_names_are_taken_as_they_are_typed():
         (["optimizer.learning_rate=0"], "optimizer.learning_rate should be greater than 0, got 0"),
         (["augment.flip=yes"], "augment.flip should be 'none', 'horizontal'"),
         (["model.size=0"], "recipe: model.size should be greater than or equal to 1"),
-        (["schedule.steps=3"], "recipe: schedule.steps should be"),
         (["strategy=gradul"], "strategy.name should be"),
+        (["augment=3"], "augment should be a group of keys with values, or be left out, got 3"),
+        (["schedule.steps=3"], "schedule.steps should be a list, such as [1, 2], got 3"),
+        (["augment.crop_scale=[0.5]"], "augment.crop_scale.1 should be there"),
+        (["augment.crop_scale=[0.5, 0.6, 1]"], "augment.crop_scale should have fewer values"),
+        (["optimizer.learning_rate=.inf"], "learning_rate should be a finite number, got inf"),
         (["epochs"], "expected key=value"),
         (["epochs=[1"], "expected a value after epochs="),
         (["model.name.x=1"], "model"),
@@ -89,6 +95,22 @@ def test_a_file_that_is_no_recipe_is_one_line(tmp_path, content, message):
     with pytest.raises(UsageError) as caught:
         make_recipe(path)
     assert message in str(caught.value)
+
+
+def test_the_page_on_recipes_names_every_key():
+    page = (ROOT / "docs" / "finetune.md").read_text("utf-8")
+    rows = dict(re.findall(r"^\| `?([a-z_ ]+)`? \| (.*) \|$", page, re.MULTILINE))
+    groups = {
+        name: field.annotation
+        for name, field in Recipe.model_fields.items()
+        if hasattr(field.annotation, "model_fields")
+    }
+    for name, group in groups.items():
+        written_by_striate = {"reason"}
+        keys = set(group.model_fields) - written_by_striate
+        assert keys <= set(re.findall(r"`([a-z0-9_]+)`", rows[name])), name
+    own = set(Recipe.model_fields) - set(groups)
+    assert own <= set(re.findall(r"`([a-z0-9_]+)`", rows["of its own"]))
 
 
 def test_every_strategy_has_its_name_in_the_recipe():

@@ -30,7 +30,7 @@ Normalise = Literal[
 class Group(BaseModel):
     """A part of a recipe; it has no keys but its own, and does not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(Group):
@@ -497,11 +497,12 @@ def _first_problem(error: ValidationError) -> str:
     key = ".".join(path)
     if problem["type"] == "extra_forbidden":
         return f"recipe has no key {key!r}.{_nearest_key(path)}"
-    if problem["type"] == "missing":
+    if problem["type"] == "missing" and isinstance(problem["loc"][-1], str):
         return (
             f"recipe needs {key!r}, such as {key}={'lenet5' if key.startswith('model') else '...'}"
         )
-    should = problem["msg"].replace("Input should", "should").replace("Value error, ", "")
+    should = _SHOULD.get(problem["type"], problem["msg"])
+    should = should.replace("Input should", "should").replace("Value error, ", "")
     hint = ""
     if problem["type"] == "literal_error":
         hint = did_you_mean(
@@ -509,6 +510,15 @@ def _first_problem(error: ValidationError) -> str:
             problem["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", "),
         )
     return f"recipe: {key} {should}, got {problem['input']!r}.{hint}"
+
+
+# What pydantic says of these speaks of Python; a recipe has groups of keys, and lists.
+_SHOULD = {
+    "missing": "should be there, since the list is too short",
+    "too_long": "should have fewer values",
+    "model_type": "should be a group of keys with values, or be left out",
+    "tuple_type": "should be a list, such as [1, 2]",
+}
 
 
 def _nearest_key(path: list[str]) -> str:

@@ -1,6 +1,8 @@
 """striate.train: strategies, the loop, early ends, and the artifact that a run leaves."""
 
+import errno
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -11,8 +13,9 @@ import striate
 from striate import artifact
 from striate.data import load
 from striate.errors import DataError, StriateError, UsageError
-from striate.train import cross_validate, finetune_recipe, fit, make_recipe, train
+from striate.train import checkpoint, cross_validate, finetune_recipe, fit, make_recipe, train
 from striate.train.judge import cross_entropy as loss_of
+from striate.train.loop import _is_better
 from striate.train.probe import solve
 
 QUIET = {"progress": False}
@@ -279,6 +282,25 @@ def test_a_loss_that_is_no_number_is_one_clear_line_and_leaves_nothing(data, tmp
     assert list((tmp_path / "m").iterdir()) == []
 
 
+def test_weights_that_explode_in_the_last_step_are_not_written(data, tmp_path):
+    recipe = {
+        "model": {"name": "lenet5", "options": {"activation": "relu"}},
+        "optimizer": {"name": "sgd", "learning_rate": 1e39},
+        "data": {"validation": 0},
+        "epochs": 1,
+        "batch_size": 60,
+    }
+    with pytest.raises(StriateError, match=r"diverged: weights are no numbers after epoch 1"):
+        train(recipe, tmp_path / "m", data=data, **QUIET)
+    assert list((tmp_path / "m").iterdir()) == []
+
+
+def test_an_epoch_whose_loss_is_no_number_is_never_the_best():
+    row = {"val_loss": 5.0, "val_accuracy": 0.1}
+    assert _is_better(row, "val_loss", float("nan"))
+    assert not _is_better({"val_loss": float("nan")}, "val_loss", 5.0)
+
+
 # === Mistakes ===
 
 
@@ -296,6 +318,59 @@ def test_a_loss_that_is_no_number_is_one_clear_line_and_leaves_nothing(data, tmp
 def test_a_recipe_that_does_not_fit_the_net_is_one_line(data, tmp_path, changes, message):
     with pytest.raises(UsageError, match=message):
         train(LENET, tmp_path / "m", data=data, **QUIET, **changes)
+    assert list((tmp_path / "m").glob(".run-*")) == []
+
+
+def test_an_output_that_cannot_be_is_said_before_the_pictures_are_read(data, tmp_path):
+    (tmp_path / "file").write_text("")
+    for output in (tmp_path / "file", tmp_path / "file" / "m"):
+        with pytest.raises(StriateError, match=r"cannot be written to \(.*file is no directory\)"):
+            train(LENET, output, data="nowhere", **QUIET)
+
+
+def test_the_number_of_a_removed_version_can_be_given_again(data, tmp_path):
+    pytest.importorskip("tensorboard")
+    for _ in range(2):
+        made = train(LENET, tmp_path / "m", data=data, epochs=1, **QUIET)
+        assert made.version == 1
+        shutil.rmtree(made.path)
+    log = tmp_path / "m" / ".logs" / "1"
+    assert len((log / "metrics.jsonl").read_text().splitlines()) == 1
+    assert len(list((log / "tensorboard").glob("train/*"))) == 1
+
+
+def test_a_disk_that_is_full_is_one_line_and_leaves_no_half_file(data, tmp_path, monkeypatch):
+    def full(file, **_):
+        file.write(b"the first bytes")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.np, "savez", full)
+        with pytest.raises(StriateError, match=r"checkpoint\.npz: cannot be written \(No space"):
+            train(LENET, tmp_path / "m", data=data, **QUIET)
+    (run,) = (tmp_path / "m").glob(".run-*")
+    assert not list(run.glob("*.new"))
+    assert train(LENET, tmp_path / "m", data=data, **QUIET).version == 1
+
+
+def test_a_class_that_a_fold_could_not_learn_is_said_before_any_fold(tmp_path):
+    x, y = (np.load(stripes(tmp_path / "a.npz", 13))[name] for name in ("images", "labels"))
+    y[:] = np.arange(13) % 2
+    y[-1] = 2
+    np.savez(tmp_path / "lone.npz", images=x, labels=y)
+    with pytest.raises(DataError, match=r"class '2' has one picture, or copies of one"):
+        train(LENET, tmp_path / "m", data=tmp_path / "lone.npz", folds=3, **QUIET)
+
+
+def test_what_a_net_cannot_have_is_said_with_what_it_takes(data, tmp_path, capsys):
+    train(LENET, tmp_path / "m", data=data, epochs=0, **{"augment.quarter_turns": True})
+    assert "left out, since lenet5 takes pictures: augment.quarter_turns" in capsys.readouterr().err
+
+
+def test_weights_of_another_net_are_one_line(trained, data, tmp_path):
+    wanted = {"model.name": "lenet1", "model.weights": str(trained.path)}
+    with pytest.raises(UsageError, match=r"expected weights of .*, got those of lenet5 in"):
+        train(LENET, tmp_path / "m", data=data, **QUIET, **wanted)
 
 
 def test_an_output_that_is_a_version_is_one_line(trained, data):

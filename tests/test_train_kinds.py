@@ -133,7 +133,7 @@ def test_what_only_pictures_can_have_is_left_out_in_one_line(trained, tmp_path, 
     recipe = {"model": "mlp_two_layer", "epochs": 1}
     made = train(recipe, tmp_path / "m", data=data, **{"augment.flip": "both", "probe.copies": 2})
     said = [line for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    assert said == ["left out, since mlp_two_layer takes no pictures: augment.flip, probe.copies"]
+    assert said == ["left out, since mlp_two_layer takes rows: augment.flip, probe.copies"]
     assert make_recipe(made.manifest.recipe).augment.flip == "none"
 
 

@@ -114,7 +114,7 @@ def check_source(recipe: Any) -> None:
     """`UsageError` where there are no pictures to train on."""
     if recipe.data.source is None:
         raise UsageError("expected pictures to train on: --data FOLDER")
-    if not Path(recipe.data.source).exists() and ":" not in recipe.data.source:
+    if not Path(recipe.data.source).exists():
         raise UsageError(f"--data: expected pictures, but {recipe.data.source} does not exist")
 
 

@@ -116,7 +116,8 @@ class Dataset:
         """k pairs (train, validation) of indices for cross-validation over all the pictures.
 
         Every picture validates exactly once, and each class is spread evenly; copies of one
-        picture stay together. split: only over the pictures of this one.
+        picture stay together. split: only over the pictures of this one. `DataError` where a fold
+        has all the pictures of a class, so that nothing would be left to learn it from.
         """
         pool = np.arange(len(self)) if split is None else self.split(split)
         smallest = min(n for n in self.counts(pool).values() if n)
@@ -125,6 +126,13 @@ class Dataset:
                 f"expected from 2 to {len(pool)} folds, got {k} (smallest class: {smallest})"
             )
         pairs = stratified_folds(self.labels[pool], self.digests[pool], k, seed)
+        for train, _ in pairs:
+            for label in np.setdiff1d(self.labels[pool], self.labels[pool[train]]):
+                raise DataError(
+                    f"{self.source}: class {self.classes[label]!r} has one {self.noun}, or copies "
+                    "of one, which a fold would have to learn from and to judge by; add some or "
+                    "take the class out"
+                )
         return [(pool[train], pool[val]) for train, val in pairs]
 
     def without_validation(self) -> "Dataset":

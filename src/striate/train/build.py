@@ -63,8 +63,8 @@ def start_of(recipe: Recipe) -> Start:
         made = artifact.load(model.weights)
         if made.manifest.model["name"] != spec.name:
             raise UsageError(
-                f"model.weights: {model.weights} is a {made.manifest.model['name']}, "
-                f"expected a {spec.name}; set model.name to fit"
+                f"model.weights: expected weights of {spec.name}, got those of "
+                f"{made.manifest.model['name']} in {model.weights}; set model.name to fit"
             )
         opened = open_weights(spec.name, made.file("model.keras"))
         options, base = made.manifest.model["options"], made.preprocess

@@ -155,6 +155,18 @@ class Store:
                 path.unlink()
 
 
+def check_output(base: Path) -> None:
+    """`StriateError` where a model's directory can be neither made nor written to.
+
+    To be asked before the work, which may take hours, since nothing is written until it is done.
+    """
+    nearest = next(path for path in (base, *base.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise StriateError(f"{base}: cannot be written to ({nearest} is no directory)")
+    if not os.access(nearest, os.W_OK):
+        raise StriateError(f"{base}: cannot be written to (permission denied at {nearest})")
+
+
 @contextlib.contextmanager
 def open_store(base: Path, fingerprint: str, seconds: float) -> Iterator[Store]:
     """The run of this fingerprint under a model directory, new or as a killed process left it.
@@ -190,7 +202,7 @@ def discard(store: Store) -> None:
 
 
 def other_runs(base: Path, fingerprint: str) -> list[Path]:
-    """Directories of unfinished runs of other recipes, data or weights under a model directory."""
+    """Directories of runs of other recipes, data or weights under a model directory."""
     mine = f".run-{fingerprint[:16]}"
     return sorted(path for path in base.glob(".run-*") if path.name != mine)
 
@@ -243,10 +255,17 @@ def arrays_of(variables: Sequence[Any]) -> list[np.ndarray]:
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[IO[bytes]]:
     fresh = path.with_name(f"{path.name}.new")
-    with fresh.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
+    try:
+        with fresh.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        fresh.unlink(missing_ok=True)  # a full disk has room for better things
+        raise StriateError(
+            f"{path}: cannot be written ({error.strerror or error}); once it can, the same command "
+            "goes on from what was written before"
+        ) from None
     fresh.replace(path)
     _sync_directory(path.parent)
 

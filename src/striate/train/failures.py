@@ -2,7 +2,9 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+
+import numpy as np
 
 from striate.errors import StriateError
 from striate.train.recipe import Recipe
@@ -39,6 +41,14 @@ def check_loss(
         raise Diverged(
             f"training is exploding: the loss rose {rose} {loss:.3g} in epoch {epoch}; "
             f"{_remedies(recipe)}"
+        )
+
+
+def check_weights(recipe: Recipe, weights: Iterable[np.ndarray], epoch: int) -> None:
+    """Raises `Diverged` for weights that are no numbers, which no loss told of: of a last step."""
+    if not all(np.isfinite(array).all() for array in weights):
+        raise Diverged(
+            f"training diverged: weights are no numbers after epoch {epoch}; {_remedies(recipe)}"
         )
 
 

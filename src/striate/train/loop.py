@@ -8,6 +8,7 @@ here from top to bottom. A stretch begins at (epoch, step), and the pictures of 
 
 import functools
 import itertools
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -19,8 +20,8 @@ from striate.errors import UsageError
 from striate.registry import ModelSpec
 from striate.train import judge, probe
 from striate.train.augment import augmentation
-from striate.train.checkpoint import NoStore, State, Store, assign
-from striate.train.failures import check_loss, memory_explained
+from striate.train.checkpoint import NoStore, State, Store, arrays_of, assign
+from striate.train.failures import check_loss, check_weights, memory_explained
 from striate.train.frozen import Body, Known, mirrored
 from striate.train.graphs import augmented, compile_graph, logits_of, training_graph
 from striate.train.optimize import lower_rate
@@ -152,6 +153,7 @@ class Run:
             assign(self.net.weights, self.store.load_best(state.best["epoch"]))
         elif trainer.average:
             trainer.average.take_place()
+        check_weights(recipe, arrays_of(self.net.weights), state.epoch)
 
     def _stretches(self, phase: Phase, steps: int) -> Iterator[tuple[int, int, Iterator]]:
         """(step, stop, batches) of what is left of the epoch."""
@@ -289,7 +291,7 @@ def _judged(logits: np.ndarray, examples: Examples) -> dict[str, float]:
 
 def _is_better(row: dict[str, Any], monitor: str, best: float | None) -> bool:
     """Whether an epoch is better than the best so far: a smaller loss, a larger accuracy."""
-    if best is None:
+    if best is None or math.isnan(best):
         return True
     return row[monitor] > best if monitor == "val_accuracy" else row[monitor] < best
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,18 @@ from striate.committee import NAME, Member, committee
 from striate.data import Dataset, Examples, load
 from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
-from striate.preprocess import Spec
+from striate.preprocess import KINDS, Spec
 from striate.registry import get_spec
 from striate.train import build, devices, judge, transfer
-from striate.train.checkpoint import METRICS, NoStore, Store, discard, open_store, other_runs
+from striate.train.checkpoint import (
+    METRICS,
+    NoStore,
+    Store,
+    check_output,
+    discard,
+    open_store,
+    other_runs,
+)
 from striate.train.failures import Diverged
 from striate.train.frozen import Known
 from striate.train.graphs import logits_of, prediction_graph
@@ -122,6 +131,7 @@ def train(
     get_spec(recipe.model.name)  # a wrong name is said before anything is read
     if (base / artifact.MANIFEST).exists():
         raise UsageError(f"{base} is a version; expected the model's directory, {base.parent}")
+    check_output(base)
     watch = watcher(progress)
     dataset = open_dataset(recipe, data, watch)
     fits: list[Fitted] = []
@@ -138,7 +148,10 @@ def train(
     prepared = prepare(recipe, dataset, train_indices, val_indices, watch)
     fingerprint = _fingerprint(prepared, dataset)
     for path in other_runs(base, fingerprint):
-        watch.say(f"{path} is an unfinished run of another recipe or other data; remove it freely")
+        watch.say(
+            f"{path} is a run of another recipe or other data; where no process is at work on it, "
+            "remove it freely"
+        )
     if not is_installed():
         watch.say("no TensorBoard logs: the package tensorboard is not installed")
     with open_store(base, fingerprint, recipe.checkpoint_seconds) as store:
@@ -275,7 +288,8 @@ def prepare(
     """Open the weights, decode the pictures, build the net, choose what was left to be measured."""
     recipe, left_out = build.suited(recipe)
     if left_out:
-        watch.say(f"left out, since {recipe.model.name} takes no pictures: {', '.join(left_out)}")
+        kind = KINDS[get_spec(recipe.model.name).kind].noun
+        watch.say(f"left out, since {recipe.model.name} takes {kind}s: {', '.join(left_out)}")
     start = build.measured(build.start_of(recipe), recipe, dataset, train)
     recipe = build.resolved(recipe, start)
     build.make_deterministic(recipe)
@@ -309,10 +323,10 @@ def _check_classes(dataset: Dataset, train: Examples) -> None:
 
 
 def _guarded_run(prepared: Prepared, store: Store, watch: Watcher) -> Fitted:
-    """A run with its logs; one that diverged leaves nothing, one that is interrupted a way back."""
+    """A run with its logs; one that cannot end well leaves nothing, an interrupted one goes on."""
     try:
         return _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
-    except Diverged:
+    except (Diverged, UsageError):  # which the same call would raise again
         discard(store)
         raise
     except KeyboardInterrupt:
@@ -474,6 +488,8 @@ def _keep_logs(store: Store, made: Artifact) -> None:
     for name in (METRICS, "tensorboard"):
         if (store.directory / name).exists():
             logs.mkdir(parents=True, exist_ok=True)
+            if (logs / name).is_dir():  # of a version that was removed, whose number is free again
+                shutil.rmtree(logs / name)
             (store.directory / name).rename(logs / name)
 
 

@@ -13,8 +13,6 @@ from striate.explain.pgd import pgd
 from striate.preprocess import pixels
 from striate.registry import create_model
 
-RNG = np.random.default_rng(0)
-
 
 @pytest.fixture(scope="module")
 def subject():
@@ -24,7 +22,7 @@ def subject():
 
 @pytest.fixture(scope="module")
 def pictures() -> np.ndarray:
-    return RNG.integers(0, 256, (6, 28, 28, 1)).astype("float32")
+    return np.random.default_rng(0).integers(0, 256, (6, 28, 28, 1)).astype("float32")
 
 
 def answers(subject, x: np.ndarray) -> np.ndarray:
@@ -46,7 +44,8 @@ def test_the_gradient_of_the_loss_is_probability_minus_truth_through_a_linear_ne
     x = keras.layers.Flatten(name="flatten")(image)
     net = keras.Model(image, keras.layers.Dense(3, name="logits")(x), name="lenet5")
     linear = subject_of(net)
-    pixels, labels = RNG.uniform(0, 255, (2, 4, 4, 1)).astype("float32"), np.array([0, 2])
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 1)).astype("float32")
+    labels = np.array([0, 2])
     error = np.asarray(keras.ops.softmax(linear.logits(pixels))) - np.eye(3)[labels]
     scale = linear.preprocess.scale[0]
     expected = (error @ net.get_layer("logits").get_weights()[0].T * scale).reshape(2, 4, 4, 1)

@@ -32,7 +32,10 @@ from striate.explain.subject import Subject, as_array
 from striate.preprocess import preset
 from striate.registry import create_model, get_spec
 
-RNG = np.random.default_rng(0)
+
+def dice() -> np.random.Generator:
+    """The same numbers for every test, whichever of them run."""
+    return np.random.default_rng(0)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +46,7 @@ def subject():
 
 @pytest.fixture(scope="module")
 def pictures() -> np.ndarray:
-    return RNG.integers(0, 256, (6, 32, 32, 3)).astype("float32")
+    return dice().integers(0, 256, (6, 32, 32, 3)).astype("float32")
 
 
 def test_a_net_that_reads_several_stages_is_explained_by_the_slopes_of_the_last(pictures):
@@ -65,7 +68,7 @@ def test_a_net_that_reads_several_stages_is_explained_by_the_slopes_of_the_last(
 def test_codes_of_a_net_without_features_are_its_last_maps_averaged():
     net = create_model("squeezenet1_1", input_shape=(64, 64, 3), num_classes=2)
     subject = subject_of(net)
-    images = RNG.integers(0, 256, (2, 64, 64, 3)).astype("float32")
+    images = dice().integers(0, 256, (2, 64, 64, 3)).astype("float32")
     maps = as_array(subject.at(subject.cam_layer(), images))
     np.testing.assert_allclose(codes(subject, images), maps.mean(axis=(1, 2)), rtol=1e-5)
 
@@ -130,7 +133,7 @@ def test_the_most_exciting_patch_holds_what_the_unit_saw(subject, pictures):
 
 def test_principal_components_are_scikit_learn_s():
     decomposition = pytest.importorskip("sklearn.decomposition")
-    points = RNG.standard_normal((30, 12)) * np.arange(1, 13)
+    points = dice().standard_normal((30, 12)) * np.arange(1, 13)
     theirs = decomposition.PCA(2).fit_transform(points)
     np.testing.assert_allclose(np.abs(pca(points)), np.abs(theirs), rtol=1e-6, atol=1e-9)
 
@@ -138,7 +141,7 @@ def test_principal_components_are_scikit_learn_s():
 def test_tsne_keeps_groups_together(subject, pictures):
     pytest.importorskip("sklearn")
     assert codes(subject, pictures, batch_size=4).shape == (6, 64)
-    groups = np.repeat([0, 50], 15)[:, None] + RNG.standard_normal((30, 8))
+    groups = np.repeat([0, 50], 15)[:, None] + dice().standard_normal((30, 8))
     plane = tsne(groups)
     middle = plane[:15].mean(axis=0), plane[15:].mean(axis=0)
     spread = max(plane[:15].std(), plane[15:].std())
@@ -148,7 +151,7 @@ def test_tsne_keeps_groups_together(subject, pictures):
 
 
 def test_descent_finds_the_least_of_a_bowl():
-    wanted = RNG.uniform(50, 200, (2, 4, 4, 3)).astype("float32")
+    wanted = dice().uniform(50, 200, (2, 4, 4, 3)).astype("float32")
     start = np.full_like(wanted, 127.5)
     found = descend(
         lambda x: keras.ops.sum((x - wanted) ** 2, axis=(1, 2, 3)), start, steps=200, rate=5
@@ -157,7 +160,7 @@ def test_descent_finds_the_least_of_a_bowl():
 
 
 def test_total_variation_is_its_formula():
-    x = RNG.random((1, 3, 3, 1)).astype("float32")
+    x = dice().random((1, 3, 3, 1)).astype("float32")
     flat = x[0, :, :, 0]
     expected = sum(
         ((flat[i, j + 1] - flat[i, j]) ** 2 + (flat[i + 1, j] - flat[i, j]) ** 2) ** 0.75
@@ -205,7 +208,7 @@ def test_style_moves_the_gram_matrices_and_keeps_the_content(subject, pictures):
 
 
 def test_directions_are_as_long_as_the_filters():
-    weights = [RNG.standard_normal((3, 3, 2, 5)).astype("float32"), np.ones(5, "float32")]
+    weights = [dice().standard_normal((3, 3, 2, 5)).astype("float32"), np.ones(5, "float32")]
     kernel, bias = directions(weights, seed=1)
     axes = (0, 1, 2)
     np.testing.assert_allclose(

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from by_hand import gradient, noise
 from striate.errors import UsageError
 from striate.layers import BinaryConv2D, BinaryDense, CentredKernel
 from striate.layers.binary import sign
@@ -12,25 +13,6 @@ from striate.registry import create_model
 
 def numpy(x) -> np.ndarray:
     return keras.ops.convert_to_numpy(x)
-
-
-def noise(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
-
-
-def gradient(function, *inputs: np.ndarray) -> list[np.ndarray]:
-    """Of the sum of a function's output, for each of its inputs."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        variables = [tf.Variable(x) for x in inputs]
-        with tf.GradientTape() as tape:
-            total = tf.reduce_sum(function(*variables))
-        return [g.numpy() for g in tape.gradient(total, variables)]
-    import jax
-
-    found = jax.grad(lambda *x: function(*x).sum(), argnums=range(len(inputs)))(*inputs)
-    return [np.asarray(g) for g in found]
 
 
 def signs(x: np.ndarray) -> np.ndarray:

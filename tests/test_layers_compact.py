@@ -4,17 +4,10 @@ import keras
 import numpy as np
 import pytest
 
+from by_hand import answer, noise
 from striate import layers
 from striate.errors import UsageError
 from striate.registry import create_model, get_spec
-
-
-def noise(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).standard_normal(shape).astype("float32")
-
-
-def answer(layer, x) -> np.ndarray:
-    return keras.ops.convert_to_numpy(layer(x))
 
 
 def again(layer):

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,8 +84,14 @@ def test_a_copy_under_a_name_of_its_own_has_no_version(tmp_path, artifact):
 
 
 def test_no_pictures_are_a_mistake(artifact):
-    with pytest.raises(UsageError, match="expected at least one picture to answer, got none"):
+    with pytest.raises(UsageError, match="expected at least one picture, got none"):
         artifact.predict([])
+
+
+@pytest.mark.parametrize("one", ["cat.jpg", Path("cat.jpg"), b"\xff\xd8" * 1000])
+def test_a_picture_that_is_in_no_list_is_a_mistake(artifact, one):
+    with pytest.raises(UsageError, match=r"expected a list of pictures, got .*: put it in brack"):
+        artifact.predict(one)
 
 
 def change(**fields):

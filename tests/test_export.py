@@ -9,7 +9,7 @@ from making import PHOTOS, tiny_artifact
 from striate.artifact import load
 from striate.errors import ArtifactError, DisagreementError, EngineError, UsageError
 from striate.explain import explain
-from striate.export import export, verify
+from striate.export import check_names, export, verify
 from striate.preprocess import pixels, preset
 from striate.runtime import (
     ENGINES,
@@ -157,6 +157,10 @@ def test_an_unknown_engine_or_form_offers_the_nearest(exported):
         open_engine(artifact, "onx")
     with pytest.raises(UsageError, match="Did you mean 'saved_model'"):
         export(artifact, ["savedmodel"])
+
+
+def test_one_form_needs_no_list():
+    assert check_names("onnx") == check_names(["onnx", "onnx"]) == ["onnx"]
 
 
 def test_an_engine_without_its_form_says_which_forms_there_are(tmp_path):

@@ -226,13 +226,20 @@ class Artifact:
         """Scores of paths, encoded bytes, or uint8 arrays, by the Keras model.
 
         Returns float32 [N, classes], each row adding up to 1. `striate.runtime` answers the same
-        through the exported forms, faster. Raises `UsageError` for no images, `DataError` for one
-        that cannot be read.
+        through the exported forms, faster. Raises `UsageError` for no images or one that is not in
+        a list, `DataError` for one that cannot be read.
         """
-        if len(images) == 0:
-            raise UsageError("expected at least one picture to answer, got none")
+        check_several(images)
         tensors = [pixels(image, self.preprocess) for image in images]
         return scores_of(self.classifier, np.stack(tensors), batch_size=batch_size)
+
+
+def check_several(images: Any) -> None:
+    """Raise `UsageError` for one picture where several are expected, and for none."""
+    if isinstance(images, str | bytes | os.PathLike):
+        raise UsageError(f"expected a list of pictures, got {images!r:.60}: put it in brackets")
+    if len(images) == 0:
+        raise UsageError("expected at least one picture, got none")
 
 
 def classifier(model, preprocess: Spec, temperature: float = 1.0):
@@ -252,11 +259,12 @@ def classifier(model, preprocess: Spec, temperature: float = 1.0):
 
 
 def scores_of(contract, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
-    """Run a Keras model of the tensor contract over uint8 images, in inference mode, by batches."""
-    from keras import ops
+    """Run a Keras model of the tensor contract over uint8 images, in inference mode, by batches.
 
+    Compiled, which takes a tenth of a second at first and then a tenth of the time of single calls.
+    """
     parts = [
-        ops.convert_to_numpy(contract(images[i : i + batch_size], training=False))
+        contract.predict_on_batch(images[i : i + batch_size])
         for i in range(0, len(images), batch_size)
     ]
     return np.concatenate(parts).astype(np.float32, copy=False)

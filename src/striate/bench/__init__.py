@@ -67,8 +67,8 @@ def bench(
 ) -> list[Timing]:
     """Time every engine that is installed and whose form the artifact holds, quickest first.
 
-    engines: only these, out of `striate.runtime.ENGINES`. threads: for one call. batch: pictures at
-    a time for the throughput. on_refusal: told why an engine could not take part.
+    engines: only these, out of `striate.runtime.ENGINES`, or one. threads: for one call. batch:
+    pictures at a time for the throughput. on_refusal: told why an engine could not take part.
 
     Raises `UsageError` for an unknown engine, `ArtifactError` when the artifact lacks its form.
     """
@@ -95,7 +95,7 @@ def bench(
 
 def check_engines(artifact: Artifact, engines: Iterable[str]) -> list[str]:
     """The engines asked for, once each; an error where one cannot answer for the artifact."""
-    names = list(dict.fromkeys(engines))
+    names = list(dict.fromkeys([engines] if isinstance(engines, str) else engines))
     check_known("engines", names, ENGINES)
     for name in names:
         artifact.file(ENGINES[name].file)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from striate.artifact import check_several
 from striate.errors import UsageError, did_you_mean
 from striate.explain.cam import cam
 from striate.explain.descent import unheard
@@ -279,8 +280,7 @@ def _method(name: str) -> Method:
 def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, C] at the size of the net's input."""
     shape = subject.preprocess.shape
-    if len(images) == 0:
-        raise UsageError("expected at least one picture to explain, got none")
+    check_several(images)
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UsageError(

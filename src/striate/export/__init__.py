@@ -52,10 +52,10 @@ def export(
 ) -> tuple[Artifact, list[Agreement]]:
     """Write exported forms into an artifact, each only after it gave Keras' answers.
 
-    to: forms out of `ALL_FORMS`; images: uint8 [N, H, W, C] to compare on besides the goldens
-    (default: pictures made from the goldens, and noise). `int8` needs them: every second one shows
-    it which numbers occur, and it is compared on the others. accept_loss: keep `int8` and `float16`
-    also where they name another first class on more than 1 % of the pictures.
+    to: forms out of `ALL_FORMS`, or one; images: uint8 [N, H, W, C] to compare on besides the
+    goldens (default: pictures made from the goldens, and noise). `int8` needs them: every second
+    one shows it which numbers occur, and it is compared on the others. accept_loss: keep `int8` and
+    `float16` also where they name another first class on more than 1 % of the pictures.
 
     Returns the artifact with its new forms, and one `Agreement` a form, or one for each engine that
     reads it. Raises `UsageError` for an unknown form and for `int8` without images,
@@ -153,7 +153,7 @@ def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agre
 
 def check_names(forms: Iterable[str]) -> list[str]:
     """The forms asked for, once each, in order; `UsageError` names one that does not exist."""
-    names = list(dict.fromkeys(forms))
+    names = list(dict.fromkeys([forms] if isinstance(forms, str) else forms))
     check_known("forms", names, ALL_FORMS)
     return names
 

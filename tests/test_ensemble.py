@@ -158,6 +158,11 @@ def test_only_what_every_member_held_out_is_held_out(members, tmp_path):
     alike = ensemble([trained("a", 1), trained("b", 1)], tmp_path / "alike").manifest
     assert (alike.recipe["data"]["validation"], alike.recipe["seed"]) == (0.25, 1)
     assert alike.data == {"fingerprint": "abc"}
+    learnt = again(members[0], tmp_path / "e", data={"fingerprint": "abc", "split_digests": {}})
+    kept = {"fingerprint": "abc", "split_digests": {"val": "1"}}
+    kept = again(members[0], tmp_path / "f", data=kept)
+    for pair in ([learnt, kept], [kept, learnt]):
+        assert ensemble(pair, tmp_path / "learnt").manifest.data["split_digests"] == {}
     mixed = ensemble([trained("c", 1), trained("d", 2)], tmp_path / "mixed").manifest
     assert mixed.recipe["data"]["validation"] == 0
     assert ensemble(members, tmp_path / "unknown").manifest.recipe is None

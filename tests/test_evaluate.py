@@ -226,6 +226,27 @@ def test_by_default_only_held_out_pictures_of_the_training_data_are_judged(tmp_p
         assert evaluate(trained, pictures, split=split).data["trained_on"]
 
 
+def test_pictures_that_training_did_not_hold_out_are_not_taken_for_held_out(tmp_path, pictures):
+    """By other shares or seeds, and by none: `folds` holds out nothing in the end."""
+    dataset = load_data(pictures, split=0.34, seed=5, classes=LABELS)
+    other = load_data(pictures, split=0.34, seed=6, classes=LABELS)
+    assert dataset.digest_of("val") != other.digest_of("val")
+
+    def judged(name, digests):
+        trained = write_artifact(
+            tmp_path / name,
+            recipe={"data": {"validation": 0.34}, "seed": 5},
+            data={"fingerprint": dataset.fingerprint, "split_digests": digests},
+        )
+        default, val = evaluate(trained, pictures).data, evaluate(trained, pictures, split="val")
+        assert val.data["trained_on"] == default["trained_on"]
+        return default["split"], default["trained_on"]
+
+    assert judged("same", {"val": dataset.digest_of("val")}) == ("val", False)
+    assert judged("other", {"val": other.digest_of("val")}) == ("all", True)
+    assert judged("folds", {"train": "of all"}) == ("all", True)
+
+
 def test_given_splits_come_first_test_before_val(artifact, pictures, tmp_path):
     tree = tmp_path / "tree"
     for split in ("train", "val", "test"):

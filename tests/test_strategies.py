@@ -280,6 +280,8 @@ def test_folds_end_in_one_net_on_all_the_pictures(stripes, tmp_path):
     made = train(LENET, tmp_path / "m", data=stripes, folds=3, progress=False, strategy="full")
     found = made.manifest.metrics
     assert made.manifest.data["splits"] == {"train": 36}
+    assert list(made.manifest.data["split_digests"]) == ["train"]
+    assert made.manifest.recipe["data"]["validation"] == 0
     assert [fold["n"] for fold in found["folds"]["each"]] == [12, 12, 12]
     mean = np.mean([fold["accuracy"] for fold in found["folds"]["each"]])
     assert found["folds"]["n"] == 36

@@ -76,6 +76,7 @@ def test_the_manifest_tells_what_was_done(trained, dataset):
     assert (recipe.epochs, recipe.model.size, recipe.deterministic) == (3, (32, 32), True)
     assert manifest.data["fingerprint"] == dataset.fingerprint
     assert manifest.data["splits"] == {"train": 48, "val": 12}
+    assert manifest.data["split_digests"]["val"] == dataset.digest_of("val")
     assert [row["epoch"] for row in manifest.metrics["training"]["history"]] == [1, 2, 3]
     low, high = manifest.metrics["val"]["accuracy_interval"]
     assert low < 1.0 == high

@@ -1,6 +1,7 @@
 """A labelled collection of pictures: classes, splits, a fingerprint, and what is wrong with it."""
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -48,7 +49,7 @@ class Dataset:
         """What one of the pictures is called: a clip, a voxel grid, a row."""
         return KINDS[self.kind].noun
 
-    @property
+    @functools.cached_property
     def fingerprint(self) -> str:
         """SHA-256, in hexadecimal, over the classes and every picture's name, label and content.
 
@@ -67,6 +68,11 @@ class Dataset:
                 f"got {name!r}.{did_you_mean(name, self.splits)}"
             )
         return self.splits[name]
+
+    def digest_of(self, split: str) -> str:
+        """SHA-256, in hexadecimal, over the names of the pictures in a split."""
+        names = "\0".join(self.names[i] for i in self.split(split))
+        return hashlib.sha256(names.encode()).hexdigest()
 
     def counts(self, indices: np.ndarray | None = None) -> dict[str, int]:
         """Class -> number of pictures, of all or of those in `indices`."""

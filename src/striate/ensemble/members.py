@@ -69,14 +69,19 @@ def facts_of(members: Sequence[Artifact]) -> dict[str, Any]:
     Pictures that every member held out are held out still: then `recipe` says which. Where one of
     them learnt from what another held out, nothing is.
     """
-    data = members[0].manifest.data
+    data = dict(members[0].manifest.data)
     licence = "; ".join(dict.fromkeys(x.manifest.licence for x in members if x.manifest.licence))
     fingerprints = {x.manifest.data.get("fingerprint") for x in members}
     if len(fingerprints) > 1 or None in fingerprints:
         return {"licence": licence}
+    if "split_digests" in data:
+        common = set.intersection(
+            *(set(x.manifest.data.get("split_digests", {}).items()) for x in members)
+        )
+        data["split_digests"] = dict(sorted(common))
     splits = [_held_out(x) for x in members]
-    common = splits[0] if all(split == splits[0] for split in splits) else (0.0, 0)
-    recipe = {"data": {"validation": common[0]}, "seed": common[1]}
+    share, seed = splits[0] if all(split == splits[0] for split in splits) else (0.0, 0)
+    recipe = {"data": {"validation": share}, "seed": seed}
     return {"licence": licence, "data": data, "recipe": recipe}
 
 

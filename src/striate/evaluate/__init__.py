@@ -217,7 +217,8 @@ def evaluate(
             "split": split,
             "fingerprint": dataset.fingerprint,
             "counts": _counts(dataset, trusted=_same_data(artifact, dataset)),
-            "trained_on": split in ("train", "all") and _same_data(artifact, dataset),
+            "trained_on": _same_data(artifact, dataset)
+            and not _is_held_out(artifact, dataset, split),
         },
         artifact={
             "path": str(artifact.path),
@@ -279,10 +280,12 @@ def _targets(artifact: Artifact, dataset: Dataset) -> np.ndarray:
 def _choose(artifact: Artifact, dataset: Dataset, split: str | None) -> tuple[str, np.ndarray]:
     """(name, indices) of the pictures to judge by; `evaluate` states the rule."""
     if split is None:
-        held_out = [name for name in ("test", "val") if name in dataset.given]
-        if not held_out and "val" in dataset.splits and _same_data(artifact, dataset):
-            held_out = ["val"]
-        split = held_out[0] if held_out else "all"
+        same = _same_data(artifact, dataset)
+        splits = [
+            name for name in ("test", "val") if name in (dataset.splits if same else dataset.given)
+        ]
+        fair = [name for name in splits if not same or _is_held_out(artifact, dataset, name)]
+        split = fair[0] if fair else "all"
     return split, np.arange(len(dataset)) if split == "all" else dataset.split(split)
 
 
@@ -292,6 +295,14 @@ def _counts(dataset: Dataset, *, trusted: bool) -> dict[str, dict[str, int]]:
     if not (dataset.given or trusted):
         return {"all": dataset.counts()}
     return {name: dataset.counts(indices) for name, indices in dataset.splits.items()}
+
+
+def _is_held_out(artifact: Artifact, dataset: Dataset, split: str) -> bool:
+    """Whether these pictures, out of the very data of the training, were kept from it."""
+    if split not in ("val", "test"):
+        return False
+    digests = artifact.manifest.data.get("split_digests")
+    return digests is None or digests.get(split) == dataset.digest_of(split)
 
 
 def _same_data(artifact: Artifact, dataset: Dataset) -> bool:

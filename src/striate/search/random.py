@@ -226,7 +226,7 @@ def _facts(recipe: Recipe, ranges: list[Range], seed: int, dataset: Dataset) -> 
         "ranges": [f"{r.key}={r.kind}:{':'.join(r.points)}" for r in ranges],
         "seed": seed,
         "data": dataset.fingerprint,
-        "splits": {name: len(indices) for name, indices in dataset.splits.items()},
+        "splits": {name: dataset.digest_of(name) for name in dataset.splits},
         "backend": keras.backend.backend(),
     }
 

@@ -132,12 +132,14 @@ def train(
     if (base / artifact.MANIFEST).exists():
         raise UsageError(f"{base} is a version; expected the model's directory, {base.parent}")
     check_output(base)
+    if folds is not None:
+        _check_folds(recipe)
+        recipe = recipe.changed(data={"validation": 0})
     watch = watcher(progress)
     dataset = open_dataset(recipe, data, watch)
     fits: list[Fitted] = []
     if folds is not None:
-        _check_folds(recipe)
-        dataset = dataset.without_validation()
+        dataset = dataset.without_validation()  # where the source names some itself
         pairs = dataset.folds(folds, recipe.seed, split="train")
         fits = _cross_validated(recipe, dataset, pairs, watch)
         watch.say("now on all of them")
@@ -443,6 +445,7 @@ def _publish(
             "n": len(dataset),
             "classes": dataset.counts(),
             "splits": {name: len(indices) for name, indices in dataset.splits.items()},
+            "split_digests": {name: dataset.digest_of(name) for name in dataset.splits},
             "left_out": [str(p) for p in _left_out(dataset, prepared)],
         },
         drift_baseline=artifact.drift_baseline(sample, scores),

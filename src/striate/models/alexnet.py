@@ -19,7 +19,15 @@ constants; the paper gives none.
 
 from striate.lazy import keras
 from striate.models import pytorchcv, torchvision
-from striate.models.blocks import HE, adaptive_average_pool, conv, logits, max_pool, stage_out
+from striate.models.blocks import (
+    HE,
+    adaptive_average_pool,
+    conv,
+    drop,
+    logits,
+    max_pool,
+    stage_out,
+)
 from striate.registry import Accuracy, register_family
 
 
@@ -44,8 +52,7 @@ def dense_layers(x, num_classes: int, *, fc_units: int, dropout: float):
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(fc_units, name="fc1", **normal(1.0))(x)
     x = keras.layers.ReLU(name="fc1_relu")(x)
-    if dropout:
-        x = keras.layers.Dropout(dropout, name="fc1_dropout")(x)
+    x = drop(x, dropout, name="fc1")
     x = keras.layers.Dense(fc_units, name="fc2", **normal(1.0))(x)
     x = keras.layers.ReLU(name="features")(x)
     return logits(x, num_classes, dropout=dropout, **normal())
@@ -151,8 +158,7 @@ def alexnet_single(
     x = adaptive_average_pool(x, 6, name="adaptive_pool")
     x = keras.layers.Flatten(name="flatten")(x)
     for layer in (1, 2):
-        if dropout:
-            x = keras.layers.Dropout(dropout, name=f"fc{layer}_dropout")(x)
+        x = drop(x, dropout, name=f"fc{layer}")
         x = keras.layers.Dense(fc_units, kernel_initializer=HE, name=f"fc{layer}")(x)
         x = keras.layers.ReLU(name="fc1_relu" if layer == 1 else "features")(x)
     return logits(x, num_classes)

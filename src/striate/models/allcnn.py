@@ -15,7 +15,7 @@ from typing import Any
 
 from striate.errors import UsageError
 from striate.lazy import keras
-from striate.models.blocks import HE, pool_and_classify, stage_out
+from striate.models.blocks import HE, drop, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 # Table 1: the kernels of the convolutions before each of the two poolings.
@@ -72,14 +72,11 @@ def allcnn(
     """
     if classifier not in ("conv", "linear"):
         raise UsageError(f"allcnn: expected classifier conv or linear, got {classifier!r}")
-    x = inputs
-    if input_dropout:
-        x = keras.layers.Dropout(input_dropout, name="stem_dropout")(x)
+    x = drop(inputs, input_dropout, name="stem")
     for i, width in enumerate((96, 192), start=1):
         x = shrink(x, kernels, width, how=shrink_by, stage=i)
         x = stage_out(x, i)
-        if dropout:
-            x = keras.layers.Dropout(dropout, name=f"stage{i + 1}_block0_dropout")(x)
+        x = drop(x, dropout, name=f"stage{i + 1}_block0")
     padding = "same" if pad_last else "valid"
     x = unit(x, 192, 3, padding=padding, name="stage3_block1")
     x = unit(x, 192, 1, name="stage3_block2")

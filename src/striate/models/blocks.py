@@ -8,9 +8,8 @@ from typing import Any
 
 from striate.lazy import keras
 
-HE = (
-    "he_normal"  # He et al. 2015, arXiv:1502.01852: the scale that ReLU nets keep their signal with
-)
+# He et al. 2015, arXiv:1502.01852: the scale at which ReLU nets keep their signal.
+HE = "he_normal"
 
 
 def conv(
@@ -51,14 +50,24 @@ def conv_bn(
 ):
     """Convolution, batch normalisation as in torch (epsilon 1e-5, momentum 0.9), optional ReLU."""
     x = conv(x, filters, kernel, stride=stride, groups=groups, bias=bias, name=name)
-    x = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
+    x = batch_norm(x, name=name)
     return keras.layers.ReLU(name=f"{name}_relu")(x) if relu else x
 
 
+def batch_norm(x, *, epsilon: float = 1e-5, name: str):
+    """Batch normalisation as in torch (momentum 0.9)."""
+    return keras.layers.BatchNormalization(epsilon=epsilon, momentum=0.9, name=f"{name}_bn")(x)
+
+
 def bn_relu(x, *, epsilon: float = 1e-5, name: str):
-    """Batch normalisation as in torch (momentum 0.9) and ReLU, where they precede a convolution."""
-    x = keras.layers.BatchNormalization(epsilon=epsilon, momentum=0.9, name=f"{name}_bn")(x)
+    """Batch normalisation as in torch and ReLU, where they precede a convolution."""
+    x = batch_norm(x, epsilon=epsilon, name=name)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
+
+
+def drop(x, rate: float, *, name: str):
+    """Dropout; no layer at all at a rate of 0."""
+    return keras.layers.Dropout(rate, name=f"{name}_dropout")(x) if rate else x
 
 
 def max_pool(x, size: int, *, stride: int, pad: int = 0, ceil_mode: bool = False, name: str):
@@ -104,8 +113,7 @@ def stage_out(x, stage: int):
 
 def logits(x, num_classes: int, *, dropout: float = 0.0, **dense: Any):
     """A linear classifier on a vector: float32 logits, also under mixed precision."""
-    if dropout:
-        x = keras.layers.Dropout(dropout, name="logits_dropout")(x)
+    x = drop(x, dropout, name="logits")
     return keras.layers.Dense(num_classes, dtype="float32", name="logits", **dense)(x)
 
 

@@ -13,7 +13,7 @@ stages is twice as wide: the notes' advice, which leaves the widths open.
 
 from striate.errors import UsageError
 from striate.lazy import keras
-from striate.models.blocks import conv, logits, stage_out
+from striate.models.blocks import conv, drop, logits, stage_out
 from striate.registry import register_family
 
 
@@ -45,8 +45,7 @@ def blueprint(
             x = keras.layers.MaxPooling2D(2, name=f"stage{i}_pool")(x)
     x = keras.layers.Flatten(name="flatten" if hidden else "features")(x)
     for k in range(1, hidden + 1):
-        if dropout:
-            x = keras.layers.Dropout(dropout, name=f"fc{k}_dropout")(x)
+        x = drop(x, dropout, name=f"fc{k}")
         x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name=f"fc{k}")(x)
         x = keras.layers.ReLU(name="features" if k == hidden else f"fc{k}_relu")(x)
     return logits(x, num_classes, dropout=dropout)

@@ -11,13 +11,8 @@ The nets are registered in the form that is trained; `converted=True` builds the
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models import pytorchcv
-from striate.models.blocks import conv, logits, stage_out
+from striate.models.blocks import bn_relu, conv, logits, stage_out
 from striate.registry import Accuracy, create_model, get_spec, register_family
-
-
-def bn_relu(x, *, name: str):
-    x = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
 def dense_layer(x, growth: int, *, groups: int, converted: bool, name: str):

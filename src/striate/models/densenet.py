@@ -14,7 +14,7 @@ import re
 
 from striate.lazy import keras
 from striate.models import pytorchcv, torchvision
-from striate.models.blocks import bn_relu, conv, max_pool, pool_and_classify, stage_out
+from striate.models.blocks import bn_relu, conv, drop, max_pool, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
@@ -25,12 +25,10 @@ def dense_layer(x, growth_rate: int, *, bottleneck: bool, dropout: float, name: 
     if bottleneck:
         y = bn_relu(y, name=f"{name}_1")
         y = conv(y, 4 * growth_rate, 1, name=f"{name}_1")
-        if dropout:
-            y = keras.layers.Dropout(dropout, name=f"{name}_1_dropout")(y)
+        y = drop(y, dropout, name=f"{name}_1")
     y = bn_relu(y, name=f"{name}_2")
     y = conv(y, growth_rate, 3, name=f"{name}_2")
-    if dropout:
-        y = keras.layers.Dropout(dropout, name=f"{name}_2_dropout")(y)
+    y = drop(y, dropout, name=f"{name}_2")
     return keras.layers.Concatenate(name=f"{name}_concat")([x, y])
 
 
@@ -39,8 +37,7 @@ def transition(x, *, compression: float, dropout: float, stage: int):
     name = f"stage{stage}_block0"
     x = bn_relu(x, name=name)
     x = conv(x, int(compression * x.shape[-1]), 1, name=name)
-    if dropout:
-        x = keras.layers.Dropout(dropout, name=f"{name}_dropout")(x)
+    x = drop(x, dropout, name=name)
     return keras.layers.AveragePooling2D(2, name=f"stage{stage}_pool")(x)
 
 

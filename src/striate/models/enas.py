@@ -10,7 +10,7 @@ Differs from the paper: built from the arcs and the code that the authors releas
 """
 
 from striate.lazy import keras
-from striate.models.blocks import logits, stage_out
+from striate.models.blocks import batch_norm, logits, stage_out
 from striate.registry import Accuracy, register_family
 
 HE = "he_normal"
@@ -30,10 +30,6 @@ MACRO = (
     *("0 10010110001000001100", "3 010110010110110100100", "0 1010100000000101001000"),
     "0 11000111010001010011000",
 )
-
-
-def batch_norm(x, *, name: str):
-    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
 
 
 def relu_conv_bn(x, filters: int, kernel: int = 1, *, name: str):

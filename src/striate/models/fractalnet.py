@@ -11,7 +11,7 @@ which is built here.
 
 from striate.lazy import keras
 from striate.models import pytorchcv
-from striate.models.blocks import conv_bn, pool_and_classify, stage_out
+from striate.models.blocks import conv_bn, drop, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 
@@ -39,8 +39,7 @@ def fractal(
         for j in ending:
             column = f"{name}{level}_column{j}"
             y = conv_bn(paths[j], width, 3, name=column)
-            if dropout:
-                y = keras.layers.Dropout(dropout, name=f"{column}_dropout")(y)
+            y = drop(y, dropout, name=column)
             if level == levels and not pool_joined:
                 y = keras.layers.MaxPooling2D(2, name=f"{column}_pool")(y)
             paths[j] = y

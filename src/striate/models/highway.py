@@ -8,7 +8,7 @@ The nets are those of the authors' repository.
 """
 
 from striate.lazy import keras
-from striate.models.blocks import logits, max_pool, stage_out
+from striate.models.blocks import drop, logits, max_pool, stage_out
 from striate.registry import Accuracy, register_family
 
 
@@ -34,10 +34,6 @@ def highway_layer(x, *, gate_bias: float, name: str):
     change = keras.layers.Subtract(name=f"{name}_change")([h, x])
     change = keras.layers.Multiply(name=f"{name}_let_through")([t, change])
     return keras.layers.Add(name=f"{name}_add")([x, change])
-
-
-def drop(x, rate: float, *, name: str):
-    return keras.layers.Dropout(rate, name=f"{name}_dropout")(x) if rate else x
 
 
 def highway_cifar(

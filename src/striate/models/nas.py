@@ -7,7 +7,7 @@ the net without strides or pooling, version 1).
 """
 
 from striate.lazy import keras
-from striate.models.blocks import pool_and_classify, stage_out
+from striate.models.blocks import bn_relu, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 # Height, width and number of the filters, and the layers whose outputs are concatenated.
@@ -50,8 +50,7 @@ def nas_v1(inputs, *, num_classes: int, layers: tuple[tuple, ...], dropout: floa
             kernel_initializer="he_normal",
             name=f"{name}_conv",
         )(x)
-        x = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
-        outputs.append(keras.layers.ReLU(name=f"{name}_relu")(x))
+        outputs.append(bn_relu(x, name=name))
     x = stage_out(outputs[-1], 1)
     return pool_and_classify(x, num_classes, dropout=dropout)
 

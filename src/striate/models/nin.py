@@ -16,7 +16,7 @@ from typing import Any
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models import pytorchcv
-from striate.models.blocks import HE, conv, pool_and_classify, stage_out
+from striate.models.blocks import HE, conv, drop, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 # Kernel of the first convolution, its width, the widths of the 1x1 convolutions behind it; the
@@ -69,8 +69,7 @@ def nin_body(
     for i, (kernel, width, inner) in enumerate(STAGES, start=1):
         if i > 1:
             x = pool_between(x, pools[i - 2], pad=pad_pools, name=f"stage{i}_pool")
-            if dropout:
-                x = keras.layers.Dropout(dropout, name=f"stage{i}_block0_dropout")(x)
+            x = drop(x, dropout, name=f"stage{i}_block0")
         x = conv(x, width, kernel, bias=True, name=f"stage{i}_block1")
         if training_heads:
             companions.append(companion(x, num_classes, stage=i))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from striate.errors import UsageError
 from striate.lazy import keras
-from striate.models.blocks import HE, conv_bn, pool_and_classify, stage_out
+from striate.models.blocks import HE, batch_norm, conv_bn, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 Edges = set[tuple[int, int]]
@@ -111,7 +111,7 @@ def node(inputs: list, width: int, *, stride: int, name: str):
         pointwise_initializer=HE,
         name=f"{name}_conv",
     )(x)
-    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
+    return batch_norm(x, name=name)
 
 
 def wired_stage(x, width: int, *, nodes: int, edges: Edges, name: str):

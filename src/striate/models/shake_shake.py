@@ -11,7 +11,7 @@ every other pixel and one of the pixels between them, as in the authors' code.
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models import pytorchcv
-from striate.models.blocks import conv, conv_bn, pool_and_classify, stage_out
+from striate.models.blocks import batch_norm, conv, conv_bn, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 
@@ -32,7 +32,7 @@ def shortcut(x, width: int, *, stride: int, name: str):
         half = keras.layers.MaxPooling2D(1, strides=stride, name=f"{name}_pick{path}")(pixels)
         halves.append(conv(half, width // 2, 1, name=f"{name}_{path}"))
     x = keras.layers.Concatenate(name=f"{name}_concat")(halves)
-    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
+    return batch_norm(x, name=name)
 
 
 def shake_shake(

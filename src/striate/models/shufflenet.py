@@ -8,7 +8,7 @@ more channels at the same cost.
 
 from striate.lazy import keras
 from striate.models import pytorchcv
-from striate.models.blocks import conv_bn, max_pool, pool_and_classify, stage_out
+from striate.models.blocks import batch_norm, conv_bn, max_pool, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
 
 
@@ -38,7 +38,7 @@ def unit(x, width: int, *, groups: int, first_groups: int, stride: int, name: st
         depthwise_initializer="he_normal",
         name=f"{name}_dw_conv",
     )(y)
-    y = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_dw_bn")(y)
+    y = batch_norm(y, name=f"{name}_dw")
     if stride == 1:
         y = conv_bn(y, width, 1, groups=groups, relu=False, name=f"{name}_expand")
         y = keras.layers.Add(name=f"{name}_add")([x, y])

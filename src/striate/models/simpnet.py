@@ -10,12 +10,8 @@ normalisation, and dropout rises a little with depth.
 """
 
 from striate.lazy import keras
-from striate.models.blocks import conv_bn, logits, stage_out
+from striate.models.blocks import conv_bn, drop, logits, stage_out
 from striate.registry import Accuracy, register_family
-
-
-def drop(x, rate: float, *, name: str):
-    return keras.layers.Dropout(rate, name=f"{name}_dropout")(x) if rate else x
 
 
 def simpnet(inputs, *, num_classes: int, widths: tuple[tuple[int, ...], ...], dropout: float = 1.0):

@@ -8,13 +8,8 @@ Stem, widths of transitions and counts are those of the authors' torch code (Lyk
 """
 
 from striate.lazy import keras
-from striate.models.blocks import conv, pool_and_classify, stage_out
+from striate.models.blocks import bn_relu, conv, pool_and_classify, stage_out
 from striate.registry import Accuracy, register_family
-
-
-def bn_relu(x, *, name: str):
-    x = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=f"{name}_bn")(x)
-    return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
 def exponential(outputs: list, *, name: str):

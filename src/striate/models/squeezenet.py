@@ -12,7 +12,7 @@ it and torchvision has it.
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models import torchvision
-from striate.models.blocks import conv, max_pool, pool_and_classify, stage_out
+from striate.models.blocks import conv, drop, max_pool, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
@@ -42,8 +42,7 @@ def fire(x, squeeze: int, expand: int, *, name: str):
 
 def conv_classifier(x, num_classes: int, *, dropout: float):
     """The paper's classifier: a map for each class (1x1 convolution, ReLU), averaged to a logit."""
-    if dropout:
-        x = keras.layers.Dropout(dropout, name="logits_dropout")(x)
+    x = drop(x, dropout, name="logits")
     x = keras.layers.Conv2D(
         num_classes,
         1,

@@ -14,7 +14,14 @@ keras.applications does.
 from striate.lazy import keras
 from striate.models import timm, torchvision
 from striate.models.alexnet import lrn as normalise
-from striate.models.blocks import adaptive_average_pool, conv, conv_bn, logits, stage_out
+from striate.models.blocks import (
+    adaptive_average_pool,
+    conv,
+    conv_bn,
+    drop,
+    logits,
+    stage_out,
+)
 from striate.pretrained import Layout, Weights
 from striate.registry import Accuracy, register_family
 
@@ -59,8 +66,7 @@ def vgg(
     x = keras.layers.Flatten(name="flatten")(x)
     x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name="fc1")(x)
     x = keras.layers.ReLU(name="fc1_relu")(x)
-    if dropout:
-        x = keras.layers.Dropout(dropout, name="fc1_dropout")(x)
+    x = drop(x, dropout, name="fc1")
     x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name="fc2")(x)
     x = keras.layers.ReLU(name="features")(x)
     return logits(x, num_classes, dropout=dropout)

@@ -9,7 +9,7 @@ twice the width.
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models import pytorchcv, torchvision
-from striate.models.blocks import bn_relu, conv, pool_and_classify, stage_out
+from striate.models.blocks import bn_relu, conv, drop, pool_and_classify, stage_out
 from striate.models.resnet import TORCHVISION, imagenet_stem
 from striate.models.resnext import resnext
 from striate.registry import Accuracy, register_family
@@ -22,8 +22,7 @@ def wide(x, width: int, *, stride: int, dropout: float, name: str):
         x = conv(y, width, 1, stride=stride, name=f"{name}_shortcut")
     y = conv(y, width, 3, stride=stride, name=f"{name}_1")
     y = bn_relu(y, name=f"{name}_2")
-    if dropout:
-        y = keras.layers.Dropout(dropout, name=f"{name}_dropout")(y)
+    y = drop(y, dropout, name=name)
     y = conv(y, width, 3, name=f"{name}_2")
     return keras.layers.Add(name=f"{name}_add")([x, y])
 

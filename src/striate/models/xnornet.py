@@ -25,6 +25,7 @@ from typing import NamedTuple
 
 from striate.errors import UsageError
 from striate.lazy import keras
+from striate.models import blocks
 from striate.models.blocks import (
     HE,
     adaptive_average_pool,
@@ -60,8 +61,7 @@ def kind_of(*, binary_inputs: bool, real: bool, activation_scale: bool) -> Kind:
 
 def batch_norm(x, kind: Kind, *, name: str):
     """Batch normalisation as in the authors' code, which has a larger epsilon before signs."""
-    epsilon = 1e-4 if kind.binary_inputs else 1e-5
-    return keras.layers.BatchNormalization(epsilon=epsilon, momentum=0.9, name=f"{name}_bn")(x)
+    return blocks.batch_norm(x, epsilon=1e-4 if kind.binary_inputs else 1e-5, name=name)
 
 
 def clip_inputs(x, *, name: str):
@@ -156,8 +156,7 @@ def alexnet(
     """
     kind = kind_of(binary_inputs=binary_inputs, real=real, activation_scale=activation_scale)
     x = keras.layers.Conv2D(96, 11, strides=4, kernel_initializer=HE, name="stem_conv")(inputs)
-    x = keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name="stem_bn")(x)
-    x = relu(x, name="stem")
+    x = blocks.bn_relu(x, name="stem")
     x = max_pool(x, 3, stride=2, name="stem_pool")
     x = block(x, 256, 5, kind=kind, name="stage1_block1")
     x = stage_out(x, 1)

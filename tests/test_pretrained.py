@@ -375,6 +375,7 @@ def test_fetches_once_and_keeps_what_the_hash_confirms(server, cache, algorithm)
     assert path.read_bytes() == b"weights"
     assert asked == ["/w.h5"]
     assert list((cache / "net").iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644  # readable to others who share the cache
 
 
 def test_the_first_digits_of_a_sha256_will_do_but_not_a_few(server, cache):

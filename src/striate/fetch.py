@@ -51,6 +51,7 @@ def fetch(url: str, *, hash: str | None, name: str) -> Path:
         with os.fdopen(handle, "wb") as file:
             _download(url, file, path)
         _check(Path(part), hash, url)
+        os.chmod(part, 0o644)  # a temporary file is its maker's alone, a cache may be a group's
         os.replace(part, path)
     finally:
         Path(part).unlink(missing_ok=True)

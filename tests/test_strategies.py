@@ -267,6 +267,21 @@ def test_cross_validation_looks_at_each_picture_once_and_finds_the_same(
         np.testing.assert_allclose(a.val_logits, b.val_logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("normalise", [None, "data"])
+def test_folds_that_measure_their_own_numbers_share_nothing(tmp_path, normalise):
+    """Rows of numbers are standardised by the training rows of each fold, asked for or not."""
+    x = np.random.default_rng(0).normal(size=(30, 3)) + np.linspace(0, 9, 30)[:, None]
+    np.savez(tmp_path / "rows.npz", x=x.astype(np.float32), y=np.arange(30) % 2)
+    rows = load(tmp_path / "rows.npz")
+    recipe = {"model": "mlp_two_layer", "strategy": "linear_probe"}
+    recipe["preprocess"] = {"normalise": normalise}
+    together = cross_validate(recipe, rows, folds=3)
+    for fitted, fold in zip(together, rows.folds(3), strict=True):
+        alone = fit(recipe, rows, *fold)
+        assert fitted.preprocess == alone.preprocess
+        np.testing.assert_allclose(fitted.val_logits, alone.val_logits, rtol=1e-4, atol=1e-4)
+
+
 def test_what_is_known_of_one_ending_is_not_taken_for_another(stripes):
     known = {}
     for until in ("stage1_out", "stage2_out"):

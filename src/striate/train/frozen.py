@@ -30,7 +30,8 @@ class Body:
         vectors = [_averaged(net.get_layer(name).output) for name in layers]
         self.widths = [vector.shape[-1] for vector in vectors]
         joined = vectors[0] if len(vectors) == 1 else keras.ops.concatenate(vectors, axis=-1)
-        self.name = " ".join(_place(net.get_layer(name)) for name in layers)
+        # The specification belongs to it: of some nets each fold measures its own.
+        self.name = " ".join([*(_place(net.get_layer(name)) for name in layers), repr(preprocess)])
         self.graph = prediction_graph(keras.Model(net.input, joined), preprocess)
         self.known: Known = {} if known is None else known
 

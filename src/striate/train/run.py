@@ -40,7 +40,6 @@ from striate.train.tensorboard import Logs, is_installed
 
 GOLDENS = 8
 BASELINE = 1000  # pictures that the drift baseline is measured on
-MEASURED = ("data", "mean_image", "pca", "zca")  # normalisations that look at training pictures
 CALIBRATING = 40  # validation pictures, at least, that a temperature is fitted to
 
 
@@ -208,9 +207,9 @@ def cross_validate(
 ) -> list[Fitted]:
     """Fit and judge once for each fold of a data set; seed: of the folds.
 
-    What the frozen net says of a picture is computed once for all folds, unless a fold's training
-    pictures decide how pictures are normalised. known: a dictionary that keeps it for the next
-    call with the same recipe and data set.
+    What the frozen net says of a picture is computed once for all folds, unless each fold's
+    training pictures decide how pictures are normalised. known: a dictionary that keeps it for
+    the next call with the same recipe and data set.
     """
     pairs = dataset.folds(folds, seed)
     return _cross_validated(make_recipe(recipe, sets), dataset, pairs, watcher(progress), known)
@@ -223,10 +222,7 @@ def _cross_validated(
     watch: Watcher,
     known: Known | None = None,
 ) -> list[Fitted]:
-    if recipe.preprocess.normalise in MEASURED:
-        known = None
-    elif known is None:
-        known = {}
+    known = {} if known is None else known
     fits = []
     for i, (train_indices, val_indices) in enumerate(pairs, start=1):
         watch.say(f"fold {i} of {len(pairs)}")

@@ -56,6 +56,13 @@ def test_versions_count_up_and_the_newest_answers_for_the_name(tmp_path):
     assert versions(tmp_path / "mine") == [1, 2]
 
 
+def test_a_file_that_is_called_like_a_version_takes_its_number(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "1").write_text("")
+    (tmp_path / "mine" / "2").symlink_to(tmp_path / "nowhere")
+    assert tiny_artifact(tmp_path / "mine").version == 3
+
+
 def test_temperature_softens_the_scores(tmp_path, artifact):
     images, scores = artifact.goldens()
     warm = write_version(

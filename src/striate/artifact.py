@@ -261,7 +261,7 @@ def classifier(model, preprocess: Spec, temperature: float = 1.0):
 def scores_of(contract, images: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
     """Run a Keras model of the tensor contract over uint8 images, in inference mode, by batches.
 
-    Compiled, which takes a tenth of a second at first and then a tenth of the time of single calls.
+    Compiled: operation by operation, a picture by itself would take several times as long.
     """
     parts = [
         contract.predict_on_batch(images[i : i + batch_size])
@@ -527,7 +527,8 @@ def _write_manifest(directory: Path, manifest: Manifest) -> None:
 def _publish(staged: Path, base: Path) -> Path:
     """Rename a staged version to the next free number; another writer may take one meanwhile."""
     while True:
-        final = base / str(max(versions(base), default=0) + 1)
+        taken = [int(path.name) for path in base.iterdir() if path.name.isdecimal()]  # files too
+        final = base / str(max(taken, default=0) + 1)
         try:
             staged.rename(final)
             return final

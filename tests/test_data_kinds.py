@@ -269,6 +269,14 @@ def test_a_table_of_numbers_is_read_with_a_header_or_without(tmp_path, text):
     assert examples.labels[:4].tolist() == [0, 1, 2, 0]
 
 
+def test_a_header_may_consist_of_numbers_but_for_the_label(tmp_path):
+    """As that of an array's columns; `y` may also be a label, beside `n`."""
+    (tmp_path / "t.csv").write_text("0,1,label\n5,6,a\n7,8,b\n9,1,a\n")
+    assert load(tmp_path / "t.csv", split=0).counts() == {"a": 2, "b": 1}
+    (tmp_path / "t.csv").write_text("0,1,y\n5,6,n\n7,8,y\n")
+    assert load(tmp_path / "t.csv", split=0).counts() == {"n": 1, "y": 2}
+
+
 def test_the_label_may_stand_anywhere_and_splits_may_be_given(tmp_path):
     rows = "".join(f"{'test' if i > 19 else 'train'},{'ab'[i % 2]},{i},7\n" for i in range(30))
     (tmp_path / "t.csv").write_text("split,label,one,two\n" + rows)

@@ -247,6 +247,14 @@ def test_pictures_that_training_did_not_hold_out_are_not_taken_for_held_out(tmp_
     assert judged("folds", {"train": "of all"}) == ("all", True)
 
 
+def test_a_baseline_that_could_not_be_kept_is_refused_before_the_work(
+    artifact, pictures, monkeypatch
+):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UsageError, match="expected a folder that takes a drift baseline"):
+        evaluate(artifact, pictures, baseline=True)
+
+
 def test_given_splits_come_first_test_before_val(artifact, pictures, tmp_path):
     tree = tmp_path / "tree"
     for split in ("train", "val", "test"):

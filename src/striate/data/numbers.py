@@ -32,7 +32,7 @@ def read(source: str, kind: str | None) -> Records:
     """
     table = Path(source)
     rows = rows_of(table, "numbers and a label")
-    header = [] if _are_numbers(rows[0][1][:-1]) else [cell.strip() for cell in rows[0][1]]
+    header = [cell.strip() for cell in rows[0][1]] if _has_header(rows) else []
     width = len(rows[0][1])
     lowered = [name.lower() for name in header]
     label_column, split_column = find(lowered, LABEL_COLUMNS), find(lowered, SPLIT_COLUMNS)
@@ -68,6 +68,16 @@ def read(source: str, kind: str | None) -> Records:
         problems=problems,
         kind="vector",
     )
+
+
+def _has_header(rows: list[tuple[int, list[str]]]) -> bool:
+    """Whether the first row holds names: no numbers, or numbers and the name of a label column,
+    as of an array's columns, which is the label of no other row."""
+    (_, first), *others = rows
+    if not _are_numbers(first[:-1]):
+        return True
+    last = first[-1].strip().lower()
+    return last in LABEL_COLUMNS and all(row[-1].strip().lower() != last for _, row in others)
 
 
 def _begins_with_numbers(path: Path) -> bool:

@@ -176,6 +176,8 @@ def evaluate(
         raise UsageError(f"expected a batch size of at least 1, got {batch_size}")
     if report is not None:
         check_writable(report)
+    if baseline and not os.access(artifact.path, os.W_OK):
+        raise UsageError(f"{artifact.path}: expected a folder that takes a drift baseline")
     if tta is not None:
         check_views(tta, artifact.preprocess)
     ways = check_names(corruptions, artifact.preprocess)
@@ -212,14 +214,7 @@ def evaluate(
         engine=runner.name,
         kernel=runner.kernel,
         images_per_second=len(answers.table) / seconds,
-        data={
-            "source": str(dataset.source),
-            "split": split,
-            "fingerprint": dataset.fingerprint,
-            "counts": _counts(dataset, trusted=_same_data(artifact, dataset)),
-            "trained_on": _same_data(artifact, dataset)
-            and not _is_held_out(artifact, dataset, split),
-        },
+        data=_described(artifact, dataset, split),
         artifact={
             "path": str(artifact.path),
             "name": artifact.name,
@@ -280,13 +275,25 @@ def _targets(artifact: Artifact, dataset: Dataset) -> np.ndarray:
 def _choose(artifact: Artifact, dataset: Dataset, split: str | None) -> tuple[str, np.ndarray]:
     """(name, indices) of the pictures to judge by; `evaluate` states the rule."""
     if split is None:
-        same = _same_data(artifact, dataset)
-        splits = [
-            name for name in ("test", "val") if name in (dataset.splits if same else dataset.given)
-        ]
-        fair = [name for name in splits if not same or _is_held_out(artifact, dataset, name)]
+        splits = [name for name in ("test", "val") if name in dataset.splits]
+        if _same_data(artifact, dataset):
+            fair = [name for name in splits if _is_held_out(artifact, dataset, name)]
+        else:
+            fair = [name for name in splits if name in dataset.given]
         split = fair[0] if fair else "all"
     return split, np.arange(len(dataset)) if split == "all" else dataset.split(split)
+
+
+def _described(artifact: Artifact, dataset: Dataset, split: str) -> dict[str, Any]:
+    """What an `Evaluation` says of its data."""
+    same = _same_data(artifact, dataset)
+    return {
+        "source": dataset.source,
+        "split": split,
+        "fingerprint": dataset.fingerprint,
+        "counts": _counts(dataset, trusted=same),
+        "trained_on": same and not _is_held_out(artifact, dataset, split),
+    }
 
 
 def _counts(dataset: Dataset, *, trusted: bool) -> dict[str, dict[str, int]]:

@@ -233,10 +233,12 @@ def test_what_another_machine_stages_on_a_shared_disk_is_left_alone(tmp_path):
         tmp_path / f".tmp-{name}-{2**22 + 1}-abc"  # a process that cannot exist
         for name in (f"{platform.node()}-b", platform.node())
     )
-    other.mkdir()
-    gone.mkdir()
+    nobodys = tmp_path / f".tmp-{platform.node()}-old-abc"
+    for directory in (other, gone, nobodys):
+        directory.mkdir()
     tiny_artifact(tmp_path)
     assert other.exists()
+    assert nobodys.exists()
     assert not gone.exists()
 
 

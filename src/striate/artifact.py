@@ -421,7 +421,8 @@ def _sweep(base: Path) -> None:
     """Remove what processes of this machine that were killed left staged."""
     for left in base.glob(f"{STAGED}*-*-*"):
         machine, pid, _ = left.name.removeprefix(STAGED).rsplit("-", 2)
-        if machine == platform.node() and not _is_alive(int(pid)):
+        ours = machine == platform.node() and pid.isdecimal()
+        if ours and not _is_alive(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -5,10 +5,12 @@ import sys
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import striate
 from chromium import chromium
 from making import tiny_artifact
+from striate.cli import app
 from striate.errors import UsageError
 from striate.evaluate import evaluate
 from striate.explain import subject_of
@@ -155,3 +157,10 @@ def test_a_browser_opens_the_page_without_a_word(report):
         broken = "return [...document.images].filter((each) => !each.naturalWidth).length"
         assert chrome.execute_script(broken) == 0
         assert chrome.get_log("browser") == []
+
+
+@pytest.mark.parametrize("verb", [["evaluate"], ["report"], ["ensemble", "curve", "other"]])
+def test_a_negative_seed_is_refused_at_once(verb):
+    ran = CliRunner().invoke(app, [*verb, "nowhere", "--data", "nothing", "--seed", "-1"])
+    assert ran.exit_code == 2
+    assert "-1 is not in the range x>=0" in ran.output

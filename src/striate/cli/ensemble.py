@@ -84,7 +84,7 @@ def curve(
     learning_rate: Annotated[float, typer.Option(help="Of SGD; it falls to 0.")] = 0.01,
     batch_size: Annotated[int, typer.Option(min=1)] = 64,
     points: Annotated[int, typer.Option(min=3, help="Places that are measured.")] = 21,
-    seed: Annotated[int, typer.Option(help="Of everything that is random.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of everything that is random.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Find a curve of low loss between two trainings of one net, and draw it.

@@ -39,7 +39,7 @@ def evaluate(
     baseline: Annotated[
         bool, typer.Option("--baseline", help="Keep what they look like, for drift in the server.")
     ] = False,
-    seed: Annotated[int, typer.Option(help="Of what is random in spoilt pictures.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of what is random in spoilt pictures.")] = 0,
     report: Annotated[
         Path | None, typer.Option(help="Write a self-contained HTML report here.")
     ] = None,

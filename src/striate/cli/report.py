@@ -17,7 +17,7 @@ def report(
     engine: Engine = "auto",
     batch_size: BatchSize = 32,
     tta: Views = None,
-    seed: Annotated[int, typer.Option(help="Of which pictures are drawn by lot.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of which pictures are drawn by lot.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Write one self-contained HTML page with everything.

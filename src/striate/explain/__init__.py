@@ -163,7 +163,7 @@ def explain(
     picture, by default what the net answers; options: of the method; on_progress: called with (work
     done, work), in units that depend on the method.
 
-    Raises `UsageError` for an unknown method, option or class, and for a value that an option cannot
+    Raises `UsageError` for an unknown method, option or class and for a value that an option cannot
     have, `DataError` for an unreadable file.
 
     >>> explain(load("saved_models/squeezenet1_1"), ["cat.jpg"]).maps.shape

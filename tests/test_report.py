@@ -163,4 +163,4 @@ def test_a_browser_opens_the_page_without_a_word(report):
 def test_a_negative_seed_is_refused_at_once(verb):
     ran = CliRunner().invoke(app, [*verb, "nowhere", "--data", "nothing", "--seed", "-1"])
     assert ran.exit_code == 2
-    assert "-1 is not in the range x>=0" in ran.output
+    assert "Invalid value for '--seed'" in ran.output

@@ -234,6 +234,7 @@ def test_a_directory_of_another_search_is_refused(pretended, data, tmp_path):
         (["optimizer.learning_rat=log:1:2"], {}, "Did you mean 'optimizer.learning_rate'"),
         (["optimizer.momentum=uniform:2:3"], {}, "optimizer.momentum should be less than 1"),
         ([], {}, "expected a range"),
+        ([RANGES[0], RANGES[0]], {}, "one range for each key, got 2 for optimizer.learning_rate"),
         (RANGES, {"data.validation": 0}, "needs validation pictures"),
     ],
 )

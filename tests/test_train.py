@@ -314,6 +314,7 @@ def test_an_epoch_whose_loss_is_no_number_is_never_the_best():
         ({"model.weights": "nowhere.h5"}, r"nowhere\.h5"),
         ({"strategy.unfreeze_from": "stage9"}, r"unfreeze_from.*'stage9'"),
         ({"data.validation": 0, "early_stopping.patience": 3}, r"needs validation pictures"),
+        ({"optimizer.accumulate": 7}, r"accumulate=7 takes more batches .* than the 6 that there"),
     ],
 )
 def test_a_recipe_that_does_not_fit_the_net_is_one_line(data, tmp_path, changes, message):

@@ -157,6 +157,10 @@ def random_search(
         raise UsageError(
             "expected a range to draw from, such as optimizer.learning_rate=log:1e-5:1"
         )
+    keys = [r.key for r in ranges]
+    for key in keys:
+        if keys.count(key) > 1:
+            raise UsageError(f"expected one range for each key, got {keys.count(key)} for {key}")
     drawn = [{r.key: r.draw(seed, number) for r in ranges} for number in range(trials)]
     recipes = [make_recipe(recipe, _as_sets(values)) for values in drawn]
     watch = watcher(progress)

@@ -169,13 +169,19 @@ class Run:
     def trainer(self, phase: Phase) -> Any:
         """The compiled training graph of a phase, for the net as `freeze` has left it."""
         recipe, train = self.recipe, self.train
+        steps = steps_per_epoch(len(train), recipe.batch_size)
+        if recipe.optimizer.accumulate > steps * phase.epochs:
+            raise UsageError(
+                f"{phase.name}: optimizer.accumulate={recipe.optimizer.accumulate} takes more "
+                f"batches for one step than the {steps * phase.epochs} that there are"
+            )
         trainer = training_graph(self.net, recipe, train.preprocess)
         if not trainer.trainable_variables:
             raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
         compile_graph(
             trainer,
             recipe,
-            steps=steps_per_epoch(len(train), recipe.batch_size),
+            steps=steps,
             epochs=phase.epochs,
             weights=self._class_weights(("weights",)),
             rates=learning_rates(self.net, trainer.trainable_variables, self.spec, phase),

@@ -1,11 +1,15 @@
 """Which versions are served: policies, changes on disk, versions that fail; no engine involved."""
 
+import platform
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from striate.errors import ArtifactError, UsageError
+from striate.serve import memory
 from striate.serve.options import ServerOptions, VersionPolicy
 from striate.serve.repository import Model, Repository, State
 from striate.serve.repository.model_config import find_models
@@ -202,6 +206,34 @@ def test_what_is_loaded_goes_on_when_the_directory_vanishes(tmp_path):
     shutil.rmtree(tmp_path / "m")
     found.refresh()
     assert answers(found) == "servable 1"
+
+
+def test_memory_goes_back_to_the_system_when_versions_change_and_only_then(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(memory, "give_back", lambda: given.append(1))
+    put(tmp_path, 1)
+    found = repository(tmp_path)
+    assert len(given) == 1
+    found.refresh()
+    assert len(given) == 1
+    put(tmp_path, 2)
+    found.refresh()
+    assert len(given) == 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc")
+def test_what_was_freed_between_what_is_in_use_goes_back():
+    code = (
+        "import gc\nfrom pathlib import Path\nfrom striate.serve.memory import give_back\n"
+        "def megabytes():\n"
+        "    text = Path('/proc/self/status').read_text()\n"
+        "    return int(text.split('VmRSS:')[1].split()[0]) / 1024\n"
+        "blocks = [bytearray(100_000) for _ in range(2000)]\n"
+        "blocks = blocks[::10]\n"
+        "before = megabytes()\ngive_back()\nprint(before - megabytes())"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(ran.stdout) > 100  # of 180
 
 
 def test_what_is_unknown_is_not_found(tmp_path):

@@ -7,8 +7,9 @@ request counts once, when it ends. Whoever shows numbers (the page, statistics, 
 
 import threading
 import time
+from array import array
 from bisect import bisect_left
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -75,7 +76,7 @@ class Count:
     codes: how many ended with each code; items: pictures in those that were answered, sizes: how
     many of them had so many; last: when the last one was answered, in `time.time()`. whole, queue,
     compute: of those answered; failed: the whole of the others. recent: the whole of the last
-    `RECENT` answered, in seconds.
+    `RECENT` answered, in seconds; packed, since versions that have ended keep theirs.
     """
 
     codes: dict[Code, int] = field(default_factory=dict)
@@ -86,12 +87,19 @@ class Count:
     queue: Durations = field(default_factory=Durations)
     compute: Durations = field(default_factory=Durations)
     failed: Durations = field(default_factory=Durations)
-    recent: deque[float] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent: "array[float]" = field(default_factory=lambda: array("d"))
 
     def copy(self) -> "Count":
         """Made by hand, because requests wait for it: deepcopy takes 0.7 ms, this 0.01."""
         parts = {name: getattr(self, name).copy() for name in _PARTS}
-        return replace(self, codes=self.codes.copy(), recent=self.recent.copy(), **parts)
+        return replace(self, codes=self.codes.copy(), recent=self.recent[:], **parts)
+
+    def remember(self, seconds: float) -> None:
+        """Among the recent times, in the place of the oldest where there are enough."""
+        if len(self.recent) < RECENT:
+            self.recent.append(seconds)
+        else:
+            self.recent[self.whole.n % RECENT] = seconds
 
     def quantiles(self, *shares: float) -> list[float] | None:
         """Of the recent times, in seconds; None before the first answer."""
@@ -230,7 +238,7 @@ class Counters:
             count.whole.add(whole)
             count.queue.add(asked.queue)
             count.compute.add(asked.compute)
-            count.recent.append(whole)
+            count.remember(whole)
 
     def refuse(self, entrypoint: str, code: Code) -> None:
         """Count a call that ended before any model was found for it."""

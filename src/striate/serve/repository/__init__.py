@@ -24,6 +24,7 @@ from pathlib import Path
 
 from striate.artifact import GOLDENS, MANIFEST
 from striate.errors import ArtifactError, DisagreementError, StriateError
+from striate.serve import memory
 from striate.serve.observe.counters import Loads
 from striate.serve.options import ModelConfig, VersionPolicy
 from striate.serve.repository.servable import Servable
@@ -277,6 +278,8 @@ class Repository:
                 if wanted or model.removed:
                     unwanted = sorted(set(model.available()) - wanted)
                     events += [self._unload(model, number) for number in unwanted]
+            if events:
+                memory.give_back()
             return events
 
     def _look(self, model: Model) -> dict[int, Path]:

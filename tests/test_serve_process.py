@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import http.client
 import json
 import re
 import shutil
@@ -137,6 +138,16 @@ def test_servers_that_mean_to_share_their_ports(tiny):
         first.stop()
         HttpClient(first.url, "tiny").status()  # what goes on is all that is needed
         assert second.process.poll() is None
+
+
+def test_a_connection_over_rest_outlives_a_pause(served):
+    """Balancers keep idle connections for a minute; a server that closes sooner fails requests."""
+    connection = http.client.HTTPConnection(f"127.0.0.1:{served.rest_port}", timeout=30)
+    for pause in (0, 6):
+        time.sleep(pause)
+        connection.request("GET", "/v1/models/tiny")
+        assert connection.getresponse().read()
+        assert connection.sock is not None
 
 
 def test_more_connections_over_rest_than_allowed_are_refused_and_do_no_harm(tiny, picture):

@@ -32,7 +32,7 @@ from striate.serve.secure import Tls
 log = logging.getLogger("striate.serve")
 
 SPARE_THREADS = 8  # for refusals, status, metadata and health while all places are taken
-
+KEEP_ALIVE = 75  # seconds without a request; balancers keep connections for 60, and fail on ours
 
 # gRPC's name for a limit -> the field of `Limits`, the unit
 CHANNEL_ARGUMENTS = {
@@ -199,6 +199,7 @@ class HttpListener:
             lifespan="off",
             log_level="warning",
             access_log=False,
+            timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=round(options.drain_seconds),
             limit_concurrency=options.max_connections + 1,  # the one that is refused counts, too
         )

@@ -5,8 +5,9 @@
 
 DIRECTORY holds the four IDX files. Each family is a recipe beside this file, in fashion_mnist/: it
 learns from all 60,000 training pictures for a fixed number of epochs, and the last weights answer
-the 10,000 test pictures once. A run that was killed goes on from its last checkpoint. One that is
-finished is read, not run again: remove its directory under --runs for that.
+the 10,000 test pictures once; `mirrored` is the accuracy of the mean over each of them and its
+mirror image, where a recipe mirrors. A run that was killed goes on from its last checkpoint. One
+that is finished is read, not run again: remove its directory under --runs for that.
 """
 
 import argparse
@@ -22,6 +23,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from striate import artifact
 from striate.data import load
+from striate.evaluate import evaluate
 from striate.train import make_recipe, train
 
 RECIPES = Path(__file__).with_suffix("")
@@ -67,7 +69,12 @@ def run(dataset, case: str, seed: int, runs: Path) -> dict:
         begun = time.perf_counter()
         train(recipe, output, data=dataset)
         print(f"{case}: {time.perf_counter() - begun:.0f} s in all", file=sys.stderr, flush=True)
-    return row(case, seed, artifact.load(made))
+    trained = artifact.load(made)
+    found = row(case, seed, trained)
+    if recipe.augment.flip == "horizontal":
+        twice = evaluate(trained, dataset, split="test", tta="mirror")
+        found["mirrored"] = twice.tta["accuracy"]
+    return found
 
 
 def row(case: str, seed: int, made: artifact.Artifact) -> dict:

@@ -152,8 +152,7 @@ def test_condensing_keeps_the_strongest_inputs_of_each_group():
     x = noise(2, 3, 3, 8)
     layer.build(x.shape)
     kernel = noise(8, 4)
-    layer.set_weights([kernel, np.ones((8, 2), "float32")])
-    assert [layer.stage_at(p) for p in (0, 0.2, 0.5, 1)] == [0, 1, 3, 3]
+    layer.set_weights([kernel, np.ones((8, 2), bool)])
     for stage in range(4):
         layer.condense(stage)
         mask = np.array(layer.mask)
@@ -168,7 +167,7 @@ def test_condensing_keeps_the_strongest_inputs_of_each_group():
 def test_the_group_lasso_adds_the_norms_of_each_input_in_each_group():
     layer = again(layers.LearnedGroupConv(4, groups=2, condense_factor=4))
     layer.build((2, 3, 3, 8))
-    kernel, mask = noise(8, 4), np.ones((8, 2), "float32")
+    kernel, mask = noise(8, 4), np.ones((8, 2), bool)
     mask[3, 1] = 0  # an input that is gone adds nothing, but for what keeps the root's slope finite
     layer.set_weights([kernel, mask])
     by_hand = sum(

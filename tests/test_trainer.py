@@ -57,7 +57,7 @@ def test_the_loss_is_the_cross_entropy_with_the_mixed_one_hot_labels(batch, smoo
     share = generator.random((6, 1, 1, 1), np.float32)
 
     trainer = trainer_of(tiny_net(), augment={"mixup": 1.0}, label_smoothing=smoothing)
-    loss = float(trainer.compute_loss(x, labels, [logits, share]))
+    loss = float(trainer.compute_loss(x, labels, {"logits": logits, "share": share}))
 
     truth = np.eye(CLASSES)[labels] * (1 - smoothing) + smoothing / CLASSES
     mixed = share[:, 0, 0] * truth + (1 - share[:, 0, 0]) * np.roll(truth, 1, axis=0)
@@ -71,7 +71,7 @@ def test_weights_of_pictures_weigh_both_of_their_parts(batch):
     logits = generator.normal(size=(6, CLASSES)).astype(np.float32)
     share, weights = generator.random((2, 6), np.float32)
     trainer = trainer_of(tiny_net(), augment={"mixup": 1.0})
-    loss = float(trainer.compute_loss(x, labels, [logits, share], weights))
+    loss = float(trainer.compute_loss(x, labels, {"logits": logits, "share": share}, weights))
     own = np.array(loss_function()(labels, logits))
     other = np.array(loss_function()(np.roll(labels, 1), logits))
     expected = share * weights * own + (1 - share) * np.roll(weights, 1) * other
@@ -85,7 +85,8 @@ def test_the_accuracy_weighs_the_two_names_of_a_mixed_picture(batch):
     logits = 9 * np.eye(CLASSES, dtype=np.float32)[labels]  # every picture's own label is named
     trainer.train_on_batch(x, labels)  # so that the metrics are there
     trainer.reset_metrics()
-    accuracy = float(trainer.compute_metrics(x, labels, [logits, share])["accuracy"])
+    found = trainer.compute_metrics(x, labels, {"logits": logits, "share": share})
+    accuracy = float(found["accuracy"])
     assert accuracy == pytest.approx(share.mean())  # no neighbour has the same label
 
 
@@ -210,5 +211,5 @@ def test_frozen_kernels_cost_nothing(batch):
     net.get_layer("logits").trainable = False
     x, labels = batch
     logits = np.array(net(x / np.float32(255)))
-    loss = float(trainer.compute_loss(x, labels, logits))
+    loss = float(trainer.compute_loss(x, labels, {"logits": logits}))
     assert loss == pytest.approx(cross_entropy(logits, labels), rel=1e-5)

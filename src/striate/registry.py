@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from striate import pretrained
 from striate.costs import Totals, shipped
@@ -37,6 +37,19 @@ class Accuracy:
     top1: float
     source: str
     top5: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingHeads:
+    """How the further outputs that `training_heads=True` gives a net are learnt.
+
+    weight: what the loss of each counts beside that of the net's answer; fades: it falls in a line
+    to 0 at the end of the training. loss: `cross_entropy`, as of the answer, or `squared_hinge`.
+    """
+
+    weight: float
+    loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
+    fades: bool = False
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,6 +77,9 @@ class ModelSpec:
     finetune_options: builder options that suit a pretrained body under a new classifier.
     reduced: builder options that shrink the net without changing its structure, for quick tests.
     exceptions: contract -> reason, for what the contract tests must not expect of this net.
+    training_heads: how the outputs are learnt that only training has; None for a net without.
+    convert: (trained net, **its options) -> the same as it runs, which `converted=True` builds;
+        None for a net that runs as it trains.
     weights: published weights; layouts: files of other projects that `weights=FILE` understands.
     builder, config: `builder(inputs, num_classes=..., **config)` returns the logits tensor.
     """
@@ -92,6 +108,8 @@ class ModelSpec:
     finetune_options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     reduced: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     exceptions: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    training_heads: TrainingHeads | None = None
+    convert: Callable[..., Any] | None = None
     weights: tuple[Weights, ...] = ()
     layouts: tuple[Layout, ...] = ()
 
@@ -334,7 +352,7 @@ def _cut(whole: Any, spec: ModelSpec, ends: list[str]) -> Any:
         features = keras.layers.Identity(name=spec.features)(averages[0])
     else:
         features = keras.layers.Concatenate(name=spec.features)(averages)
-    classes = whole.output_shape[-1]
+    classes = whole.outputs[0].shape[-1]
     logits = keras.layers.Dense(classes, dtype="float32", name=spec.head)(features)
     with deep_graphs():
         return keras.Model(whole.input, logits, name=whole.name)

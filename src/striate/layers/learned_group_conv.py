@@ -9,8 +9,8 @@ from keras import ops
 class LearnedGroupConv(keras.layers.Layer):
     """y = x (W * mask): filter f belongs to group f % groups, a group's filters share a mask.
 
-    Input [N, h, w, c] -> [N, h, w, filters]. `condense(stage)` takes from every group its weakest
-    inputs until, at stage condense_factor - 1, each keeps c / condense_factor of them.
+    Input [N, h, w, c] -> [N, h, w, filters]. While it trains, `advance` takes from every group its
+    weakest inputs in stages, until each keeps c / condense_factor of them.
     Source: Huang, Liu, van der Maaten, Weinberger, arXiv:1711.09224, section 3.2.
     """
 
@@ -31,39 +31,45 @@ class LearnedGroupConv(keras.layers.Layer):
             shape=(channels, self.filters), initializer="he_normal", name="kernel"
         )
         self.mask = self.add_weight(
-            shape=(channels, self.groups), initializer="ones", trainable=False, name="mask"
+            shape=(channels, self.groups),
+            dtype="bool",
+            initializer="ones",
+            trainable=False,
+            name="mask",
         )
 
     def call(self, x):
-        mask = ops.tile(self.mask, (1, self.filters // self.groups))
-        kernel = ops.cast(self.kernel * mask, x.dtype)
+        mask = ops.cast(ops.tile(self.mask, (1, self.filters // self.groups)), x.dtype)
+        kernel = ops.cast(self.kernel, x.dtype) * mask
         return ops.conv(x, kernel[None, None], padding="valid")
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)
 
-    def stage_at(self, progress: float) -> int:
-        """The stage due at this share (0 to 1) of the training; all lie in its first half."""
+    def advance(self, progress: float) -> None:
+        """Condense as is due at this share (0 to 1) of the training: all in its first half."""
         last = self.condense_factor - 1
-        return min(last, int(2 * progress * last))
+        self.condense(min(last, int(2 * progress * last)))
 
     def condense(self, stage: int) -> None:
         """Mask the inputs whose weights have the least sum of magnitudes in each group.
 
         Afterwards each group has c * (1 - stage / condense_factor) inputs, or fewer where it had.
         """
-        mask = np.array(self.mask)
-        strength = np.abs(np.array(self.kernel)).reshape(len(mask), -1, self.groups).sum(1)
-        strength[mask == 0] = -1
+        mask = np.array(ops.convert_to_numpy(self.mask))
+        kernel = ops.convert_to_numpy(self.kernel)
+        strength = np.abs(kernel).reshape(len(mask), -1, self.groups).sum(1)
+        strength[~mask] = -1
         drop = len(mask) // self.condense_factor * stage
         for group in range(self.groups):
-            mask[np.argsort(strength[:, group], kind="stable")[:drop], group] = 0
+            mask[np.argsort(strength[:, group], kind="stable")[:drop], group] = False
         self.mask.assign(mask)
 
     def group_lasso(self):
         """Sum over inputs and groups of the norm of their weights, the paper's regulariser."""
         shape = (self.kernel.shape[0], -1, self.groups)
-        energy = ops.sum(ops.square(ops.reshape(self.kernel, shape)), axis=1) * self.mask
+        energy = ops.sum(ops.square(ops.reshape(self.kernel, shape)), axis=1)
+        energy = energy * ops.cast(self.mask, energy.dtype)
         return ops.sum(ops.sqrt(ops.maximum(energy, 1e-6)))
 
     def get_config(self):

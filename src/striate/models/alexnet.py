@@ -159,9 +159,9 @@ def alexnet_single(
     x = keras.layers.Flatten(name="flatten")(x)
     for layer in (1, 2):
         x = drop(x, dropout, name=f"fc{layer}")
-        x = keras.layers.Dense(fc_units, kernel_initializer=HE, name=f"fc{layer}")(x)
+        x = keras.layers.Dense(fc_units, name=f"fc{layer}", **normal())(x)
         x = keras.layers.ReLU(name="fc1_relu" if layer == 1 else "features")(x)
-    return logits(x, num_classes)
+    return logits(x, num_classes, **normal())
 
 
 # === Weights of torchvision and pytorchcv ===

@@ -13,9 +13,20 @@ HE = "he_normal"
 
 
 def conv(
-    x, filters: int, kernel: int, *, stride: int = 1, groups: int = 1, bias: bool = False, name: str
+    x,
+    filters: int,
+    kernel: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    bias: bool = False,
+    name: str,
+    **start: Any,
 ):
-    """Convolution with symmetric zero padding (kernel // 2 on every side)."""
+    """Convolution with symmetric zero padding (kernel // 2 on every side).
+
+    start: the initializers of its weights, where they are not He's.
+    """
     if stride > 1 and kernel > 1:
         x = keras.layers.ZeroPadding2D(kernel // 2, name=f"{name}_pad")(x)
     return keras.layers.Conv2D(
@@ -25,8 +36,8 @@ def conv(
         padding="valid" if stride > 1 else "same",
         groups=groups,
         use_bias=bias,
-        kernel_initializer=HE,
         name=f"{name}_conv",
+        **{"kernel_initializer": HE, **start},
     )(x)
 
 

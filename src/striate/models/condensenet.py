@@ -5,14 +5,15 @@ DenseNet whose 1x1 convolutions learn, while they train, which inputs each group
 the others are pruned in stages. A trained net converts into one with plain grouped convolutions,
 which any runtime executes fast: `convert`.
 
-The nets are registered in the form that is trained; `converted=True` builds the other.
+The nets are registered in the form that is trained; `converted=True` builds the other, which a
+training run ends with.
 """
 
 from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models import pytorchcv
 from striate.models.blocks import bn_relu, conv, logits, stage_out
-from striate.registry import Accuracy, create_model, get_spec, register_family
+from striate.registry import Accuracy, create_model, register_family
 
 
 def dense_layer(x, growth: int, *, groups: int, converted: bool, name: str):
@@ -70,11 +71,11 @@ def condensenet(
 
 
 def convert(model: "keras.Model", **options) -> "keras.Model":
-    """A trained and fully condensed net as the net to run, with the same features.
+    """A trained net as the net to run, with the same features.
 
-    model: of `create_model`; options: those it was built with. Every `LearnedGroupConv` is at its
-    last stage (`layer.condense(layer.condense_factor - 1)`). In the nets for ImageNet the
-    classifier keeps the features with the greatest weights, as the authors' conversion does.
+    model: of `create_model`; options: those it was built with. What its groups have not condensed
+    to the last stage yet, they condense now. In the nets for ImageNet the classifier keeps the
+    features with the greatest weights, as the authors' conversion does.
     """
     import numpy as np
 
@@ -82,8 +83,7 @@ def convert(model: "keras.Model", **options) -> "keras.Model":
         model.name,
         num_classes=model.output_shape[-1],
         input_shape=model.input_shape[1:],
-        converted=True,
-        **options,
+        **{**options, "converted": True},
     )
     for layer in after.layers:
         if layer.weights and layer.name in {before.name for before in model.layers}:
@@ -93,6 +93,7 @@ def convert(model: "keras.Model", **options) -> "keras.Model":
     for layer in model.layers:
         if type(layer).__name__ != "LearnedGroupConv":
             continue
+        layer.advance(1.0)
         kernel, mask = layer.get_weights()
         kept = [np.flatnonzero(mask[:, group]) for group in range(layer.groups)]
         blocks = [kernel[rows][:, group :: layer.groups] for group, rows in enumerate(kept)]
@@ -102,7 +103,7 @@ def convert(model: "keras.Model", **options) -> "keras.Model":
         after.get_layer(f"{name.removesuffix('_reduce')}_select").set_weights([index])
         norm = model.get_layer(f"{name}_bn").get_weights()
         after.get_layer(f"{name}_bn").set_weights([values[index] for values in norm])
-    if not get_spec(model.name).config["half_classifier"]:
+    if "logits_select" not in {layer.name for layer in after.layers}:
         return after
     kernel, bias = model.get_layer("logits").get_weights()
     best = np.sort(np.argsort(np.abs(kernel).sum(1))[len(kernel) - len(kernel) // 2 :])
@@ -153,6 +154,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out", "stage4_out", "stage5_out"),
     preprocess="torch",
     reduced={"layers": 1},
+    convert=convert,
     variants={
         "condensenet74_g4": (
             IMAGENET,
@@ -189,6 +191,7 @@ register_family(
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="torch",
     reduced={"layers": 1},
+    convert=convert,
     variants={
         "condensenet86_cifar": (
             {**CIFAR, "depths": (14, 14, 14), "growth": (8, 16, 32)},

@@ -11,7 +11,7 @@ Differs from the paper: built from the arcs and the code that the authors releas
 
 from striate.lazy import keras
 from striate.models.blocks import batch_norm, logits, stage_out
-from striate.registry import Accuracy, register_family
+from striate.registry import Accuracy, TrainingHeads, register_family
 
 HE = "he_normal"
 
@@ -133,7 +133,8 @@ def enas_micro(
     """`cells` normal cells in three stages, with a reduction cell before the second and third.
 
     training_heads: the model has a second output, the logits of the auxiliary classifier early in
-    stage 3, whose map must be 5 x 5 at least. dropout: before the classifier.
+    stage 3, whose map must be 5 x 5 at least; its loss counts 0.4, as in the authors' code.
+    dropout: before the classifier.
     """
     from striate.models.nasnet import auxiliary_logits
 
@@ -226,6 +227,7 @@ register_family(
     enas_micro,
     **COMMON,
     min_size=4,
+    training_heads=TrainingHeads(0.4),
     reduced={"cells": 3, "filters": 8},
     variants={
         "enas_micro_cifar": (

@@ -23,7 +23,7 @@ from striate.models.blocks import (
     pool_and_classify,
     stage_out,
 )
-from striate.registry import Accuracy, register_family
+from striate.registry import Accuracy, TrainingHeads, register_family
 
 # Table 1: 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, pool projection of each module.
 STAGES = (
@@ -40,9 +40,21 @@ STAGES = (
 HEADS_AFTER = {(2, 1): "logits_aux1", (2, 4): "logits_aux2"}  # modules 4a and 4d
 
 
+def caffe(bias: float = 0.2) -> dict:
+    """How Caffe's net starts: its `xavier` kernels, which halve what a ReLU passes on.
+
+    He's would keep the scale of the pixels, of which nothing is divided off, up to the logits.
+    """
+    return {
+        "kernel_initializer": "lecun_uniform",
+        "bias_initializer": keras.initializers.Constant(bias),
+    }
+
+
 def unit(x, filters: int, kernel: int, *, stride: int = 1, batch_norm: bool, name: str):
     """Convolution and ReLU, with a bias or with batch normalisation between them."""
-    x = conv(x, filters, kernel, stride=stride, bias=not batch_norm, name=name)
+    start = {} if batch_norm else caffe()
+    x = conv(x, filters, kernel, stride=stride, bias=not batch_norm, name=name, **start)
     if batch_norm:
         x = keras.layers.BatchNormalization(epsilon=1e-3, momentum=0.9, name=f"{name}_bn")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
@@ -108,9 +120,10 @@ def training_head(x, num_classes: int, *, batch_norm: bool, name: str):
         x = keras.layers.AveragePooling2D(5, strides=3, name=f"{name}_pool")(x)
     x = unit(x, 128, 1, batch_norm=batch_norm, name=name)
     x = keras.layers.Flatten(name=f"{name}_flatten")(x)
-    x = keras.layers.Dense(1024, activation="relu", name=f"{name}_fc")(x)
+    hidden, last = ({}, {}) if batch_norm else (caffe(), caffe(0.0))
+    x = keras.layers.Dense(1024, activation="relu", name=f"{name}_fc", **hidden)(x)
     x = keras.layers.Dropout(0.7, name=f"{name}_dropout")(x)
-    return keras.layers.Dense(num_classes, dtype="float32", name=name)(x)
+    return keras.layers.Dense(num_classes, dtype="float32", name=name, **last)(x)
 
 
 def googlenet(
@@ -191,6 +204,7 @@ register_family(
     first_conv="stem_1_conv",
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
+    training_heads=TrainingHeads(0.3),
     variants={
         "googlenet": (
             {"batch_norm": False, "large_kernel": 5, "last_pool": 3},

@@ -23,7 +23,7 @@ from striate.lazy import keras
 from striate.models import timm, torchvision
 from striate.models.blocks import HE, pool_and_classify, stage_out
 from striate.pretrained import Layout, Weights
-from striate.registry import Accuracy, register_family
+from striate.registry import Accuracy, TrainingHeads, register_family
 
 BN = {"epsilon": 1e-3, "momentum": 0.9}
 FORK = "1x3 and 3x1"  # a kernel: the two side by side, each with so many filters
@@ -172,7 +172,7 @@ def inception_v3(
 
     depths: modules in each stage. dropout: before the classifier.
     training_heads: the model has a second output, the logits of the auxiliary classifier, whose
-    loss counts 0.3: [logits, logits_aux].
+    loss counts 0.4, as in the authors' code: [logits, logits_aux].
     bn_scale: batch normalisation scales its channels; keras.applications' does not.
     count_padding: zeros beyond the border count in averages, as in torchvision, not TensorFlow.
     """
@@ -539,6 +539,7 @@ register_family(
     paper="1512.00567",
     title="Rethinking the Inception Architecture for Computer Vision",
     layouts=(TORCHVISION, KERAS_V3),
+    training_heads=TrainingHeads(0.4),
     variants={
         "inception_v3": (
             {},

@@ -13,7 +13,7 @@ from striate.lazy import keras
 from striate.models import pytorchcv, timm
 from striate.models.blocks import logits, stage_out
 from striate.pretrained import Layout, Weights
-from striate.registry import Accuracy, register_family
+from striate.registry import Accuracy, TrainingHeads, register_family
 
 
 def batch_norm(x, *, name: str):
@@ -173,9 +173,10 @@ def nasnet(
     """Two reduction cells, and three stages of `cells` normal cells with a reduction cell between.
 
     training_heads: the model has a second output, the logits of the auxiliary classifier on
-    stage 2, whose map must be 5 x 5 at least. zeros_in_max, zeros_in_average: where such
-    a pooling halves a map, the zeros beyond its border count, as in keras.applications; in the
-    authors' code they do not. dropout: before the classifier.
+    stage 2, whose map must be 5 x 5 at least; its loss counts 0.4, as in the authors' code.
+    zeros_in_max, zeros_in_average: where such a pooling halves a map, the zeros beyond its border
+    count, as in keras.applications; in the authors' code they do not. dropout: before the
+    classifier.
     """
     zeros = {"zeros_in_max": zeros_in_max, "zeros_in_average": zeros_in_average}
     x = keras.layers.Conv2D(
@@ -371,6 +372,7 @@ register_family(
     cam_layer="stage3_out",
     pyramid=("stage1_out", "stage2_out", "stage3_out"),
     preprocess="tf",
+    training_heads=TrainingHeads(0.4),
     reduced={"cells": 1},
     variants={
         "nasnet_a_mobile": (

@@ -17,7 +17,7 @@ from striate.errors import UsageError
 from striate.lazy import keras
 from striate.models import pytorchcv
 from striate.models.blocks import HE, conv, drop, pool_and_classify, stage_out
-from striate.registry import Accuracy, register_family
+from striate.registry import Accuracy, TrainingHeads, register_family
 
 # Kernel of the first convolution, its width, the widths of the 1x1 convolutions behind it; the
 # last 1x1 convolution of the third stage has the width of the classes.
@@ -121,8 +121,9 @@ def dsn(
 
     dropout, classifier: as for `nin`.
     training_heads: the model has three more outputs, the companion classifiers on the hidden
-    convolutions before their ReLU; the paper trains each with a squared hinge loss whose weight
-    falls to 0: [logits, logits_companion1, logits_companion2, logits_companion3].
+    convolutions before their ReLU, each with a squared hinge loss that counts 0.1 (1 - t), t being
+    the share of the training that is done: [logits, logits_companion1, logits_companion2,
+    logits_companion3].
     """
     output, companions = nin_body(
         inputs,
@@ -192,6 +193,7 @@ register_family(
     year=2014,
     paper="1409.5185",
     title="Deeply-Supervised Nets",
+    training_heads=TrainingHeads(0.1, "squared_hinge", fades=True),
     variants={
         "dsn_cifar": (
             {},

@@ -14,6 +14,7 @@ keras.applications does.
 from striate.lazy import keras
 from striate.models import timm, torchvision
 from striate.models.alexnet import lrn as normalise
+from striate.models.alexnet import normal
 from striate.models.blocks import (
     adaptive_average_pool,
     conv,
@@ -46,6 +47,9 @@ def vgg(
     third_kernel: of the third convolution of a stage, 1 in the paper's configuration C.
     adaptive_pool: average the last map to 7 x 7 whatever the input's size.
     fc_units: width of the two hidden dense layers; dropout: after each of them.
+
+    Dense layers begin as the paper's do, convolutions as He et al. 2015 found for nets as deep:
+    the paper trained its shallowest net first, to begin the others with.
     """
     x = inputs
     for i, (width, depth) in enumerate(zip(WIDTHS, depths, strict=True), start=1):
@@ -64,12 +68,12 @@ def vgg(
     if adaptive_pool:
         x = adaptive_average_pool(x, 7, name="adaptive_pool")
     x = keras.layers.Flatten(name="flatten")(x)
-    x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name="fc1")(x)
+    x = keras.layers.Dense(fc_units, name="fc1", **normal())(x)
     x = keras.layers.ReLU(name="fc1_relu")(x)
     x = drop(x, dropout, name="fc1")
-    x = keras.layers.Dense(fc_units, kernel_initializer="he_normal", name="fc2")(x)
+    x = keras.layers.Dense(fc_units, name="fc2", **normal())(x)
     x = keras.layers.ReLU(name="features")(x)
-    return logits(x, num_classes, dropout=dropout)
+    return logits(x, num_classes, dropout=dropout, **normal())
 
 
 # === Weights of torchvision ===

@@ -16,7 +16,7 @@ from striate.train.checkpoint import arrays_of, assign
 
 
 class Average:
-    """avg += (1 - d) (w - avg) after each step, for every weight of the layers that learn.
+    """avg += (1 - d) (w - avg) after each step, for every number of the layers that learn.
 
     d is `decay`, or (1 + t) / (10 + t) while that is less, t being the steps so far, so that the
     first weights, which are random, are soon forgotten. Where gradients of k batches make one step,
@@ -25,7 +25,10 @@ class Average:
 
     def __init__(self, net: Any, decay: float, batches: int = 1) -> None:
         self.decay, self.batches = decay, batches
-        self.weights = [w for layer in net.layers if layer.trainable for w in layer.weights]
+        learning = [layer for layer in net.layers if layer.trainable]
+        weights = [weight for layer in learning for weight in layer.weights]
+        # A mask or an index has no mean.
+        self.weights = [w for w in weights if keras.backend.is_float_dtype(w.dtype)]
         self.values = [  # from copies: JAX would else hold weight and average in one buffer
             keras.Variable(copy, dtype=w.dtype, trainable=False, name="average")
             for w, copy in zip(self.weights, arrays_of(self.weights), strict=True)

@@ -157,16 +157,21 @@ def build(start: Start, recipe: Recipe, classes: int) -> Any:
         )
 
 
-def clean_copy(net: Any, start: Start, classes: int) -> Any:
-    """The same weights in a net as the registry builds it: float32, nothing frozen."""
+def to_run(net: Any, start: Start, classes: int) -> tuple[Any, dict[str, Any]]:
+    """A trained net as it runs, and the options of `create_model` that build one.
+
+    It is in float32, nothing in it is frozen, and what only training needs is gone: heads beside
+    the answer, inputs that learned groups have given up.
+    """
+    options = {k: v for k, v in start.options.items() if k != "training_heads"}
     copy = create_model(
-        start.spec.name,
-        num_classes=classes,
-        input_shape=start.preprocess.shape,
-        **start.options,
+        start.spec.name, num_classes=classes, input_shape=start.preprocess.shape, **options
     )
-    copy.set_weights(net.get_weights())
-    return copy
+    for layer in copy.layers:
+        layer.set_weights(net.get_layer(layer.name).get_weights())
+    if start.spec.convert is None or options.get("converted"):
+        return copy, options
+    return start.spec.convert(copy, **options), {**options, "converted": True}
 
 
 def measured(start: Start, recipe: Recipe, dataset: Dataset, train: np.ndarray) -> Start:

@@ -6,16 +6,23 @@ from typing import Any
 import numpy as np
 
 from striate.data.pipeline import Examples
+from striate.errors import UsageError
 from striate.lazy import keras
 from striate.preprocess import Spec
+from striate.registry import TrainingHeads
 from striate.train import devices
 from striate.train.augment import augmentation, mixing
 from striate.train.optimize import cross_entropy, make_optimizer
 from striate.train.recipe import Recipe
 
 
-def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
-    """uint8 pixels -> augmentation -> normalisation -> net: what is trained, and never saved."""
+def training_graph(
+    net: Any, recipe: Recipe, preprocess: Spec, heads: TrainingHeads | None = None
+) -> Any:
+    """uint8 pixels -> augmentation -> normalisation -> net: what is trained, and never saved.
+
+    heads: how the net's further outputs are learnt, where it has such.
+    """
     from striate.train.adversarial import Attack
     from striate.train.average import Average
     from striate.train.trainer import Trainer
@@ -24,17 +31,27 @@ def training_graph(net: Any, recipe: Recipe, preprocess: Spec) -> Any:
     x = image
     for layer in augmentation(recipe.augment, recipe.seed, preprocess):
         x = layer(x)
+    outputs = {}
     mix = mixing(recipe.augment, recipe.seed)
     if mix is not None:
-        x, share = mix(x)
-    logits = _learning(net, recipe)(preprocess.layer()(x))
-    outputs = logits if mix is None else [logits, share]
+        x, outputs["share"] = mix(x)
+    outputs["logits"], *further = _answers(_learning(net, recipe)(preprocess.layer()(x)))
+    if further:
+        outputs["heads"] = further
     attack, back = None, None
     if recipe.adversarial.epsilon:
         attack, back = Attack(recipe.adversarial, recipe.seed), _back(net, preprocess)
-        outputs = [logits, *([] if mix is None else [share]), keras.ops.cast(x, "float32")]
-    penalty = {"l1": recipe.penalty.l1, "l2": recipe.penalty.l2}
-    trainer = Trainer(image, outputs, **penalty, attack=attack, back=back, name="trainer")
+        outputs["pixels"] = keras.ops.cast(x, "float32")
+    trainer = Trainer(
+        image,
+        outputs,
+        penalty=recipe.penalty,
+        heads=heads if further else None,
+        grouping=_grouping(net, recipe),
+        attack=attack,
+        back=back,
+        name="trainer",
+    )
     if recipe.optimizer.ema:
         trainer.keep(Average(net, recipe.optimizer.ema, recipe.optimizer.accumulate))
     return trainer
@@ -49,6 +66,24 @@ def _learning(net: Any, recipe: Recipe) -> Any:
     return rounded(net)
 
 
+def _grouping(net: Any, recipe: Recipe) -> list[Any]:
+    """The net's learned group convolutions; `UsageError` where a penalty is for what it has not."""
+    from striate.layers import LearnedGroupConv
+
+    found = [layer for layer in net.layers if isinstance(layer, LearnedGroupConv)]
+    if recipe.penalty.group_lasso and not found:
+        raise UsageError(
+            f"penalty.group_lasso: expected a net with learned group convolutions, such as "
+            f"condensenet86_cifar, got {net.name}"
+        )
+    return found
+
+
+def _answers(outputs: Any) -> list[Any]:
+    """The logits of a net, and those of its training heads."""
+    return outputs if isinstance(outputs, list) else [outputs]
+
+
 def prediction_graph(net: Any, preprocess: Spec) -> Any:
     """uint8 pixels -> normalisation -> net, for predictions."""
     image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
@@ -60,7 +95,7 @@ def prediction_graph(net: Any, preprocess: Spec) -> Any:
 def _back(net: Any, preprocess: Spec) -> Any:
     """float32 pixels on 0 to 255 -> normalisation -> net: what an attack is aimed at."""
     pixels = keras.Input(preprocess.shape, name="pixels")
-    return keras.Model(pixels, net(preprocess.layer()(pixels)), name="back")
+    return keras.Model(pixels, _answers(net(preprocess.layer()(pixels)))[0], name="back")
 
 
 def compile_graph(
@@ -110,7 +145,7 @@ def predict(graph: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
     if n < batch_size:
         images = np.concatenate([images, np.repeat(images[-1:], batch_size - n, axis=0)])
     answer = graph.predict_on_batch(images)
-    logits = answer[0] if isinstance(answer, list | tuple) else answer  # of a graph that mixes
+    logits = answer["logits"] if isinstance(answer, dict) else answer  # of a graph that trains
     return np.asarray(logits)[:n].astype(np.float32)
 
 

@@ -54,6 +54,7 @@ class Run:
         known: Known | None = None,
     ) -> None:
         self.net, self.spec, self.recipe = net, spec, recipe
+        self.classes = net.outputs[0].shape[-1]
         self.train, self.val = train, val
         self.store, self.watch, self.logs = store, watch, logs
         self.known = known
@@ -140,6 +141,7 @@ class Run:
         while state.epoch < phase.epochs and not state.stopped:
             started = time.monotonic()
             for step, stop, batches in self._stretches(phase, steps):
+                trainer.advance((state.epoch + step / steps) / phase.epochs)
                 losses = trainer.fit(
                     batches, steps_per_epoch=stop - step, shuffle=False, verbose=0
                 ).history
@@ -175,7 +177,12 @@ class Run:
                 f"{phase.name}: optimizer.accumulate={recipe.optimizer.accumulate} takes more "
                 f"batches for one step than the {steps * phase.epochs} that there are"
             )
-        trainer = training_graph(self.net, recipe, train.preprocess)
+        if recipe.schedule.warmup >= phase.epochs:
+            self.watch.say(
+                f"{phase.name}: the learning rate rises to the end, since schedule.warmup="
+                f"{recipe.schedule.warmup:g} takes all of the {phase.epochs} epochs"
+            )
+        trainer = training_graph(self.net, recipe, train.preprocess, self.spec.training_heads)
         if not trainer.trainable_variables:
             raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
         compile_graph(
@@ -205,13 +212,15 @@ class Run:
         """What a picture of each class counts, where the recipe balances in one of these ways."""
         if self.recipe.data.balance not in where:
             return None
-        return class_weights(self.train.labels, self.net.output_shape[-1])
+        return class_weights(self.train.labels, self.classes)
 
     def _add_stretch(self, losses: dict[str, list[float]], steps: int) -> None:
         """Fold a stretch into the means of its epoch; `Diverged` where its loss explodes."""
         state, partial = self.state, self.state.partial
-        loss, classes = float(losses["loss"][0]), self.net.output_shape[-1]
-        check_loss(self.recipe, loss, least=state.least, classes=classes, epoch=state.epoch + 1)
+        loss = float(losses["loss"][0])
+        check_loss(
+            self.recipe, loss, least=state.least, classes=self.classes, epoch=state.epoch + 1
+        )
         state.least = loss if state.least is None else min(loss, state.least)
         before = partial.get("steps", 0)
         for name in ("loss", "accuracy"):

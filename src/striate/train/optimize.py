@@ -35,6 +35,18 @@ def cross_entropy(label_smoothing: float = 0.0, weights: np.ndarray | None = Non
     return loss
 
 
+def squared_hinge(labels: Any, logits: Any) -> Any:
+    """int labels [N], float32 logits [N, classes] -> float32 [N], the sum over the classes.
+
+    Each class is a question of its own, with max(0, 1 - logit)^2 for the label and
+    max(0, 1 + logit)^2 for the others. Tang 2013, arXiv:1306.0239.
+    """
+    logits = keras.ops.cast(logits, "float32")
+    labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
+    sign = 2 * keras.ops.one_hot(labels, logits.shape[-1], dtype="float32") - 1
+    return keras.ops.sum(keras.ops.square(keras.ops.relu(1 - sign * logits)), axis=-1)
+
+
 def make_optimizer(
     recipe: Recipe,
     variables: list[Any],

@@ -141,10 +141,14 @@ class Penalty(Group):
     l2 = lambda / 2n. A step of plain SGD takes 2 * l2 * learning_rate of each weight, as
     `optimizer.weight_decay` = 2 * l2 does; momentum repeats that, and Adam rescales it, which
     decoupled decay avoids.
+
+    group_lasso: of nets with learned group convolutions (CondenseNet, 1e-5 in its code): what is
+    added is that times the sum of the norms of the weights from each input to each group.
     """
 
     l1: NotNegative = 0.0
     l2: NotNegative = 0.0
+    group_lasso: NotNegative = 0.0
 
 
 class Adversarial(Group):

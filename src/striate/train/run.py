@@ -1,5 +1,6 @@
 """A run from its recipe to its artifact: train, fine-tune, cross-validate."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -48,12 +49,14 @@ class Fitted:
     """A fitted net and what it says of its validation pictures.
 
     model: Keras net, normalised floats -> float32 logits, the ensemble where there are snapshots;
-    preprocess: picture -> its input; recipe: with every choice made; history: a row an epoch.
+    options: of `create_model`, that build one (of an ensemble, each member); preprocess: picture ->
+    its input; recipe: with every choice made; history: a row an epoch.
     val: the validation pictures (`.labels`, `.names`, `.indices` into the data set), or None;
     val_logits: float32 [n, classes] of them.
     """
 
     model: Any
+    options: Mapping[str, Any]
     preprocess: Spec
     recipe: Recipe
     classes: tuple[str, ...]
@@ -326,6 +329,8 @@ def _guarded_run(prepared: Prepared, store: Store, watch: Watcher) -> Fitted:
         return _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
     except (Diverged, UsageError):  # which the same call would raise again
         discard(store)
+        with contextlib.suppress(OSError):  # where there are other versions
+            store.directory.parent.rmdir()
         raise
     except KeyboardInterrupt:
         watch.say("interrupted; the same command continues from the last checkpoint")
@@ -351,10 +356,10 @@ def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs)
     finally:
         devices.use(1, recipe.batch_size)
     logs.close()
-    net = build.clean_copy(prepared.net, start, len(prepared.classes))
+    net, options = build.to_run(prepared.net, start, len(prepared.classes))
     if recipe.snapshots and phases:
         net = _joined(prepared, [store.load_snapshot(epoch) for epoch in phases[-1].snapshots])
-    fitted = Fitted(net, start.preprocess, recipe, prepared.classes, history, prepared.val)
+    fitted = Fitted(net, options, start.preprocess, recipe, prepared.classes, history, prepared.val)
     if prepared.val is None:
         return fitted
     graph = prediction_graph(net, start.preprocess)
@@ -365,8 +370,8 @@ def _joined(prepared: Prepared, snapshots: list[list[np.ndarray]]) -> Any:
     """The ensemble of the weights that were kept where cycles of the schedule ended."""
     members = []
     for weights in snapshots:
-        net = build.clean_copy(prepared.net, prepared.start, len(prepared.classes))
-        net.set_weights(weights)
+        prepared.net.set_weights(weights)
+        net, _ = build.to_run(prepared.net, prepared.start, len(prepared.classes))
         members.append(Member(net))
     return committee(members)
 
@@ -431,7 +436,7 @@ def _publish(
         model=fitted.model,
         labels=list(fitted.classes),
         preprocess=fitted.preprocess,
-        **_identity(fitted, prepared.start),
+        **_identity(fitted, prepared.start.spec.name),
         goldens=judged.pixels(_one_of_each(judged.labels, GOLDENS)),
         recipe=fitted.recipe.to_dict(),
         metrics=found,
@@ -449,11 +454,11 @@ def _publish(
     )
 
 
-def _identity(fitted: Fitted, start: build.Start) -> dict[str, Any]:
+def _identity(fitted: Fitted, name: str) -> dict[str, Any]:
     """What a manifest calls the net: its name and options, or those of an ensemble's members."""
     if fitted.model.name != NAME:
-        return {"model_name": start.spec.name, "options": start.options}
-    member = {"model": start.spec.name, "options": start.options, "temperature": 1.0}
+        return {"model_name": name, "options": fitted.options}
+    member = {"model": name, "options": fitted.options, "temperature": 1.0}
     return {"model_name": NAME, "options": {"members": [member] * fitted.recipe.snapshots}}
 
 

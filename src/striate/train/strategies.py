@@ -58,6 +58,11 @@ def linear_probe(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
     """Only the classifier learns. One that is not linear in the `features` follows the gradient."""
     if linear_head(net, spec) is not None:
         return [Phase("linear_probe", "probe")]
+    if len(net.outputs) > 1:
+        raise UsageError(
+            f"{spec.name}: strategy=linear_probe leaves the body, which training heads are for, as "
+            "it is; leave model.options.training_heads out"
+        )
     return [Phase("linear_probe", "fit", recipe.epochs, spec.head, freeze_bn=True)]
 
 

@@ -127,7 +127,7 @@ def measured(
     names = {layer.name for layer in net.layers}
     last = spec.features if spec.features in names else spec.cam_layer
     layers = [*(name for name in spec.pyramid if name not in (spec.cam_layer, last)), last]
-    classes = net.output_shape[-1]
+    classes = net.outputs[0].shape[-1]
     body = Body(net, layers, train.preprocess, known)
     chunk = train.some(np.unique(np.linspace(0, len(train) - 1, MOST).astype(np.int64)))
     features = body.vectors(chunk, recipe.batch_size)

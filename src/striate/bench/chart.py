@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.errors import UsageError
+from striate.files import whole
 
 PANELS = {
     "one picture, ms": ("latency_ms", "latency_quartiles"),
@@ -47,7 +48,8 @@ def draw(rows: Sequence[Any], path: str | os.PathLike, *, title: str = "") -> Pa
     if title:
         figure.suptitle(title, fontsize=10, x=0.01, ha="left")
     try:
-        figure.savefig(path, dpi=120)
-    except (OSError, ValueError) as error:
+        with whole(path) as fresh:
+            figure.savefig(fresh, dpi=120)
+    except ValueError as error:  # of matplotlib, for a name that ends in no format
         raise UsageError(f"{path}: the chart cannot be written there ({error})") from None
     return path

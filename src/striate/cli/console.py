@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from striate.errors import UsageError
+from striate.files import whole
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -27,6 +28,12 @@ def made_folder(path: Path) -> Path:
     except OSError as error:
         raise UsageError(f"{path}: cannot be written to ({error.strerror})") from None
     return path
+
+
+def write_json(document: Any, path: Path) -> None:
+    """Write a JSON document, indented, whole or not at all."""
+    with whole(path) as fresh:
+        fresh.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 
 
 def note(text: str) -> None:

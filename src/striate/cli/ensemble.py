@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from striate.cli.console import Json, emit, load_tensorflow, made_folder, progress, table
+from striate.cli.console import (
+    Json,
+    emit,
+    load_tensorflow,
+    made_folder,
+    progress,
+    table,
+    write_json,
+)
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -91,7 +99,6 @@ def curve(
 
     Loss and accuracy along it stand beside those of the straight line between the weights.
     """
-    import json
 
     from striate.ensemble import connect
 
@@ -114,7 +121,7 @@ def curve(
         )
     picture = found.draw(output / "curve.png")
     document = {**found.to_dict(), "plot": str(picture)}
-    (output / "curve.json").write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+    write_json(document, output / "curve.json")
     if as_json:
         emit(document)
         return

@@ -55,9 +55,10 @@ def explain(
     load_tensorflow()
     with quiet_libraries():
         from striate.artifact import load
-        from striate.explain import draw
+        from striate.explain import check_method, draw
     from striate.explain.drawing import make_folder, save_picture
 
+    check_method(method)
     source = load(artifact)
     make_folder(output)
     classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, made_folder, note, table
+from striate.cli.console import (
+    Json,
+    emit,
+    load_tensorflow,
+    made_folder,
+    note,
+    table,
+    write_json,
+)
 from striate.cli.train import BatchSize, Data, Epochs, Seed, Sets, changes, check_source, chosen
 
 if TYPE_CHECKING:
@@ -49,7 +57,7 @@ def lr(
     found = range_test(wanted, low=low, high=high, steps=steps, progress=True)
     picture = found.draw(folder / "lr.png", wanted.model.name)
     document = {**found.to_dict(), "plot": str(picture)}
-    _write(folder / "lr.json", document)
+    write_json(document, folder / "lr.json")
     if as_json:
         emit(document)
         return
@@ -97,7 +105,7 @@ def random(
     found = random_search(
         wanted, None, drawn_from, trials=trials, output=folder, seed=wanted.seed, progress=True
     )
-    _write(folder / "trials.json", [trial.to_dict() for trial in found])
+    write_json([trial.to_dict() for trial in found], folder / "trials.json")
     if as_json:
         emit([trial.to_dict() for trial in found])
         return
@@ -123,12 +131,6 @@ def _wanted(recipe: str, sets: list[str]) -> "Recipe":
 
 def _folder(output: Path | None, wanted: "Recipe") -> Path:
     return made_folder(output or Path("search") / wanted.model.name)
-
-
-def _write(path: Path, document: object) -> None:
-    import json
-
-    path.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
 
 
 def _print_trials(found: "list[Trial]") -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from striate.costs import count
 from striate.diagram.boxes import TIMES, Box, Step, boxes
 from striate.errors import UsageError
+from striate.files import whole
 
 INK, DIM, ACCENT, PAPER, LINE = "#22262a", "#767c80", "#0f6b77", "#fbfaf6", "#aaa697"
 COLOURS = {"conv": "#bcdce1", "point": "#e0eff0", "depth": "#d0e5c9", "dense": "#f3d7c5"}
@@ -77,10 +78,8 @@ def draw(model: Any, *paths: str | os.PathLike) -> None:
     for laid in found:
         _draw_box(axes, laid)
     for path in files:
-        try:
-            figure.savefig(path, dpi=150, facecolor=PAPER)
-        except OSError as error:
-            raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
+        with whole(path) as fresh:
+            figure.savefig(fresh, dpi=150, facecolor=PAPER)
 
 
 # === Where everything stands ===

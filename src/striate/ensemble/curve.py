@@ -24,6 +24,7 @@ from striate.ensemble.members import Source, open_members
 from striate.ensemble.statistics import measure_statistics
 from striate.ensemble.weights import check_same_net, learnt_from
 from striate.errors import UsageError, did_you_mean
+from striate.files import whole
 from striate.lazy import keras
 from striate.train import judge
 from striate.train.checkpoint import arrays_of, assign
@@ -104,7 +105,8 @@ class Curve:
         figure.legend(
             *axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False
         )
-        figure.savefig(path, dpi=120)
+        with whole(path) as fresh:
+            figure.savefig(fresh, dpi=120)
         return path
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from striate.artifact import Artifact
 from striate.errors import UsageError
+from striate.files import whole
 
 if TYPE_CHECKING:
     from striate.evaluate import Evaluation
@@ -30,12 +31,10 @@ SMALL = 64  # pixels on a side below which a picture is enlarged unsmoothed
 
 def write_report(evaluation: "Evaluation", artifact: Artifact, path: str | os.PathLike) -> Path:
     """Write the report of an evaluation as one HTML file; `UsageError` where it cannot be."""
-    path = Path(path)
-    try:
-        path.write_text(render(evaluation, artifact), "utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: the report cannot be written ({error.strerror})") from None
-    return path
+    page = render(evaluation, artifact)
+    with whole(path) as fresh:
+        fresh.write_text(page, "utf-8")
+    return Path(path)
 
 
 def check_writable(path: str | os.PathLike) -> None:

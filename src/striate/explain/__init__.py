@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,8 @@ def explain(
     >>> explain(load("saved_models/squeezenet1_1"), ["cat.jpg"]).maps.shape
     (1, 227, 227)
     """
-    chosen = _method(method)
+    check_method(method, METHODS)
+    chosen = METHODS[method]
     subject = source if isinstance(source, Subject) else subject_of(source)
     pixels = _pixels(subject, images)
     check_options(method, options, chosen.function)
@@ -268,14 +269,14 @@ def _names(images: Sequence[Any] | np.ndarray) -> list[str]:
     ]
 
 
-def _method(name: str) -> Method:
-    if name not in METHODS:
+def check_method(name: str, known: Collection[str] = (*METHODS, *VIEWS)) -> None:
+    """`UsageError` for a name that is neither a method nor a view, with the nearest."""
+    if name not in known:
         every = [*METHODS, *VIEWS]
         raise UsageError(
             f"expected a method of explaining, got {name!r}.{did_you_mean(name, every)} "
             f"They are: {', '.join(every)}."
         )
-    return METHODS[name]
 
 
 def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.errors import UsageError
+from striate.files import whole
 
 LEAST = 320  # pixels: smaller pictures are enlarged, unsmoothed, so that a person can see them
 STRONGEST = 0.65  # the share of the colour over a picture where its map is highest
@@ -58,7 +59,9 @@ def save_picture(pixels: np.ndarray, path: Path) -> Path:
 
     factor = max(1, LEAST // min(pixels.shape[:2]))
     large = pixels.repeat(factor, axis=0).repeat(factor, axis=1)
-    Image.fromarray(large.squeeze(-1) if large.shape[-1] == 1 else large).save(path)
+    picture = Image.fromarray(large.squeeze(-1) if large.shape[-1] == 1 else large)
+    with whole(path) as fresh:
+        picture.save(fresh)
     return path
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from striate.data import Dataset
 from striate.errors import UsageError
+from striate.files import whole
 from striate.train import devices
 from striate.train.checkpoint import NoStore
 from striate.train.failures import memory_explained
@@ -104,7 +105,8 @@ class RangeTest:
         axes.set(xscale="log", xlabel="learning rate", ylabel="loss", title=title)
         axes.set_ylim(min(0.9 * self.losses.min(), self.smoothed.min()), top)
         axes.legend(frameon=False)
-        figure.savefig(path, dpi=120)
+        with whole(path) as fresh:
+            figure.savefig(fresh, dpi=120)
         return path
 
 

@@ -1,0 +1,31 @@
+"""Files that are there whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from striate.errors import UsageError
+
+
+@contextlib.contextmanager
+def whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A place beside a path to write to; what is there at the end takes the path, at once.
+
+    Whoever reads meanwhile, and whoever finds the path after a kill or on a full disk, has what was
+    there before. Raises `UsageError` where it cannot be written.
+
+    >>> with whole("report.html") as fresh:
+    ...     fresh.write_text(page, "utf-8")
+    """
+    path = Path(path)
+    fresh = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    try:
+        yield fresh
+        fresh.replace(path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{path}: expected a file that can be written ({reason})") from None
+    finally:
+        with contextlib.suppress(OSError):  # no such place, or a disk that no longer answers
+            fresh.unlink(missing_ok=True)

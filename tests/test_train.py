@@ -280,7 +280,7 @@ def test_a_loss_that_is_no_number_is_one_clear_line_and_leaves_nothing(data, tmp
     with pytest.raises(StriateError, match=r"diverged.*lower optimizer\.learning_rate") as caught:
         train(recipe, tmp_path / "m", data=data, **QUIET)
     assert "\n" not in str(caught.value)
-    assert list((tmp_path / "m").iterdir()) == []
+    assert not (tmp_path / "m").exists()
 
 
 def test_weights_that_explode_in_the_last_step_are_not_written(data, tmp_path):
@@ -293,7 +293,13 @@ def test_weights_that_explode_in_the_last_step_are_not_written(data, tmp_path):
     }
     with pytest.raises(StriateError, match=r"diverged: weights are no numbers after epoch 1"):
         train(recipe, tmp_path / "m", data=data, **QUIET)
-    assert list((tmp_path / "m").iterdir()) == []
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_rate_that_rises_to_the_end_is_said(data, tmp_path, capsys):
+    train(LENET, tmp_path / "m", data=data, progress=True, epochs=1, **{"schedule.warmup": 2})
+    said = "full: the learning rate rises to the end, since schedule.warmup=2 takes all 1 epochs"
+    assert said in capsys.readouterr().err
 
 
 def test_an_epoch_whose_loss_is_no_number_is_never_the_best():

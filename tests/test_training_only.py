@@ -179,7 +179,7 @@ def test_every_net_that_has_heads_says_how_they_are_learnt():
 
 # === Learned groups ===
 
-CONDENSENET = {"name": "condensenet86_cifar", "options": {"layers": 2}}
+CONDENSENET = {"name": "condensenet86_cifar", "size": 16, "options": {"layers": 1}}
 
 
 def test_a_trained_condensenet_is_condensed_and_runs_in_groups(data, tmp_path, monkeypatch):
@@ -189,10 +189,10 @@ def test_a_trained_condensenet_is_condensed_and_runs_in_groups(data, tmp_path, m
     monkeypatch.setattr(build, "to_run", lambda net, *rest: seen.append(net) or real(net, *rest))
     recipe = {"model": CONDENSENET, "epochs": 6, "batch_size": 12}
     made = train(recipe, tmp_path / "c", data=data, **QUIET)
-    assert made.manifest.model["options"] == {"layers": 2, "converted": True}
+    assert made.manifest.model["options"] == {"layers": 1, "converted": True}
     (net,) = seen
     grouping = [layer for layer in net.layers if isinstance(layer, LearnedGroupConv)]
-    assert len(grouping) == 6
+    assert len(grouping) == 3
     for layer in grouping:
         mask = keras.ops.convert_to_numpy(layer.mask)
         assert (mask.sum(0) == len(mask) // 4).all()
@@ -213,19 +213,6 @@ def test_groups_condense_in_stages_over_the_first_half():
     assert left == [16, 16, 12, 12, 8, 8, 4, 4]
 
 
-def test_a_run_that_ends_before_it_has_condensed_does_so_then(data, tmp_path):
-    recipe = {"model": CONDENSENET, "epochs": 1, "batch_size": 12}
-    made = train(recipe, tmp_path / "c", data=data, **QUIET)
-    assert made.manifest.model["options"]["converted"]
-    made.check()
-
-
-def test_an_average_of_the_weights_leaves_masks_whole(data, tmp_path):
-    recipe = {"model": CONDENSENET, "epochs": 4, "batch_size": 12, "optimizer": {"ema": 0.9}}
-    made = train(recipe, tmp_path / "c", data=data, **QUIET)
-    made.check()
-
-
 def test_the_group_lasso_is_a_penalty():
     net = create_model("condensenet86_cifar", num_classes=3, input_shape=(16, 16, 3), layers=1)
     plain = trainer_of(net, None)
@@ -242,8 +229,9 @@ def test_a_group_lasso_without_groups_is_one_line():
         training_graph(net, recipe, preset("unit", 32, 32, 1))
 
 
-def test_a_trained_condensenet_exports_and_learns_on(data, tmp_path):
-    recipe = {"model": CONDENSENET, "epochs": 1, "batch_size": 12}
+def test_a_condensenet_that_ended_early_exports_and_learns_on(data, tmp_path):
+    """Before it had condensed, which it does at the end; an average leaves its masks whole."""
+    recipe = {"model": CONDENSENET, "epochs": 1, "batch_size": 12, "optimizer": {"ema": 0.9}}
     made = train(recipe, tmp_path / "c", data=data, **QUIET)
     made, _ = striate.export(made, ["onnx", "litert"])
     assert {"onnx", "litert"} <= set(made.manifest.forms)

@@ -25,7 +25,7 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
         fresh.replace(path)
     except OSError as error:
         reason = error.strerror or error
-        raise UsageError(f"{path}: expected a file that can be written ({reason})") from None
+        raise UsageError(f"{path}: cannot be written ({reason})") from None
     finally:
         with contextlib.suppress(OSError):  # no such place, or a disk that no longer answers
             fresh.unlink(missing_ok=True)

@@ -180,7 +180,7 @@ class Run:
         if recipe.schedule.warmup >= phase.epochs:
             self.watch.say(
                 f"{phase.name}: the learning rate rises to the end, since schedule.warmup="
-                f"{recipe.schedule.warmup:g} takes all of the {phase.epochs} epochs"
+                f"{recipe.schedule.warmup:g} takes all {phase.epochs} epochs"
             )
         trainer = training_graph(self.net, recipe, train.preprocess, self.spec.training_heads)
         if not trainer.trainable_variables:

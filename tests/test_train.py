@@ -298,7 +298,7 @@ def test_weights_that_explode_in_the_last_step_are_not_written(data, tmp_path):
 
 def test_a_rate_that_rises_to_the_end_is_said(data, tmp_path, capsys):
     train(LENET, tmp_path / "m", data=data, progress=True, epochs=1, **{"schedule.warmup": 2})
-    said = "full: the learning rate rises to the end, since schedule.warmup=2 takes all 1 epochs"
+    said = "full: the learning rate rises to the end, as schedule.warmup is 2 and the epochs are 1"
     assert said in capsys.readouterr().err
 
 

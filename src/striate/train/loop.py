@@ -179,8 +179,8 @@ class Run:
             )
         if recipe.schedule.warmup >= phase.epochs:
             self.watch.say(
-                f"{phase.name}: the learning rate rises to the end, since schedule.warmup="
-                f"{recipe.schedule.warmup:g} takes all {phase.epochs} epochs"
+                f"{phase.name}: the learning rate rises to the end, as schedule.warmup is "
+                f"{recipe.schedule.warmup:g} and the epochs are {phase.epochs}"
             )
         trainer = training_graph(self.net, recipe, train.preprocess, self.spec.training_heads)
         if not trainer.trainable_variables:

@@ -187,6 +187,7 @@ def test_guiding_changes_gradients_and_no_answers(averaging):
     assert not np.allclose(gradient(averaging, x, TARGETS), gradient(other, x, TARGETS))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", ["lenet5", "resnet20_cifar", "mobilenet_v2_035", "vgg11_bn"])
 def test_every_method_gives_a_map_of_every_net(name):
     spec_options = {"vgg11_bn": {"fc_units": 16}}.get(name, {})

@@ -5,9 +5,12 @@ import subprocess
 
 import keras
 import numpy as np
+import pytest
 
 from by_hand import gradient, noise, unsettle
 from striate import layers
+
+pytestmark = pytest.mark.sweep
 
 CODE = """
 import sys

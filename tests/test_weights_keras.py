@@ -61,6 +61,7 @@ def made_up(model: keras.Model) -> keras.Model:
     return model
 
 
+@pytest.mark.oracle
 @pytest.mark.parametrize(
     "name",
     [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in NETS],

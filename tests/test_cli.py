@@ -162,6 +162,19 @@ def test_info_describes_a_net_and_an_artifact(artifact):
     assert json.loads(run("info", artifact.path, "--json").stdout)["labels"] == artifact.labels
 
 
+def test_info_tells_of_an_artifact_what_a_person_asks_first(call, pictures, tmp_path):
+    call("train", "lenet5", "--data", pictures, "--set", "epochs=2", "-o", tmp_path / "mine")
+    code, out, _ = call("info", tmp_path / "mine")
+    assert code == 0
+    told = dict(line.strip().split("  ", 1) for line in out.splitlines())
+    assert told["net"] == "lenet5"
+    assert told["classes"].startswith("2: ")
+    assert told["training"].startswith("full, 2 epochs; ")
+    assert "% (" in told["accuracy, val"]
+    assert told["accuracy, val"].endswith(" pictures")
+    assert "{" not in out
+
+
 def test_info_tells_what_a_net_costs(call):
     _, out, _ = call("info", "vgg16", "--json")
     vgg = json.loads(out)

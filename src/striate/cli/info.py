@@ -44,7 +44,7 @@ def info(
         emit(document)
         return
     rows = document.pop("layers", None)
-    for key, value in (document if artifact else _spoken(document)).items():
+    for key, value in (_spoken_artifact if artifact else _spoken)(document).items():
         print(f"{key:>16}  {value}")
     if rows:
         _print_layers(rows)
@@ -151,9 +151,13 @@ def _spoken(document: dict[str, Any]) -> dict[str, str]:
         },
         "receptive field": _sight(document),
         "maps": ", ".join(document["pyramid"]),
-        "options": ", ".join(f"{name}={value!r}" for name, value in document["options"].items()),
+        "options": _settings(document["options"]),
     }
     return {key: value for key, value in lines.items() if value}
+
+
+def _settings(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in values.items())
 
 
 def _sight(document: dict[str, Any]) -> str:
@@ -249,7 +253,7 @@ def _artifact(path: str) -> dict[str, Any]:
         "version": artifact.version,
         "created": manifest.created,
         "model": manifest.model,
-        "labels": artifact.labels if len(artifact.labels) <= 20 else f"{len(artifact.labels)}",
+        "labels": artifact.labels,
         "preprocess": manifest.preprocess,
         "metrics": manifest.metrics,
         "forms": {
@@ -260,3 +264,52 @@ def _artifact(path: str) -> dict[str, Any]:
         "environment": manifest.environment,
         "licence": manifest.licence,
     }
+
+
+def _spoken_artifact(document: dict[str, Any]) -> dict[str, str]:
+    """The same facts for a person."""
+    net, metrics = document["model"], document["metrics"]
+    options = _settings(net["options"])
+    version = "" if document["version"] is None else f", version {document['version']}"
+    lines = {
+        "path": document["path"],
+        "name": f"{document['name']}{version}, written {document['created']}",
+        "net": f"{net['name']}{f' ({options})' if options else ''}",
+        "input": _times(net["input_shape"]),
+        "pixels": _settings({k: _short(v) for k, v in document["preprocess"].items()}),
+        "classes": f"{net['num_classes']:,}: {_listed(document['labels'])}",
+        "training": _training(metrics.get("training", {}).get("history", [])),
+        **{
+            f"accuracy, {split}": _accuracy_on(metrics[split])
+            for split in ("folds", "val", "test")
+            if split in metrics
+        },
+        "forms": ", ".join(f"{form} {_bytes(size)}" for form, size in document["forms"].items()),
+        "made with": ", ".join(f"{name} {v}" for name, v in document["environment"].items()),
+        "licence": document["licence"],
+    }
+    return {key: value for key, value in lines.items() if value}
+
+
+def _short(value: Any) -> Any:
+    """The value, or how many numbers it has where these are many."""
+    return f"{len(value)} numbers" if isinstance(value, list | tuple) and len(value) > 4 else value
+
+
+def _listed(labels: list[str], most: int = 8) -> str:
+    more = f", and {len(labels) - most:,} more" if len(labels) > most else ""
+    return ", ".join(labels[:most]) + more
+
+
+def _training(history: list[dict[str, Any]]) -> str:
+    """Its phases with their epochs, and how long it took."""
+    epochs = {row["phase"]: row.get("epoch", 0) for row in history}
+    seconds = sum(row["seconds"] for row in history)
+    phases = [f"{name}, {n} epoch{'s' * (n > 1)}" if n else name for name, n in epochs.items()]
+    took = f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s"
+    return f"{'; '.join(phases)}; {took}" if history else ""
+
+
+def _accuracy_on(found: dict[str, Any]) -> str:
+    low, high = found["accuracy_interval"]
+    return f"{found['accuracy']:.1%} ({low:.1%} to {high:.1%}) of {found['n']:,} pictures"

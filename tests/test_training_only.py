@@ -86,6 +86,21 @@ def test_companions_of_a_deeply_supervised_net_learn_by_a_hinge_that_fades():
     assert loss_of(trainer) == pytest.approx(own, rel=1e-5)
 
 
+def test_companions_learn_at_their_own_rate():
+    """Of 196,608 inputs each: at the net's rate one step would turn all that they say."""
+    from striate.train.strategies import heads_of, learning_rates, phases_of
+
+    net, spec = with_heads("dsn_cifar"), get_spec("dsn_cifar")
+    (phase,) = phases_of(make_recipe({"model": "dsn_cifar"}), net, spec)
+    rates = learning_rates(net, net.trainable_variables, spec, phase)
+    heads = {id(w) for layer in heads_of(net) for w in layer.weights}
+    assert len(heads) == 6
+    for variable, rate in zip(net.trainable_variables, rates, strict=True):
+        assert rate == (1e-3 if id(variable) in heads else 1.0), variable.path
+    plain = create_model("dsn_cifar")
+    assert learning_rates(plain, plain.trainable_variables, spec, phase) is None
+
+
 def test_a_head_that_does_not_fade_counts_the_same_to_the_end():
     trainer = trainer_of(with_heads("dsn_cifar"), TrainingHeads(0.3))
     before = loss_of(trainer)

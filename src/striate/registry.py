@@ -45,11 +45,13 @@ class TrainingHeads:
 
     weight: what the loss of each counts beside that of the net's answer; fades: it falls in a line
     to 0 at the end of the training. loss: `cross_entropy`, as of the answer, or `squared_hinge`.
+    rate: at which their own weights learn, as a share of the net's.
     """
 
     weight: float
     loss: Literal["cross_entropy", "squared_hinge"] = "cross_entropy"
     fades: bool = False
+    rate: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -122,7 +122,8 @@ def dsn(
     dropout, classifier: as for `nin`.
     training_heads: the model has three more outputs, the companion classifiers on the hidden
     convolutions before their ReLU, each with a squared hinge loss that counts 0.1 (1 - t), t being
-    the share of the training that is done: [logits, logits_companion1, logits_companion2,
+    the share of the training that is done, and weights of so many inputs that they learn at a
+    thousandth of the rate, as in the authors' code: [logits, logits_companion1, logits_companion2,
     logits_companion3].
     """
     output, companions = nin_body(
@@ -193,7 +194,7 @@ register_family(
     year=2014,
     paper="1409.5185",
     title="Deeply-Supervised Nets",
-    training_heads=TrainingHeads(0.1, "squared_hinge", fades=True),
+    training_heads=TrainingHeads(0.1, "squared_hinge", fades=True, rate=1e-3),
     variants={
         "dsn_cifar": (
             {},

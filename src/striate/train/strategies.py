@@ -167,15 +167,24 @@ def learning_rates(
 ) -> list[float] | None:
     """The rate of each variable as a share of the learning rate; None where all have the whole.
 
-    The classifier learns at the whole rate, and each stage at `decay` times that of the one above.
+    The classifier learns at the whole rate, and each stage at `decay` times that of the one above;
+    training heads at their own.
     """
-    if phase.decay == 1.0:
-        return None
     shares = {
         stage: phase.decay**below for below, stage in enumerate(stages_of(net, spec), start=1)
     }
+    rates = {layer: shares.get(stage_of(layer), 1.0) for layer in net.layers}
+    if spec.training_heads:
+        rates |= dict.fromkeys(heads_of(net), spec.training_heads.rate)
     owners = {id(weight): layer for layer in net.layers for weight in layer.weights}
-    return [shares.get(stage_of(owners[id(variable)]), 1.0) for variable in variables]
+    found = [rates[owners[id(variable)]] for variable in variables]
+    return None if set(found) == {1.0} else found
+
+
+def heads_of(net: Any) -> list[Any]:
+    """The layers that the net's answer does not need: those of its training heads."""
+    needed = {layer.name for layer in keras.Model(net.input, net.outputs[0]).layers}
+    return [layer for layer in net.layers if layer.name not in needed]
 
 
 def freeze(net: Any, phase: Phase) -> None:

@@ -41,13 +41,13 @@ def free_port() -> int:
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     numbers = range(10_000 + worker % 16, 32_000, 16)
-    while (port := random.SystemRandom().choice(numbers)) in _given or _listens(port):
+    while (port := random.SystemRandom().choice(numbers)) in _given or listens(port):
         continue
     _given.add(port)
     return port
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 

@@ -276,6 +276,8 @@ def test_a_configuration_file_is_read_again_and_a_broken_one_changes_nothing(bas
         assert HttpClient(server.url, "one").status() == {1: "AVAILABLE"}
         path.write_text("model_config_list {")
         wait_for(lambda: any("Error parsing" in line for line in server.errors))
+        path.write_bytes(b"\xff")  # it is being written over
+        wait_for(lambda: any("can't decode" in line for line in server.errors))
         path.write_text(f"{config(two=(base, {}))}")
         wait_for(lambda: HttpClient(server.url, "two").status() == {1: "AVAILABLE"})
         wait_for(lambda: HttpClient(server.url, "one").status() == {1: "END"})

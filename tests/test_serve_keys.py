@@ -223,3 +223,24 @@ def test_where_keys_are_asked_for_nothing_passes_without_a_call(tmp_path):
         with pytest.raises(ServingError) as error:
             core.permit(model)
         assert error.value.code == Code.PERMISSION_DENIED
+
+
+def test_a_configuration_file_that_changes_needs_no_key(tiny, tmp_path):
+    models = tmp_path / "models.config"
+
+    def name(model: str) -> None:
+        where = f'name: "{model}" base_path: "{tiny.path.parent}" model_platform: "tensorflow"'
+        models.write_text(f"model_config_list {{ config {{ {where} }} }}")
+
+    name("one")
+    with ServerProcess(
+        "",
+        model_config_file=str(models),
+        model_config_file_poll_wait_seconds=0.1,
+        api_keys_file=write(tmp_path / "keys.yaml", *ENTRIES),
+    ) as server:
+        name("two")
+        deadline = time.monotonic() + 30
+        while asked(server, "/v1/models/two", ADMIN)[0] != 200:
+            assert time.monotonic() < deadline, "".join(server.errors)
+            time.sleep(0.05)

@@ -4,6 +4,7 @@ import concurrent.futures
 import contextlib
 import http.client
 import json
+import os
 import re
 import shutil
 import signal
@@ -21,7 +22,7 @@ import numpy as np
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from served import ServerProcess, free_port
+from served import SERVE, ServerProcess, free_port, listens
 from striate.artifact import MANIFEST
 from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
@@ -489,3 +490,44 @@ def test_the_example_clients_work_as_they_are(base, tiny, picture, tmp_path):
         (prediction,) = json.loads(outputs[0])["predictions"]
         np.testing.assert_allclose(prediction["scores"], expected, atol=FLOAT_TOLERANCE)
         assert prediction["classes"] == tiny.labels
+
+
+def test_sigterm_while_a_model_is_loaded_ends_the_server(tiny):
+    """Where the signal is ignored unless somebody handles it, as by a container's first process."""
+    code = (
+        "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+        "from striate.serve import serve; from striate.serve.loading import Loader\n"
+        "Loader.open = lambda loader, path: (print('loading', flush=True), time.sleep(60))\n"
+        f"serve(sys.argv[1], host='127.0.0.1', port={free_port()})\n"
+    )
+    command = [sys.executable, "-c", code, str(tiny.path.parent)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        process.terminate()
+        assert process.wait(20) == 0
+        assert process.stdout.read() == "SIGTERM: stopped before anything was served\n"
+
+
+@pytest.mark.parametrize("reader", ["gone", "asleep"])
+def test_who_does_not_read_what_is_announced_does_not_stop_the_drain(tiny, reader):
+    """A pipe that nobody reads any more, or a full one."""
+    reading, writing = os.pipe()
+    port, rest_port = free_port(), free_port()
+    options = {"path": str(tiny.path.parent), "port": port, "rest_api_port": rest_port}
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while reader == "asleep":
+            os.write(writing, b"x")
+    os.set_blocking(writing, True)
+    if reader == "gone":
+        os.close(reading)
+    command = [sys.executable, "-c", SERVE, json.dumps({**options, "host": "127.0.0.1"})]
+    with subprocess.Popen(command, stdout=writing) as process:
+        wait_for(lambda: listens(rest_port))
+        process.terminate()
+        try:
+            assert process.wait(20) == 0
+        finally:
+            process.kill()
+            os.close(writing)

@@ -1,9 +1,12 @@
 """Which versions are served: policies, changes on disk, versions that fail; no engine involved."""
 
+import logging
+import os
 import platform
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -263,6 +266,111 @@ def test_a_directory_is_a_model_a_version_or_a_repository(tmp_path):
     for path, name in [(tmp_path / "empty", None), (tmp_path / "nope", None), (tmp_path, "mine")]:
         with pytest.raises(ArtifactError, match="expected"):
             find_models(path, name, policy)
+
+
+def test_links_are_followed_anew_at_every_look(tmp_path):
+    """As of ConfigMaps and git-sync: the directory is a link that leads elsewhere one day."""
+    put(tmp_path / "revision 1" / "a", 1)
+    put(tmp_path / "revision 2" / "a", 2)
+    now = tmp_path / "now"
+    now.symlink_to("revision 1")
+    (model,) = find_models(now / "a", None, VersionPolicy())
+    found = repository(model.base_path)
+    assert answers(found) == "servable 1"
+    (tmp_path / "next").symlink_to("revision 2")
+    (tmp_path / "next").rename(now)
+    shutil.rmtree(tmp_path / "revision 1")
+    found.refresh()
+    assert answers(found) == "servable 2"
+
+
+def test_a_link_to_a_version_is_that_version(tmp_path):
+    put(tmp_path / "a", 3)
+    (tmp_path / "newest").symlink_to("a/3")
+    (version,) = find_models(tmp_path / "newest", None, VersionPolicy())
+    assert (version.name, version.policy.choose([2, 3])) == ("a", {3})
+
+
+@pytest.fixture
+def shut(monkeypatch):
+    """Names of directories that this process may not look into; permissions do not stop root."""
+    names: set[str] = set()
+    iterdir, access = Path.iterdir, os.access
+
+    def looked_into(path: Path):
+        if path.name in names:
+            raise PermissionError(13, "Permission denied")
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", looked_into)
+    monkeypatch.setattr(
+        os, "access", lambda path, how: path.name not in names and access(path, how)
+    )
+    return names
+
+
+def test_a_directory_among_models_that_nobody_may_look_into_is_none(tmp_path, shut, caplog):
+    put(tmp_path / "a", 1)
+    (tmp_path / "lost+found").mkdir()
+    shut.add("lost+found")
+    assert [m.name for m in find_models(tmp_path, None, VersionPolicy())] == ["a"]
+    assert "lost+found cannot be read (Permission denied)" in caplog.text
+    shut.add(tmp_path.name)
+    with pytest.raises(ArtifactError, match="cannot be read"):
+        find_models(tmp_path, None, VersionPolicy())
+
+
+def test_a_model_that_cannot_be_read_goes_on_and_does_not_hold_up_the_others(tmp_path, shut):
+    policy = VersionPolicy()
+    put(tmp_path / "m", 1)
+    put(tmp_path / "other", 1)
+    models = [Model(name, tmp_path / name, policy) for name in ("m", "other")]
+    found = Repository(models, opened)
+    found.refresh()
+    shut.add("m")
+    put(tmp_path / "m", 2)
+    put(tmp_path / "other", 2)
+    found.refresh()
+    assert answers(found) == "servable 1"
+    with found.lease("other") as lease:
+        assert lease.servable.name == "servable 2"
+    shut.clear()
+    found.refresh()
+    assert answers(found) == "servable 2"
+
+
+def test_a_version_that_cannot_be_read_says_so_and_the_one_before_it_answers(tmp_path, shut):
+    put(tmp_path, 1)
+    (tmp_path / "2").mkdir()
+    shut.add("2")
+
+    def open_version(path: Path) -> Servable:
+        if path.name in shut:
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path)
+
+    found = repository(tmp_path, open_version=open_version)
+    assert answers(found) == "servable 1"
+    assert "Permission denied" in found.statuses("m", 2)[0].message
+    shut.clear()
+    put(tmp_path, 2)
+    found.refresh()
+    assert answers(found) == "servable 2"
+
+
+def test_what_is_done_again_and_again_goes_on_after_a_mistake(caplog):
+    done, found = threading.Event(), Repository([], opened)
+    calls = iter([RuntimeError("once"), None])
+
+    def call() -> None:
+        if error := next(calls, None):
+            raise error
+        done.set()
+
+    found.every(0.01, call)
+    assert done.wait(10)
+    found.close()
+    assert [r.levelno for r in caplog.records] == [logging.ERROR]
 
 
 @pytest.mark.parametrize(

@@ -207,12 +207,12 @@ class Core:
         return self.repository.statuses(target.model, target.version)
 
     def reload(self, configs: list[ModelConfig]) -> None:
-        """Serve these models and no others, by these labels.
+        """Serve these models and no others, by these labels; who asks for it, if it is anybody, is
+        permitted to by then.
 
         Raises `ServingError` when one of them does not become available, or a label names a
         version that is not; the others are served as they are meant to be.
         """
-        self.permit(None)
         if self.request_log is not None:
             self.request_log.configure(configs)
         events = self.repository.configure(configs)

@@ -2,12 +2,13 @@
 
 import logging
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
-from types import TracebackType
-from typing import TYPE_CHECKING
+from types import FrameType, TracebackType
+from typing import TYPE_CHECKING, NoReturn
 
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
@@ -36,6 +37,7 @@ CANARY_SECONDS = 1.0  # between judgements of canaries
 # That a server which has said that it is going still takes requests: those who look at its health
 # send it no more, and a kept connection of REST is not closed with a request on its way
 LINGER = 0.5
+SAYING = 1.0  # seconds for what is announced to be written
 
 
 class Server:
@@ -233,20 +235,58 @@ def run_server(
     *,
     announce: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return. A second signal ends at once.
+    """Serve until SIGTERM or SIGINT, then drain and return. A second signal ends at once, and so
+    does the first while models are loaded for the start.
 
     announce is given each line that says what is served and where. Call it from the main thread.
     """
-    server = Server(options)
-    server.start()
-    _log_to_stderr()
     with _signals() as signals:
-        for line in server.describe():
-            announce(line)
+        try:
+            with _at_once(signals):
+                server = Server(options)
+                server.start()
+        except _Ended as ended:
+            _say(announce, f"{ended}: stopped before anything was served")
+            return
+        _log_to_stderr()
+        _say(announce, *server.describe())
         name = signal.Signals(_next(signals)).name
-    announce(f"{name}: finishing the requests in flight")
+    _say(announce, f"{name}: finishing the requests in flight")
     server.stop()
-    announce("stopped")
+    _say(announce, "stopped")
+
+
+def _say(announce: Callable[[str], None], *lines: str) -> None:
+    """Announce lines, unless whoever reads them is gone, or is busy for more than a moment: nobody
+    is left without an answer for that."""
+
+    def say() -> None:
+        try:
+            for line in lines:
+                announce(line)
+        except OSError as error:
+            log.warning("cannot say %r (%s)", lines[0], error)
+
+    saying = threading.Thread(target=say, name="announce", daemon=True)
+    saying.start()
+    saying.join(SAYING)
+
+
+class _Ended(BaseException):
+    """A signal before anything was served; no version fails for it."""
+
+
+@contextmanager
+def _at_once(signals: SimpleQueue) -> Iterator[None]:
+    """Within the block a signal raises `_Ended`. Without any handler SIGTERM would do nothing to
+    the first process of a container, which the system spares."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        signals.put(number)  # for later, should nobody hear of what is raised
+        raise _Ended(signal.Signals(number).name)
+
+    with _handled(end):
+        yield
 
 
 def _log_to_stderr() -> None:
@@ -272,12 +312,16 @@ def _next(signals: SimpleQueue) -> int:
 def _signals() -> Iterator[SimpleQueue]:
     """A queue that receives SIGTERM and SIGINT; `put` is safe in a signal handler."""
     received: SimpleQueue[int] = SimpleQueue()
-    before = {
-        number: signal.signal(number, lambda number, frame: received.put(number))
-        for number in (signal.SIGTERM, signal.SIGINT)
-    }
-    try:
+    with _handled(lambda number, frame: received.put(number)):
         yield received
+
+
+@contextmanager
+def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within the block SIGTERM and SIGINT go to a handler."""
+    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, its in before.items():
+            signal.signal(number, its)

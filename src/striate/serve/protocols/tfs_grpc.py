@@ -135,6 +135,7 @@ class ModelService(protos.model_service_pb2_grpc.ModelServiceServicer):
 
     @answered
     def HandleReloadConfigRequest(self, request, context):
+        self._core.permit(None)
         if request.config.WhichOneof("config") != "model_config_list":
             raise invalid(
                 "ServerModelConfig type not supported by HandleReloadConfigRequest. Only "

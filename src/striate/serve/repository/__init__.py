@@ -13,6 +13,7 @@ When all versions vanish from disk, what is loaded goes on serving.
 """
 
 import logging
+import os
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -270,7 +271,7 @@ class Repository:
         """
         with self._refreshing:
             events = []
-            on_disk = {name: self._look(model) for name, model in self.models.items()}
+            on_disk = {name: self._seen(model) for name, model in self.models.items()}
             while missing := self._missing(on_disk):
                 events += self._load_all(missing)
             for name, model in self.models.items():
@@ -281,6 +282,15 @@ class Repository:
             if events:
                 memory.give_back()
             return events
+
+    def _seen(self, model: Model) -> dict[int, Path]:
+        """The same as `_look`, or nothing, which changes nothing, of a directory that cannot be
+        read: the other models do not wait for it."""
+        try:
+            return self._look(model)
+        except OSError as error:
+            log.error("%s: %s cannot be read (%s)", model.name, model.base_path, error.strerror)
+            return {}
 
     def _look(self, model: Model) -> dict[int, Path]:
         """The versions on disk that are whole.
@@ -345,7 +355,7 @@ class Repository:
         )
 
     def _failed(self, model: Model, version: Version, error: Exception) -> Event:
-        if not isinstance(error, StriateError):
+        if not isinstance(error, StriateError | OSError):
             log.exception("%s version %d", model.name, version.number)
         with self._lock:
             self.loads.attempts[str(version.path), False] += 1
@@ -377,18 +387,18 @@ class Repository:
 
         def poll() -> None:
             while not self._closed.wait(seconds):
-                call()
+                try:
+                    call()
+                except Exception:  # a mistake of ours: the next look may do better, none never will
+                    log.exception("the server looks again in %g s", seconds)
 
         thread = threading.Thread(target=poll, name="repository", daemon=True)
         thread.start()
         self._pollers.append(thread)
 
     def _refresh_and_log(self) -> None:
-        try:
-            for event in self.refresh():
-                event.log()
-        except OSError as error:  # a file system that is away comes back
-            log.error("the model directories cannot be read: %s", error)
+        for event in self.refresh():
+            event.log()
 
     def close(self) -> None:
         """Look no more, and let go of every version."""
@@ -415,15 +425,19 @@ def _why_none(base_path: Path) -> str:
     """Why a policy found nothing to its liking in a directory."""
     if not base_path.is_dir():
         return f"expected a directory of versions at {base_path}, got nothing there"
-    found = sorted(complete_versions(base_path))
+    try:
+        found = sorted(complete_versions(base_path))
+    except OSError as error:
+        return f"{base_path} cannot be read ({error.strerror})"
     if not found:
         return f"expected a version with all its files in {base_path}, got none"
     return f"the policy wants none of the versions in {base_path}: {', '.join(map(str, found))}"
 
 
 def _is_complete(path: Path) -> bool:
-    """An artifact with its manifest, or a model of somebody else; not half of an artifact."""
-    if _has_manifest(path):
+    """An artifact with its manifest, or a model of somebody else; not half of an artifact. One that
+    cannot be looked into is tried, so that its status says so."""
+    if _has_manifest(path) or (path.is_dir() and not os.access(path, os.R_OK | os.X_OK)):
         return True
     ours = [GOLDENS, "model.keras"]
     foreign = any((path / name).is_file() for name in FOREIGN)
@@ -431,19 +445,27 @@ def _is_complete(path: Path) -> bool:
 
 
 def _has_manifest(path: Path) -> bool:
-    return (path / MANIFEST).is_file()
+    return os.path.isfile(path / MANIFEST)  # Path's own raises where it may not look
 
 
 def fingerprint(path: Path) -> tuple:
     """What the files of a version look like from outside; it changes when they do."""
     found = []
-    for file in path.rglob("*"):
+    for file in _below(path):
         try:
             stat = file.stat()
-        except FileNotFoundError:  # it is being copied, or deleted, right now
+        except OSError:  # it is being copied or deleted right now, or nobody may look at it
             continue
         found.append((str(file), stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))
+
+
+def _below(path: Path) -> list[Path]:
+    """All that is in a directory; nothing where the disk does not say."""
+    try:
+        return list(path.rglob("*"))
+    except OSError:
+        return []
 
 
 def _means_newest(number: int, known: Container[int]) -> bool:

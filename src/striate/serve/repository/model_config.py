@@ -12,6 +12,8 @@ The file is TensorFlow Serving's, a ModelServerConfig in protobuf's text format:
     }
 """
 
+import logging
+import os
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -24,6 +26,8 @@ from striate.serve.options import ModelConfig, Sampling, VersionPolicy
 from striate.serve.repository import FOREIGN, complete_versions
 from striate.serve.status import ServingError, invalid
 
+log = logging.getLogger("striate.serve")
+
 PLATFORMS = ("tensorflow", "striate")
 COLLECTORS = ("", "tfrecord")  # types of logs that are written
 
@@ -33,15 +37,18 @@ def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> lis
 
     Raises `ArtifactError` when it is none of these, or when one name is given to several models.
     """
-    base_path = base_path.resolve()
+    base_path = Path(os.path.abspath(base_path))  # links in it may lead elsewhere tomorrow
     if not base_path.is_dir():
         raise ArtifactError(f"{base_path}: expected a model directory, got nothing there")
-    if base_path.name.isdecimal() and any((base_path / n).is_file() for n in (MANIFEST, *FOREIGN)):
-        only = VersionPolicy("specific", versions=(int(base_path.name),))
-        return [ModelConfig(name or base_path.parent.name, base_path.parent, only)]
-    if complete_versions(base_path):
-        return [ModelConfig(name or base_path.name, base_path, policy)]
-    inside = sorted(p for p in base_path.iterdir() if p.is_dir() and complete_versions(p))
+    if (version := _version_at(base_path)) is not None:
+        only = VersionPolicy("specific", versions=(int(version.name),))
+        return [ModelConfig(name or version.parent.name, version.parent, only)]
+    try:
+        if complete_versions(base_path):
+            return [ModelConfig(name or base_path.name, base_path, policy)]
+        inside = sorted(p for p in base_path.iterdir() if p.is_dir() and _is_model(p))
+    except OSError as error:
+        raise ArtifactError(f"{base_path}: cannot be read ({error.strerror})") from None
     if name is not None and len(inside) != 1:
         inside = []
     if not inside:
@@ -53,17 +60,35 @@ def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> lis
     return [ModelConfig(name or path.name, path, policy) for path in inside]
 
 
+def _version_at(path: Path) -> Path | None:
+    """The directory of a version, where a path or the link that it is leads to one."""
+    for found in (path, path.resolve()):
+        if found.name.isdecimal() and any(
+            (found / name).is_file() for name in (MANIFEST, *FOREIGN)
+        ):
+            return found
+    return None
+
+
+def _is_model(path: Path) -> bool:
+    """Whether there are versions in a directory; none that anybody sees in one that is shut, as
+    lost+found is in every volume of its own."""
+    try:
+        return bool(complete_versions(path))
+    except OSError as error:
+        log.warning("%s cannot be read (%s)", path, error.strerror)
+        return False
+
+
 def read_config_file(path: str | Path) -> list[ModelConfig]:
     """The models of a configuration file; `UsageError` for one that cannot be understood."""
-    try:
-        text = Path(path).read_text("utf-8")
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
     message = protos.model_server_config_pb2.ModelServerConfig()
     try:
-        text_format.Parse(text, message)
+        text_format.Parse(Path(path).read_text("utf-8"), message)
         return configs_of(message)
-    except text_format.ParseError as error:
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror})") from None
+    except (text_format.ParseError, UnicodeDecodeError) as error:
         raise UsageError(
             f"Error parsing text-format tensorflow.serving.ModelServerConfig: {path}:{error}"
         ) from None

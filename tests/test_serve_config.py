@@ -20,6 +20,7 @@ from striate.serve import tensors, text_configs
 from striate.serve.batching import BatchingParameters
 from striate.serve.client import Client, HttpClient
 from striate.serve.flags import MEANINGLESS, REFUSED, flags, help_text, parse
+from striate.serve.listeners import limits
 from striate.serve.options import ModelConfig, ServerOptions, VersionPolicy
 from striate.serve.protos import (
     model_management_pb2,
@@ -56,6 +57,14 @@ def test_flags_are_written_in_every_way_that_tensorflow_takes():
         "grpc_channel_arguments": "grpc.max_connection_age_ms=2000",
     }
     assert notes == ["--enable_profiler is ignored: there is no profiler service"]
+
+
+def test_a_message_length_of_minus_one_is_no_limit_as_in_grpc():
+    name = "grpc.max_receive_message_length"
+    found = limits(ServerOptions("models", grpc_channel_arguments=f"{name}=-1"))
+    assert found.message_bytes > 1 << 30
+    with pytest.raises(UsageError, match=r"grpc.max_connection_age_ms a number, got '-1'"):
+        limits(ServerOptions("models", grpc_channel_arguments="grpc.max_connection_age_ms=-1"))
 
 
 def test_a_model_is_called_default_as_there_and_by_its_directory_here():

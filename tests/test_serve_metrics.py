@@ -1,5 +1,6 @@
 """What Prometheus reads, over a real socket, by prometheus_client's own parser."""
 
+import math
 import time
 import urllib.error
 import urllib.request
@@ -134,6 +135,13 @@ def test_names_cannot_break_the_format():
     text = written([gauge("g", "Help.", ("model",), [((name,), 0.5)])])
     (family,) = text_string_to_metric_families(text)
     assert family.samples[0].labels == {"model": name}
+
+
+def test_what_is_no_number_cannot_break_the_format():
+    values = {"a": math.nan, "b": math.inf, "c": -math.inf}
+    samples = [((name,), value) for name, value in values.items()]
+    (family,) = text_string_to_metric_families(written([gauge("g", "Help.", ("name",), samples)]))
+    assert str([sample.value for sample in family.samples]) == "[nan, inf, -inf]"
 
 
 def test_without_a_monitoring_config_there_are_metrics_at_our_path_alone(served):

@@ -5,6 +5,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import re
 import shutil
 import signal
@@ -28,6 +29,7 @@ from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import tensors
 from striate.serve.client import Client, HttpClient
+from striate.serve.listeners import bind
 from striate.serve.protos import predict_pb2
 from striate.serve.server import _next, _signals
 from striate.serve.status import Code, ServingError
@@ -149,6 +151,91 @@ def test_a_connection_over_rest_outlives_a_pause(served):
         connection.request("GET", "/v1/models/tiny")
         assert connection.getresponse().read()
         assert connection.sock is not None
+
+
+def test_what_a_connection_says_of_others_is_not_who_calls(tiny, tmp_path):
+    """A client is the address that it calls from, or its x-client-id."""
+    log = tmp_path / "access.jsonl"
+    with ServerProcess(tiny.path.parent, access_log=str(log)) as server:
+        request = urllib.request.Request(f"{server.url}/v1/models/tiny")
+        request.add_header("X-Forwarded-For", "1.2.3.4")
+        urllib.request.urlopen(request).close()
+        wait_for(lambda: log.read_text())
+        assert json.loads(log.read_text())["peer"].startswith("127.0.0.1:")
+
+
+def test_a_connection_whose_client_is_gone_without_a_word_ends():
+    """The system asks clients that are silent whether they are there."""
+    with bind("127.0.0.1", free_port()) as listening:
+        listening.listen()
+        with socket.create_connection(listening.getsockname()):
+            taken, _ = listening.accept()
+            with taken:
+                assert taken.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                if sys.platform == "linux":
+                    assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) <= 60
+                    assert taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+
+
+def test_a_body_that_was_not_asked_for_is_not_taken_for_the_next_request(served):
+    """A client that waits for `100 Continue`, and is told something else, need not send it."""
+    head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\nContent-Length: 1000\r\n"
+    with socket.create_connection(("127.0.0.1", served.rest_port), 30) as connection:
+        connection.sendall(head + b"Content-Encoding: br\r\nExpect: 100-continue\r\n\r\n")
+        answered = b""
+        while part := connection.recv(10_000):  # until the server closes
+            answered += part
+    assert answered.startswith(b"HTTP/1.1 400")
+    assert b"\r\nconnection: close\r\n" in answered
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny/versions/{}", "/v2/models/tiny/versions/{}"])
+def test_a_version_of_thousands_of_digits_is_the_clients_mistake(served, path):
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(served.url + path.format("9" * 5000))
+    assert error.value.code == 400
+
+
+def test_sigterm_loses_no_request_over_a_connection_that_is_kept(tiny):
+    lost, answered = [], []
+
+    def ask(server: ServerProcess, number: int) -> None:
+        """Again and again, until nobody listens."""
+        rng = random.Random(number)
+        connection = http.client.HTTPConnection(f"127.0.0.1:{server.rest_port}", timeout=30)
+        while True:
+            kept = connection.sock is not None
+            try:
+                connection.request("GET", "/v1/models/tiny")
+                answered.append(connection.getresponse().read())
+            except (OSError, http.client.HTTPException) as error:
+                if not kept:
+                    return
+                lost.append(repr(error))
+                connection.close()
+            time.sleep(rng.uniform(0, 0.02))
+
+    with (
+        ServerProcess(tiny.path.parent) as server,
+        concurrent.futures.ThreadPoolExecutor(40) as pool,
+    ):
+        clients = [pool.submit(ask, server, number) for number in range(40)]
+        wait_for(lambda: len(answered) > 400)
+        server.terminate()
+        for client in clients:
+            client.result()
+    assert lost == []
+
+
+def test_an_ipv6_address_is_announced_as_clients_write_it(tiny):
+    try:
+        bind("::1", 0).close()
+    except StriateError:
+        pytest.skip("needs IPv6")
+    with ServerProcess(tiny.path.parent, host="::1") as server:
+        assert f"gRPC at [::1]:{server.port} " in server.announced[1]
+        assert HttpClient(f"http://[::1]:{server.rest_port}", "tiny").status()
+        assert f"page at http://[::1]:{server.rest_port}/\n" in server.announced
 
 
 def test_more_connections_over_rest_than_allowed_are_refused_and_do_no_harm(tiny, picture):

@@ -6,11 +6,12 @@ import shutil
 import time
 import urllib.request
 from collections import Counter
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import grpc
+import numpy as np
 import pytest
 
 from making import tiny_artifact
@@ -22,7 +23,7 @@ from striate.serve.client import Client
 from striate.serve.observe.counters import Counters
 from striate.serve.options import VersionPolicy
 from striate.serve.repository import Model, State, Version
-from striate.serve.rollout import Agreement, choose, parse, parse_canary
+from striate.serve.rollout import Agreement, Compared, Shadow, choose, parse, parse_canary
 from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -115,6 +116,15 @@ def test_a_shadow_is_compared_and_one_that_is_not_there_fails_alone(two, tiny):
     assert lines[f'striate_shadow_same_total{{{whom}="1"}}'] == items
     assert float(lines[f'striate_shadow_distance_total{{{whom}="1"}}']) < 1e-3
     assert int(lines[f'striate_shadow_failed_total{{{whom}="9"}}']) >= 1
+
+
+def test_a_shadow_whose_scores_are_no_numbers_is_as_far_off_as_can_be():
+    lease = SimpleNamespace(version=2, servable=SimpleNamespace(run=lambda ask, feeds: feeds))
+    shadow = Shadow({"m": {"next": 100}}, lambda model, label: nullcontext(lease))
+    broken = np.full([2, 3], np.nan)
+    shadow.offer(Compared("m", 1, "", {"scores": broken}, {"scores": np.eye(2, 3)}))
+    shadow.close()
+    assert shadow.counts["m", 1, "next"] == Agreement(items=2, same=0, distance=2.0)
 
 
 class Counted:

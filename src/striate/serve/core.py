@@ -54,6 +54,12 @@ class Target:
     label: str | None = None
 
 
+def version_number(digits: str) -> int | None:
+    """The version that digits name; None for a number that no version can have."""
+    number = int(digits.lstrip("0")[:20] or 0)  # the rest would only make it larger yet
+    return number if number < 1 << 63 else None
+
+
 @dataclass(frozen=True)
 class Request:
     """What a request asks, and how to read it.

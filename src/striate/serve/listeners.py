@@ -5,6 +5,7 @@ unless they are computed in batches. There may be more of them than places in th
 whatever else is asked meanwhile (status, metadata, metrics) is answered at once.
 """
 
+import contextlib
 import errno
 import logging
 import os
@@ -23,6 +24,8 @@ from striate.errors import StriateError, UsageError
 from striate.serve import text_configs
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcServer, Limits
+from striate.serve.grpc_server.http2 import LARGEST_WINDOW
+from striate.serve.grpc_server.sockets import probe
 from striate.serve.options import ServerOptions
 from striate.serve.protocols import oip_grpc, tfs_grpc
 from striate.serve.protocols.grpc_calls import RecordedCalls
@@ -59,6 +62,7 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     # for the client to acknowledge the head before it
     bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe(bound)  # and with it every connection that it takes
     if shared:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
@@ -77,16 +81,19 @@ def bind_unix(path: str) -> socket.socket:
     """A UNIX socket at a path, not yet listening; one that is left of a server is replaced."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if stat.S_ISSOCK(os.stat(path).st_mode) and bound.connect_ex(path):
-            os.unlink(path)  # nobody answers
-    except FileNotFoundError:
-        pass
-    try:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISSOCK(os.stat(path).st_mode) and bound.connect_ex(path):
+                os.unlink(path)  # nobody answers
         bound.bind(path)
     except OSError as error:
         bound.close()
-        raise StriateError(f"cannot listen on unix:{path} ({error.strerror})") from None
+        raise StriateError(f"cannot listen on unix:{path} ({error.strerror or error})") from None
     return bound
+
+
+def address(host: str, port: int) -> str:
+    """host:port as clients write it, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def channel_arguments(text: str) -> dict[str, str]:
@@ -108,9 +115,11 @@ def limits(options: ServerOptions) -> Limits:
         if name not in CHANNEL_ARGUMENTS:
             log.warning("striate: grpc_channel_arguments: %s has no effect here", name)
             continue
+        field, unit = CHANNEL_ARGUMENTS[name]
+        if field == "message_bytes" and value == "-1":  # gRPC's word for any number of them
+            value = str(LARGEST_WINDOW)
         if not value.isdecimal():
             raise UsageError(f"expected grpc_channel_arguments {name} a number, got {value!r}")
-        field, unit = CHANNEL_ARGUMENTS[name]
         changed: dict[str, Any] = {field: int(value) * unit}
         found = replace(found, **changed)
     return found
@@ -179,6 +188,7 @@ class HttpListener:
     def __init__(self, core: Core, options: ServerOptions):
         import uvicorn
 
+        from striate.serve.draining import DrainingServer
         from striate.serve.protocols.http import application
 
         self._socket = bind(options.host, options.rest_api_port, shared=options.reuse_port)
@@ -199,6 +209,7 @@ class HttpListener:
             lifespan="off",
             log_level="warning",
             access_log=False,
+            proxy_headers=False,  # else whoever calls from this machine says who it is
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=round(options.drain_seconds),
             limit_concurrency=options.max_connections + 1,  # the one that is refused counts, too
@@ -206,7 +217,7 @@ class HttpListener:
         config.load()
         if options.ssl_config_file and options.rest_api_ssl:
             config.ssl = Tls.read(options.ssl_config_file).context()
-        self._server = uvicorn.Server(config)
+        self._server = DrainingServer(config)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 

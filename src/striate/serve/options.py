@@ -11,6 +11,7 @@ from typing import Any
 from striate.errors import UsageError
 
 MEBIBYTE = 1 << 20
+LONGEST = 1 << 31  # seconds that every system can wait
 
 
 @dataclass(frozen=True)
@@ -245,16 +246,15 @@ class ServerOptions:
         for name in (*threads, "max_message_bytes", "max_connections", "canary_min_requests"):
             value = getattr(self, name)
             _expect(value is None or value >= 1, name, "of at least 1", self)
-        at_least_0 = (
-            "max_queue",
+        waits = (
             "file_system_poll_wait_seconds",
             "model_config_file_poll_wait_seconds",
-            "rest_api_timeout_in_ms",
             "drain_seconds",
-            "max_num_load_retries",
         )
-        for name in at_least_0:
+        for name in (*waits, "max_queue", "rest_api_timeout_in_ms", "max_num_load_retries"):
             _expect(getattr(self, name) >= 0, name, "of at least 0", self)
+        for name in waits:
+            _expect(getattr(self, name) <= LONGEST, name, f"of at most {LONGEST}", self)
         for name in ("canary_max_errors", "canary_min_agreement"):
             _expect(0 <= getattr(self, name) <= 100, name, "from 0 to 100", self)
         _expect(0 <= self.canary_max_distance <= 1, "canary_max_distance", "from 0 to 1", self)

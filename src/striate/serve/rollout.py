@@ -152,6 +152,9 @@ class Shadow:
                 count.failed += 1
                 log.debug("shadow %s %s: %s", compared.model, label, error)
             else:
+                apart = np.abs(before - now).max(axis=1)
+                numbers = np.isfinite(apart)  # what is none is as far apart as scores can be
+                same = before.argmax(axis=1) == now.argmax(axis=1)
                 count.items += len(now)
-                count.same += int((before.argmax(axis=1) == now.argmax(axis=1)).sum())
-                count.distance += float(np.abs(before - now).max(axis=1).sum())
+                count.same += int((same & numbers).sum())
+                count.distance += float(np.where(numbers, apart, 1.0).sum())

@@ -15,7 +15,7 @@ from striate.runtime import ENGINES
 from striate.serve.canary import Limits
 from striate.serve.core import Core
 from striate.serve.keys import Keys
-from striate.serve.listeners import GrpcListener, HttpListener, metrics_paths
+from striate.serve.listeners import GrpcListener, HttpListener, address, metrics_paths
 from striate.serve.loading import Loader
 from striate.serve.observe.access_log import AccessLog
 from striate.serve.observe.counters import Loads
@@ -174,16 +174,17 @@ class Server:
                         f"loaded in {servable.seconds:.2f} s"
                     )
         options, host = self.options, self.options.host
+        port, rest_port = address(host, options.port), address(host, options.rest_api_port)
         names = [model.name for model in self.repository.configured()]
-        grpc_ports = [f"{host}:{options.port}"] if options.port else []
+        grpc_ports = [port] if options.port else []
         grpc_ports += [f"unix:{options.grpc_socket_path}"] if options.grpc_socket_path else []
         lines += [
             f"gRPC at {port} (PredictionService; models: {', '.join(names)})" for port in grpc_ports
         ]
         if options.rest_api_port:
             scheme = "https" if options.ssl_config_file and options.rest_api_ssl else "http"
-            base = f"{scheme}://{host}:{options.rest_api_port}"
-            near = base.replace("//0.0.0.0:", "//localhost:")
+            base = f"{scheme}://{rest_port}"
+            near = base.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
             lines.append(f"page at {near}/")
             lines += [f"REST at {base}/v1/models/{name}" for name in names]
         return lines

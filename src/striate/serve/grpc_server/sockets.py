@@ -16,8 +16,22 @@ LINUX = sys.platform == "linux"
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 MOST_UNSENT = 1 << 20  # bytes that wait for a client; one that takes no answers is not read
 SILENT = 60_000  # milliseconds in which a client's machine acknowledges nothing that was sent
+QUIET, BETWEEN = (
+    60,
+    10,
+)  # seconds without a word until it is asked whether it is there, and asked again
 
 Events = list[tuple[Happening, Stream]]
+
+
+def probe(tcp: socket.socket) -> None:
+    """Have the system end a connection whose client's machine is gone without a word: it lost its
+    power, or a network on the way forgot it. A listening socket hands that on to those it takes."""
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if LINUX:
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, QUIET)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, BETWEEN)
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT)
 
 
 class Peer:
@@ -244,9 +258,7 @@ class Entrance:
         if not address or isinstance(address, str):  # of a UNIX socket
             return self._secured(connected), "unix:"
         connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        if LINUX:
-            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENT)
+        probe(connected)
         host, port = address[:2]
         sixth = connected.family == socket.AF_INET6
         name = f"ipv6:[{host}]:{port}" if sixth else f"ipv4:{host}:{port}"

@@ -4,6 +4,7 @@ Written by hand because TensorFlow Serving's counters do not end in `_total`, as
 all do.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -111,4 +112,6 @@ def _escaped(value: str) -> str:
 
 
 def _number(value: float) -> str:
+    if not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "+Inf" if value > 0 else "-Inf"
     return str(int(value)) if value == int(value) else repr(float(value))

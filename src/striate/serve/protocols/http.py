@@ -32,7 +32,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from striate.serve import protos, tensors
-from striate.serve.core import Core, Request, Target
+from striate.serve.core import Core, Request, Target, version_number
 from striate.serve.observe import metrics
 from striate.serve.protocols import json_tensors, oip, oip_http, page, pictures, tfs_inference
 from striate.serve.protocols.tfs_messages import METADATA_FIELD, metadata_of, status_of
@@ -72,6 +72,7 @@ def application(
         executor=executor,
         timeout_seconds=timeout_seconds,
         line=Line(core.scheduler),
+        retired=retired,
     )
     rest = threads(functools.partial(answer, core), infers=infers)
     kserve = threads(
@@ -220,11 +221,12 @@ def _printed(message) -> dict[str, Any]:
 
 def _target(match: re.Match) -> Target:
     version, label = match["version"], match["label"]
-    if version is not None and int(version) >= 1 << 63:
+    number = None if version is None else version_number(version)
+    if version is not None and number is None:
         raise invalid(f"Failed to convert version: {version} to numeric.")
     return Target(
         unquote(match["model"]),
-        version=None if version is None else int(version),
+        version=number,
         label=None if label is None else unquote(label),
     )
 

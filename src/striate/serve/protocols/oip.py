@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.serve.core import Core, Request, Target
+from striate.serve.core import Core, Request, Target, version_number
 from striate.serve.signatures import DEFAULT, Signature, Tensors, TensorSpec
 from striate.serve.status import (
     Code,
@@ -113,9 +113,10 @@ def target_of(model: str, version: str) -> Target:
         return Target(model)
     if not version.isdecimal():
         return Target(model, label=version)
-    if int(version) >= 1 << 63:
+    number = version_number(version)
+    if number is None:
         raise _no_version(version)
-    return Target(model, version=int(version))
+    return Target(model, version=number)
 
 
 def _no_version(version: str | None) -> ServingError:

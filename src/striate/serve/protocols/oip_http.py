@@ -214,8 +214,8 @@ def _parsed(head: bytes) -> dict[str, Any]:
 
 def _header_length(request: HttpRequest, most: int) -> int:
     text = request.headers.get(HEADER_LENGTH, str(most))
-    if not text.isdecimal() or int(text) > most:
-        raise invalid(f"expected {HEADER_LENGTH} from 0 to {most}, got {text!r}")
+    if not text.isdecimal() or len(text) > 19 or int(text) > most:
+        raise invalid(f"expected {HEADER_LENGTH} from 0 to {most}, got {text[:20]!r}")
     return int(text)
 
 

@@ -88,8 +88,8 @@ def _preprocess(core: Core, target: Target) -> Preprocess:
 
 def _top(query: Mapping[str, str]) -> int:
     text = query.get("top", str(TOP))
-    if not text.isdecimal() or int(text) < 1:
-        raise invalid(f"expected top of at least 1, got {text!r}")
+    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+        raise invalid(f"expected top of at least 1, got {text[:20]!r}")
     return int(text)
 
 

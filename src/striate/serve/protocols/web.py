@@ -23,7 +23,11 @@ log = logging.getLogger("striate.serve")
 
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
-_WINDOW_BITS = {"gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+_WINDOW_BITS = {
+    "gzip": 16 + zlib.MAX_WBITS,
+    "x-gzip": 16 + zlib.MAX_WBITS,  # the same (RFC 9110, 8.4.1.3)
+    "deflate": zlib.MAX_WBITS,
+}
 
 Endpoint = Callable[[Request], Any]
 Answerer = Callable[[Request, bytes, float], Response]
@@ -70,15 +74,16 @@ def threaded(
     *,
     timeout_seconds: float,
     line: Line,
+    retired: Callable[[], bool],
     infers: Callable[[Request], bool] = lambda request: False,
     full: str = "",
 ) -> Endpoint:
     """An endpoint that reads the body and answers on one of `executor`'s threads.
 
     answer(request, body, deadline): deadline in `time.monotonic()`. What it raises becomes
-    {"error": "..."} with the status of its code. The core is told of every call. infers: which
-    requests wait in the line; full: what they are told when there is no place in it, if that is not
-    what the scheduler says.
+    {"error": "..."} with the status of its code. The core is told of every call. retired: whether
+    clients had better connect anew, elsewhere. infers: which requests wait in the line; full: what
+    they are told when there is no place in it, if that is not what the scheduler says.
     """
 
     async def respond(request: Request, call: Call) -> Response:
@@ -108,6 +113,8 @@ def threaded(
         try:
             response = await respond(request, call)
             response.headers[ID_HEADER] = call.id
+            if retired() or (call.received is None and "expect" in request.headers):
+                response.headers["Connection"] = "close"  # of a body that was not asked for, too
             call.sent = len(response.body)
             return response
         finally:

@@ -103,6 +103,20 @@ def test_a_walk_stays_within_epsilon_and_the_range_and_ends_where_the_loss_is_la
     assert judged(net, worse, labels)[0] == pytest.approx(at_the_corner, rel=1e-3)
 
 
+def test_attacked_pictures_are_learnt_with_the_rounding_that_int8_brings(batch):
+    """Of an attack that moves nothing the loss is that of the pictures, of the net that rounds."""
+    x, labels = batch
+    still = {"epsilon": 1e-4, "weight": 1.0}
+
+    def loss(adversarial, **groups):
+        trainer = trainer_of(linear_net(), adversarial, **groups)
+        return trainer.train_on_batch(x, labels, return_dict=True)["loss"]
+
+    rounded = loss({}, quantise="int8")
+    assert abs(rounded - loss({})) > 1e-4
+    assert loss(still, quantise="int8") == pytest.approx(rounded, abs=1e-5)
+
+
 def test_it_goes_with_mixed_pictures(batch):
     x, labels = batch
     trainer = trainer_of(linear_net(), {"epsilon": 8, "steps": 2}, augment={"mixup": 0.4})

@@ -29,6 +29,14 @@ def test_local_response_normalisation_is_its_formula(size, channels, average):
     np.testing.assert_allclose(found, by_the_formula(a, size, alpha, 0.6, 1.5), rtol=1e-5)
 
 
+def test_half_precision_takes_squares_that_it_cannot_hold():
+    a = np.random.default_rng(0).normal(scale=500, size=(2, 3, 3, 6)).astype("float32")
+    half = LocalResponseNormalization(dtype="float16")(a)
+    assert half.dtype == "float16"
+    expected = by_the_formula(a.astype(np.float64), 5, 1e-4, 0.75, 2.0)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(half), expected, rtol=2e-3)
+
+
 def test_the_defaults_are_the_paper_s():
     layer = LocalResponseNormalization()
     assert (layer.size, layer.alpha, layer.beta, layer.k) == (5, 1e-4, 0.75, 2.0)

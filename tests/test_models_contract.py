@@ -222,6 +222,24 @@ def test_logits_are_float32_under_mixed_precision(name):
 # === What single families promise ===
 
 
+def test_motion_is_found_in_half_precision_as_in_full():
+    """A moving wave: the flow divides by small differences of products."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        half = create_model("cnn3d_ji")
+    finally:
+        keras.config.set_dtype_policy(before)
+    frames, height, width, _ = half.input_shape[1:]
+    t, y, x = np.ogrid[:frames, :height, :width]
+    wave = (np.sin((x - t) / 4) * np.sin((y + t) / 5) / 4)[..., None]
+    exact = create_model("cnn3d_ji")
+    clip = wave[None].astype("float32")
+    found = [net.get_layer("stem_hardwired")(clip) for net in (half, exact)]
+    answers, expected = (np.asarray(x, "float32") for x in found)
+    np.testing.assert_allclose(answers, expected, atol=0.02 * np.abs(expected).max())
+
+
 def count(name: str, **options) -> int:
     with without_values():
         model = create_model(name, **options)

@@ -165,6 +165,24 @@ def test_mixed_pictures_are_learnt_from(tmp_path, precision):
     assert fitted.history[-1]["accuracy"] < 1
 
 
+def test_a_gradient_below_the_least_float16_number_still_moves_its_weights(batch):
+    """Half precision scales the loss: this gradient, of about 1e-8, would else be 0."""
+    x, labels = batch
+
+    def moved(precision):
+        image = keras.Input((4, 4, 1))
+        hidden = keras.layers.Dense(2, kernel_initializer="zeros", dtype=precision)
+        head = keras.layers.Dense(CLASSES, dtype="float32")
+        net = keras.Model(image, head(hidden(keras.layers.Flatten()(image))))
+        head.kernel.assign(1e-7 * np.arange(2 * CLASSES).reshape(2, CLASSES))
+        trainer_of(net, precision=precision).train_on_batch(x, labels)
+        return hidden.get_weights()[0]
+
+    exact = moved("float32")
+    assert 0 < np.abs(exact).max() < 1e-7
+    np.testing.assert_allclose(moved("mixed_float16"), exact, rtol=0.02, atol=1e-11)
+
+
 def test_things_that_are_no_pictures_are_mixed_whole_and_never_by_boxes():
     recipe = make_recipe({"model": "mlp_two_layer", "augment": {"mixup": 0.2, "cutmix": 1.0}})
     left, said = suited(recipe)

@@ -39,12 +39,13 @@ class LocalResponseNormalization(keras.layers.Layer):
     def call(self, x):
         around = self.size // 2
         channels = x.shape[-1]
-        squares = ops.pad(ops.square(x), [(0, 0)] * (len(x.shape) - 1) + [(around, around)])
+        exact = ops.cast(x, "float32")  # a float16 holds no square of more than 256
+        squares = ops.pad(ops.square(exact), [(0, 0)] * (len(x.shape) - 1) + [(around, around)])
         total = squares[..., :channels]
         for shift in range(1, self.size):
             total = total + squares[..., shift : shift + channels]
         scale = self.alpha / self.size if self.average else self.alpha
-        return x * ops.power(self.k + scale * total, -self.beta)
+        return ops.cast(exact * ops.power(self.k + scale * total, -self.beta), x.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape

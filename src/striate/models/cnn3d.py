@@ -29,7 +29,8 @@ def ji_3d(inputs, *, num_classes: int):
     from striate.layers import HardwiredChannels, MapDense, TrainableSubsampling
 
     frames = inputs.shape[1]
-    maps = HardwiredChannels(name="stem_hardwired")(inputs)
+    # The flow divides small differences of products, of which half precision leaves nothing.
+    maps = HardwiredChannels(dtype="float32", name="stem_hardwired")(inputs)
     streams, start = [], 0
     for channel, count in enumerate((frames, frames, frames, frames - 1, frames - 1), start=1):
         left = maps.shape[1] - start - count

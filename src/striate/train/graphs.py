@@ -35,12 +35,13 @@ def training_graph(
     mix = mixing(recipe.augment, recipe.seed)
     if mix is not None:
         x, outputs["share"] = mix(x)
-    outputs["logits"], *further = _answers(_learning(net, recipe)(preprocess.layer()(x)))
+    learning = _learning(net, recipe)
+    outputs["logits"], *further = _answers(learning(preprocess.layer()(x)))
     if further:
         outputs["heads"] = further
     attack, back = None, None
     if recipe.adversarial.epsilon:
-        attack, back = Attack(recipe.adversarial, recipe.seed), _back(net, preprocess)
+        attack, back = Attack(recipe.adversarial, recipe.seed), _back(learning, preprocess)
         outputs["pixels"] = keras.ops.cast(x, "float32")
     trainer = Trainer(
         image,
@@ -113,8 +114,11 @@ def compile_graph(
     a share of the learning rate.
     """
     variables = trainer.trainable_variables
+    optimizer = make_optimizer(recipe, variables, steps=steps, epochs=epochs, rates=rates)
+    if recipe.precision == "mixed_float16":  # Keras sees to it only where the whole graph is half
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     trainer.compile(
-        optimizer=make_optimizer(recipe, variables, steps=steps, epochs=epochs, rates=rates),
+        optimizer=optimizer,
         loss=cross_entropy(recipe.label_smoothing, weights),
         # weighted by the parts of mixed pictures
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],

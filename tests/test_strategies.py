@@ -1,11 +1,13 @@
 """Fine-tuning strategies: what learns when and how fast, where a net ends, and why it was so."""
 
+import keras
 import numpy as np
 import pytest
 
 from striate import artifact
 from striate.data import load
 from striate.errors import UsageError
+from striate.preprocess import preset
 from striate.registry import create_model, get_spec
 from striate.train import (
     build,
@@ -16,8 +18,19 @@ from striate.train import (
     make_recipe,
     train,
 )
+from striate.train.checkpoint import NoStore
+from striate.train.loop import Run
 from striate.train.optimize import make_optimizer
-from striate.train.strategies import freeze, learning_rates, phases_of, stages_of
+from striate.train.progress import watcher
+from striate.train.strategies import (
+    Phase,
+    forget_sooner,
+    freeze,
+    learning_rates,
+    phases_of,
+    stages_of,
+)
+from striate.train.tensorboard import Logs
 from striate.train.transfer import RULE, Measured, chosen
 
 MOBILENET = {"model": {"name": "mobilenet_v2_035", "size": 32}}
@@ -45,6 +58,38 @@ def mobilenet():
 def phases(net, **strategy):
     recipe = make_recipe({**MOBILENET, "strategy": strategy, "epochs": 5})
     return phases_of(recipe, net, get_spec("mobilenet_v2_035"))
+
+
+# === What batch normalisation remembers ===
+
+
+def momenta(net):
+    return {x.momentum for x in net.layers if type(x).__name__ == "BatchNormalization"}
+
+
+@pytest.mark.parametrize(("steps", "momentum"), [(5004, 0.999), (100, 0.96), (9, 0.9)])
+def test_the_first_statistics_are_forgotten_within_an_epoch(steps, momentum):
+    net = create_model("mobilenet_v2_035", num_classes=3, input_shape=(32, 32, 3))
+    assert momenta(net) == {0.999}
+    forget_sooner(net, steps)
+    assert momenta(net) == {momentum}
+
+
+def test_a_short_run_ends_with_the_statistics_of_its_pictures(stripes):
+    """A momentum of 0.999 for 40 steps would have kept 96 % of the first ones, 0 and 1."""
+    layers = keras.layers
+    image = keras.Input((32, 32, 1))
+    maps = layers.Dense(8)(layers.Flatten()(image))
+    norm = layers.BatchNormalization(momentum=0.999)
+    net = keras.Model(image, layers.Dense(3)(norm(maps)))
+    pictures = stripes.examples(preset("unit", 32, 32, 1), np.arange(36))
+    recipe = make_recipe({**LENET, "batch_size": 9, "optimizer": {"learning_rate": 1e-6}})
+    quiet = {"store": NoStore(), "watch": watcher(False), "logs": Logs(None)}
+    run = Run(net, get_spec("lenet5"), recipe, pictures, pictures, **quiet)
+    run.through([Phase("full", "fit", 10)])
+    seen = keras.Model(image, maps).predict(pictures.images / np.float32(255), verbose=0)
+    np.testing.assert_allclose(norm.moving_mean, seen.mean(axis=0), atol=0.1 * seen.std())
+    np.testing.assert_allclose(norm.moving_variance, seen.var(axis=0), atol=0.05)  # from 1 on
 
 
 # === Gradual ===
@@ -95,8 +140,6 @@ def test_a_gradual_run_moves_what_it_should_and_nothing_else(stripes):
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
 def test_a_stage_moves_by_exactly_the_decay_of_the_one_above(name, weight_decay):
     """The same weight under the same gradients, three steps long, one at 0.25 of the rate."""
-    import keras
-
     recipe = make_recipe(
         {
             "model": "lenet5",
@@ -143,8 +186,6 @@ def test_a_layerwise_run_learns(stripes):
 
 
 def test_a_net_that_ends_early_is_the_beginning_of_the_whole(stripes):
-    import keras
-
     shape = {"num_classes": 3, "input_shape": (32, 32, 3)}
     keras.utils.set_random_seed(1)
     whole = create_model("mobilenet_v2_035", **shape)

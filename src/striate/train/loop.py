@@ -27,7 +27,7 @@ from striate.train.graphs import augmented, compile_graph, logits_of, training_g
 from striate.train.optimize import lower_rate
 from striate.train.progress import Watcher, row_line
 from striate.train.recipe import Recipe
-from striate.train.strategies import Phase, freeze, learning_rates, linear_head
+from striate.train.strategies import Phase, forget_sooner, freeze, learning_rates, linear_head
 from striate.train.tensorboard import Logs
 
 STRETCH = 250  # steps between looks at the loss, and between checkpoints within an epoch
@@ -185,6 +185,7 @@ class Run:
         trainer = training_graph(self.net, recipe, train.preprocess, self.spec.training_heads)
         if not trainer.trainable_variables:
             raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
+        forget_sooner(self.net, steps)
         compile_graph(
             trainer,
             recipe,

@@ -199,3 +199,17 @@ def freeze(net: Any, phase: Phase) -> None:
     for layer in net.layers:
         frozen_bn = phase.freeze_bn and isinstance(layer, keras.layers.BatchNormalization)
         layer.trainable = layer.name in learning and not frozen_bn
+
+
+def forget_sooner(net: Any, steps: int) -> None:
+    """Let batch normalisation that learns forget its first statistics within an epoch of `steps`.
+
+    Momenta are those of the nets' own codes, where an epoch had thousands of steps. At 0.999 a run
+    of a few hundred would end with the statistics that it began with, and answer at random however
+    well it has learnt. So none is over 1 - 4 / steps, which leaves exp(-4) = 2 % of them after an
+    epoch, nor is one brought below 0.9.
+    """
+    most = max(0.9, 1 - 4 / steps)
+    for layer in net.layers:
+        if isinstance(layer, keras.layers.BatchNormalization) and layer.trainable:
+            layer.momentum = min(layer.momentum, most)

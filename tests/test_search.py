@@ -86,6 +86,16 @@ def test_the_curve_is_drawn(tested, tmp_path):
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 10
 
 
+def test_of_several_batches_a_step_each_rate_has_a_step_and_the_mean_of_the_next_batches(data):
+    rates = {"low": 1e-3, "high": 1e-2, "steps": 10}
+    small = {"model": "lenet5", "batch_size": 2, "optimizer": "sgd"}
+    one = range_test(small, data, **rates, batch_size=6)
+    several = range_test(small, data, **rates, **{"optimizer.accumulate": 3})
+    assert len(several.losses) == 10
+    assert len(np.unique(several.losses)) == 10
+    np.testing.assert_allclose(several.losses, one.losses, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

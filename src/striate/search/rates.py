@@ -35,7 +35,8 @@ FELL = 0.95  # the share of its beginning that the loss must fall to, to suggest
 class RangeTest:
     """What the loss did as the rate rose.
 
-    rates: float64 [n]; losses: of the batch after a step at each, float64 [n].
+    rates: float64 [n]; losses: of the batch after a step at each (of as many as `accumulate` says,
+    the mean), float64 [n].
     """
 
     rates: np.ndarray
@@ -170,17 +171,23 @@ def _trainer(prepared: Prepared, watch: Watcher) -> tuple[Run, Any]:
 
 
 def _losses(run: Run, trainer: Any, rates: np.ndarray, watch: Watcher) -> Iterator[float]:
-    """The loss of the batch that follows a step at each rate, until it explodes."""
+    """The loss of what follows a step at each rate, a batch or several, until it explodes."""
     orders = itertools.chain.from_iterable(run.order(epoch) for epoch in itertools.count())
     batches = run.train.stream(orders)
     recent, least = None, math.inf
     for i, rate in enumerate(watch.steps([*rates, rates[-1]], len(rates) + 1, "range test")):
         trainer.optimizer.learning_rate = float(rate)
-        trainer.reset_metrics()
-        loss = float(trainer.train_on_batch(*next(batches), return_dict=True)["loss"])
+        step = itertools.islice(batches, run.recipe.optimizer.accumulate)
+        loss = float(np.mean([_loss(trainer, batch) for batch in step]))
         recent = loss if recent is None else 0.8 * recent + 0.2 * loss
         least = min(least, recent)
         if not math.isfinite(loss) or recent > EXPLODED * least:
             return
         if i:  # it was computed before this step, so it tells of the one before
             yield loss
+
+
+def _loss(trainer: Any, batch: tuple[np.ndarray, np.ndarray]) -> float:
+    """The loss of a batch, which is learnt."""
+    trainer.reset_metrics()
+    return float(trainer.train_on_batch(*batch, return_dict=True)["loss"])

@@ -11,6 +11,7 @@ from pathlib import Path
 RECIPE = {
     "model": "lenet5",
     "strategy": "lp_ft",  # two phases, so that a kill can fall between them
+    "probe": {"l2": 100.0},  # one that later epochs are better than
     # random state must survive too, and averages, and what a schedule has seen
     "augment": {"flip": "horizontal", "translate": 0.1, "mixup": 0.2},
     "optimizer": {"name": "sgd", "learning_rate": 0.02, "ema": 0.9},

@@ -133,6 +133,16 @@ def test_a_gradual_run_moves_what_it_should_and_nothing_else(stripes):
         assert all(same) == (not layer.name.startswith(("fc1", "fc2", "logits")) or not same)
 
 
+def test_fine_tuning_that_spoils_the_probe_ends_with_the_probe(stripes):
+    spoiling = {"name": "sgd", "learning_rate": 6}
+    sets = {"epochs": 2, "optimizer": spoiling, "early_stopping.restore_best": True}
+    pictures = stripes.split("train"), stripes.split("val")
+    fitted = fit({**LENET, "strategy": "lp_ft"}, stripes, *pictures, **sets)
+    probe, *tuned = fitted.history
+    assert min(row["val_loss"] for row in tuned) > 2 * probe["val_loss"]
+    assert fitted.val_loss == pytest.approx(probe["val_loss"], rel=1e-5)
+
+
 # === Layer by layer ===
 
 

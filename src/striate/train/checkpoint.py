@@ -38,7 +38,8 @@ class State:
 
     partial: (steps, mean loss, mean accuracy) of the epoch that is under way. least: the smallest
     mean loss of a stretch of this phase.
-    history: one row an epoch. best: the best epoch of this phase, as `{"epoch", "value"}`.
+    history: one row an epoch. best: the best epoch of this phase, as `{"epoch", "value"}`; 0 is
+    what it began with.
     stale: epochs since then. stopped: whether the phase ends early. plateau: the best value since
     this phase began, for a `plateau` schedule, and the epochs since then or since the last fall.
     """

@@ -137,6 +137,8 @@ class Run:
         if "optimizer" in arrays:
             assign(trainer.variables, arrays["trainer"])
             assign(trainer.optimizer.variables, arrays["optimizer"])
+        elif state.phase and recipe.early_stopping.restore_best:
+            self._compare(self._validate(trainer))  # no epoch may be better than the beginning
 
         while state.epoch < phase.epochs and not state.stopped:
             started = time.monotonic()

@@ -264,7 +264,8 @@ class EarlyStopping(Group):
     """Ending before the last epoch.
 
     patience: epochs without a better `monitor` before the end, None for never.
-    restore_best: go back to the weights of the best epoch.
+    restore_best: go back to the weights of the best epoch of a phase, or, after the first phase, to
+    those that it began with where no epoch was better.
     """
 
     monitor: Monitor = "val_loss"

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import errno
 import http.client
 import json
 import os
@@ -17,10 +18,12 @@ import time
 import urllib.error
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import grpc
 import numpy as np
 import pytest
+import uvicorn
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from served import SERVE, ServerProcess, free_port, listens
@@ -29,6 +32,7 @@ from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import tensors
 from striate.serve.client import Client, HttpClient
+from striate.serve.draining import DrainingServer
 from striate.serve.listeners import bind
 from striate.serve.protos import predict_pb2
 from striate.serve.server import _next, _signals
@@ -225,6 +229,21 @@ def test_sigterm_loses_no_request_over_a_connection_that_is_kept(tiny):
         for client in clients:
             client.result()
     assert lost == []
+
+
+def test_a_server_without_files_for_more_connections_says_so_once_a_second(caplog):
+    """asyncio tries again for every place in its backlog: two megabytes a second of tracebacks."""
+    passed_on: list[dict] = []
+    loop = SimpleNamespace(default_exception_handler=passed_on.append)
+    server = DrainingServer(uvicorn.Config(app=""))
+    for _ in range(100):
+        server.failed(loop, {"exception": OSError(errno.EMFILE, "Too many open files")})
+    assert [r.getMessage() for r in caplog.records] == [
+        "cannot accept a connection: [Errno 24] Too many open files"
+    ]
+    other = {"exception": OSError(errno.ECONNRESET, "Connection reset by peer")}
+    server.failed(loop, other)
+    assert passed_on == [other]
 
 
 def test_an_ipv6_address_is_announced_as_clients_write_it(tiny):

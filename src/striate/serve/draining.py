@@ -1,13 +1,21 @@
-"""uvicorn's server, which does not close on those whose requests are on their way."""
+"""uvicorn's server, as it has to be where load balancers and many clients are."""
 
 import asyncio
+import errno
+import logging
 import socket
+import time
+from typing import Any
 
 import uvicorn
+
+log = logging.getLogger("striate.serve")
 
 MOMENT = (
     0.3  # seconds between the last connection that is let in and the end of those that are idle
 )
+OFTEN = 1.0  # seconds between two lines about connections that could not be let in
+NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class DrainingServer(uvicorn.Server):
@@ -17,8 +25,24 @@ class DrainingServer(uvicorn.Server):
     was idle is lost.
     """
 
+    _said = -OFTEN  # when it was, in time.monotonic(), that there is no room
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        asyncio.get_running_loop().set_exception_handler(self.failed)
+        await super().startup(sockets)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()
         await asyncio.sleep(MOMENT)
         await super().shutdown(sockets)
+
+    def failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log what went wrong in the loop. Without files for more connections asyncio would write
+        two megabytes a second about it."""
+        error = context.get("exception")
+        if not isinstance(error, OSError) or error.errno not in NO_ROOM:
+            loop.default_exception_handler(context)
+        elif time.monotonic() >= self._said + OFTEN:
+            self._said = time.monotonic()
+            log.error("cannot accept a connection: %s", error)

@@ -11,9 +11,7 @@ import uvicorn
 
 log = logging.getLogger("striate.serve")
 
-MOMENT = (
-    0.3  # seconds between the last connection that is let in and the end of those that are idle
-)
+MOMENT = 0.3  # seconds from the last connection that is let in to the end of those that are idle
 OFTEN = 1.0  # seconds between two lines about connections that could not be let in
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 

@@ -16,10 +16,7 @@ LINUX = sys.platform == "linux"
 READ, WRITE = selectors.EVENT_READ, selectors.EVENT_WRITE
 MOST_UNSENT = 1 << 20  # bytes that wait for a client; one that takes no answers is not read
 SILENT = 60_000  # milliseconds in which a client's machine acknowledges nothing that was sent
-QUIET, BETWEEN = (
-    60,
-    10,
-)  # seconds without a word until it is asked whether it is there, and asked again
+QUIET, BETWEEN = 60, 10  # seconds without a word until it is asked for a sign, and asked again
 
 Events = list[tuple[Happening, Stream]]
 

@@ -10,6 +10,7 @@ from striate.layers import LearnedGroupConv
 from striate.preprocess import preset
 from striate.registry import TrainingHeads, create_model, get_spec, list_models
 from striate.train import make_recipe, train
+from striate.train.checkpoint import Store
 from striate.train.graphs import compile_graph, training_graph
 from striate.train.judge import cross_entropy, softmax
 
@@ -215,6 +216,23 @@ def test_a_trained_condensenet_is_condensed_and_runs_in_groups(data, tmp_path, m
     x = made.preprocess.layer()(RNG.integers(0, 256, (4, *net.input_shape[1:]), dtype=np.uint8))
     ours, theirs = made.model(x, training=False), net(x, training=False)
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_only_epochs_of_a_net_that_has_condensed_compete_to_be_the_best(
+    data, tmp_path, monkeypatch
+):
+    """One from before would be condensed when it is published, and never learn to do without."""
+    kept, real = [], Store.save_best
+
+    def save_best(store, epoch, variables):
+        kept.append(epoch)
+        real(store, epoch, variables)
+
+    monkeypatch.setattr(Store, "save_best", save_best)
+    recipe = {"model": CONDENSENET, "epochs": 4, "batch_size": 12}
+    recipe["early_stopping"] = {"restore_best": True, "patience": 1}
+    train(recipe, tmp_path / "c", data=data, **QUIET)
+    assert min(kept) == 3
 
 
 def test_groups_condense_in_stages_over_the_first_half():

@@ -51,6 +51,12 @@ class LearnedGroupConv(keras.layers.Layer):
         last = self.condense_factor - 1
         self.condense(min(last, int(2 * progress * last)))
 
+    @property
+    def condensed(self) -> bool:
+        """Whether each group has come down to its share of the inputs."""
+        mask = ops.convert_to_numpy(self.mask)
+        return bool((mask.sum(0) <= len(mask) // self.condense_factor).all())
+
     def condense(self, stage: int) -> None:
         """Mask the inputs whose weights have the least sum of magnitudes in each group.
 

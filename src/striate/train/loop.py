@@ -246,7 +246,7 @@ class Run:
             }
             self._record(row, phase)
             state.epoch, state.step, state.partial = state.epoch + 1, 0, {}
-            if self.val is not None:
+            if self.val is not None and trainer.whole:
                 self._compare(row)
             if state.epoch in phase.snapshots:
                 self.store.save_snapshot(state.epoch, self.net.weights)

@@ -53,6 +53,11 @@ class Trainer(AveragingModel):
         if self.heads and self.heads.fades:
             self.heads_count.assign(self.heads.weight * (1 - progress))
 
+    @property
+    def whole(self) -> bool:
+        """Whether the net is the one that it will be at the end, but for its weights."""
+        return all(layer.condensed for layer in self.grouping)
+
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = self._cross_entropy(y, y_pred, sample_weight)
         if self.attack is not None:

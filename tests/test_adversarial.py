@@ -125,6 +125,7 @@ def test_it_goes_with_mixed_pictures(batch):
     assert 0 <= found["accuracy"] <= 1
 
 
+@pytest.mark.long
 def test_a_net_that_has_learnt_attacked_digits_withstands_attacks(tmp_path):
     digits = pytest.importorskip("sklearn.datasets").load_digits()
     images = np.kron(digits.images * 15.9, np.ones((2, 2))).astype(np.uint8)  # 16 x 16

@@ -242,6 +242,7 @@ def test_what_another_machine_stages_on_a_shared_disk_is_left_alone(tmp_path):
     assert not gone.exists()
 
 
+@pytest.mark.long
 def test_a_kill_while_writing_leaves_no_half_version(tmp_path):
     base = tmp_path / "mine"
     code = (

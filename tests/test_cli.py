@@ -137,6 +137,7 @@ def test_every_engine_gives_the_same_scores(call, artifact, engine):
     assert [row["score"] for row in top] == pytest.approx(sorted(expected, reverse=True), abs=1e-4)
 
 
+@pytest.mark.long
 def test_finetune_evaluate_export_predict_one_after_the_other(call, pictures, tmp_path):
     base = tmp_path / "saved_models" / "mine"
     code, out, err = call(
@@ -318,6 +319,7 @@ def test_a_picture_that_cannot_be_read_does_not_stop_the_others(tmp_path):
     assert "no.jpg" in one_line(ran.stderr)
 
 
+@pytest.mark.long
 def test_a_damaged_artifact_is_refused_and_a_broken_form_caught(artifact, tmp_path):
     broken = tmp_path / "mine" / "1"
     shutil.copytree(artifact.path, broken)

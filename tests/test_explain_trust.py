@@ -33,6 +33,7 @@ def maps_of(sighted, method: str, **options) -> np.ndarray:
     return explain(subject, unseen.images, method=method, target=unseen.labels, **options).maps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_plus_plus", "occlusion"])
 def test_maps_point_at_the_planted_evidence_and_not_at_its_decoy(sighted, method):
     coarse = {"window": 0.25, "stride": 0.125} if method == "occlusion" else {}

@@ -38,6 +38,7 @@ def packed(tmp_path_factory):
     return export(artifact, ["packed"])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("name", NETS)
 def test_every_binary_net_agrees_with_keras_with_and_without_kernels(tmp_path, name, monkeypatch):
     artifact = tiny_artifact(tmp_path / name, name=name, shape=NETS[name])
@@ -100,6 +101,7 @@ def test_the_file_is_plain_onnx_for_any_runtime(tmp_path):
         np.testing.assert_allclose(found, scores[:1], atol=1e-4)
 
 
+@pytest.mark.long
 def test_it_is_served_like_any_other_form(packed):
     artifact, _ = packed
     assert usable(artifact) == ["packed", "runner", "keras"]

@@ -17,6 +17,7 @@ def quickstart(tmp_path_factory):
     return json.loads(ran.stdout), directory / "mine"
 
 
+@pytest.mark.long
 def test_it_goes_from_pictures_to_an_answer_over_the_network_within_four_minutes(quickstart):
     document, directory = quickstart
     assert [step["step"].split()[0] for step in document["steps"]] == [
@@ -33,6 +34,7 @@ def test_it_goes_from_pictures_to_an_answer_over_the_network_within_four_minutes
     assert (directory / "report.html").stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_what_it_leaves_behind_is_a_whole_artifact(quickstart):
     from striate.artifact import load
 
@@ -43,6 +45,7 @@ def test_what_it_leaves_behind_is_a_whole_artifact(quickstart):
     assert (directory / "pictures" / "meta.csv").exists()  # the attribution comes along
 
 
+@pytest.mark.long
 def test_it_does_not_write_over_what_is_there(quickstart):
     _, directory = quickstart
     command = [sys.executable, "-m", "striate", "quickstart", str(directory)]

@@ -306,6 +306,7 @@ def test_what_is_wrong_with_a_file_is_said(artifacts, native):
             steps_of(wrong)
 
 
+@pytest.mark.long
 def test_files_damaged_at_random_are_refused_or_answered_and_nothing_else(artifacts, tmp_path):
     """Under the address and undefined-behaviour sanitisers; the checksum is mended each time."""
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

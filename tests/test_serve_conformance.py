@@ -146,6 +146,7 @@ def arrays(response) -> dict[str, list]:
 # What is answered
 
 
+@pytest.mark.long
 def test_predict_takes_any_shape_that_the_graph_takes(prediction):
     for x, y in [(f32(2), [3.0]), (np.float32(2), 3.0), (f32(1, 2, 3), [2.5, 3.0, 3.5])]:
         assert arrays(prediction.Predict(predict(x=x))) == {"y": y}

@@ -4,9 +4,12 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from making import ROOT, SHIPPED
 
 
+@pytest.mark.long
 def test_no_good_request_fails_whatever_goes_wrong():
     script = ROOT / "benchmarks" / "serve_faults.py"
     command = [sys.executable, str(script), "--model", str(SHIPPED), "--json"]

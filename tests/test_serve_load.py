@@ -13,6 +13,7 @@ from making import ROOT, SHIPPED
 from striate.serve.listeners import bind
 
 
+@pytest.mark.long
 def test_rest_answers_do_not_wait_for_acknowledgements():
     """The body of an answer would wait 40 ms for the client's system to acknowledge its head."""
 
@@ -42,6 +43,7 @@ def ran(script: str, *options: str) -> Any:
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_the_load_benchmark_tells_striate_from_the_raw_engine(tmp_path):
     short = ["--nets", "squeezenet1_1", "--rounds", "1", "--seconds", "0.5"]
     table = tmp_path / "serving.md"
@@ -56,6 +58,7 @@ def test_the_load_benchmark_tells_striate_from_the_raw_engine(tmp_path):
     assert len(table.read_text().splitlines()) == 7 + len(rows)
 
 
+@pytest.mark.long
 def test_an_hour_of_everything_shortened():
     found = ran("serve_soak.py", "--model", str(SHIPPED), "--minutes", "0.2")
     assert all(row["answered"] > 0 and row["failed"] == 0 for row in found["rows"]), found["rows"]

@@ -569,6 +569,7 @@ def test_a_directory_of_models_is_served_whole(base, tiny):
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_the_example_clients_work_as_they_are(base, tiny, picture, tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(picture)

@@ -241,6 +241,7 @@ def worse(tiny, tmp_path_factory):
         yield server
 
 
+@pytest.mark.long
 def test_the_server_holds_a_canary_that_refuses_what_the_first_label_answers(worse, tiny):
     shares = {"1": 50, "2": 50}
     images, _ = tiny.goldens()

@@ -24,6 +24,7 @@ def test_it_says_its_purpose_its_command_and_what_came_of_it(name):
     assert path.read_text("utf-8").startswith("# Purpose: ")
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "name",
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FROM_SCRATCH],

@@ -91,6 +91,7 @@ def trained(tmp_path_factory):
 # === Training ===
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_training_learns_and_leaves_a_whole_artifact(trained, name):
     made, data = trained(name)

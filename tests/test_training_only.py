@@ -141,6 +141,7 @@ def test_smoothing_and_class_weights_hold_for_heads_too():
     assert loss_of(trainer) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes", [{}, {"optimizer.ema": 0.9}, {"quantise": "int8"}, {"adversarial.epsilon": 4.0}]
 )
@@ -173,6 +174,7 @@ def test_heads_learn_and_reach_what_is_below_them(data, tmp_path, monkeypatch):
     assert np.abs(seen[1].get_layer("logits_companion1").get_weights()[1]).max() > 0  # from zeros
 
 
+@pytest.mark.long
 def test_googlenet_learns_with_its_two_heads(tmp_path):
     images = RNG.integers(0, 256, (8, 80, 80, 3), dtype=np.uint8)
     np.savez(tmp_path / "data.npz", images=images, labels=np.arange(8) % 2)
@@ -198,6 +200,7 @@ def test_every_net_that_has_heads_says_how_they_are_learnt():
 CONDENSENET = {"name": "condensenet86_cifar", "size": 16, "options": {"layers": 1}}
 
 
+@pytest.mark.long
 def test_a_trained_condensenet_is_condensed_and_runs_in_groups(data, tmp_path, monkeypatch):
     from striate.train import build
 
@@ -262,6 +265,7 @@ def test_a_group_lasso_without_groups_is_one_line():
         training_graph(net, recipe, preset("unit", 32, 32, 1))
 
 
+@pytest.mark.long
 def test_a_condensenet_that_ended_early_exports_and_learns_on(data, tmp_path):
     """Before it had condensed, which it does at the end; an average leaves its masks whole."""
     recipe = {"model": CONDENSENET, "epochs": 1, "batch_size": 12, "optimizer": {"ema": 0.9}}

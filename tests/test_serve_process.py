@@ -266,17 +266,21 @@ def test_more_connections_over_rest_than_allowed_are_refused_and_do_no_harm(tiny
             for _ in range(3):
                 connection = socket.create_connection(("127.0.0.1", server.rest_port))
                 idle.enter_context(connection)
-            wait_for(lambda: refused_at(server))
+            wait_for(lambda: asked(server, "/v1/models/tiny")[0] == 503)
+            assert asked(server, "/v1/models/tiny") == (503, "close")
+            for probe in ("/healthz", "/v2/health/live", "/v2/health/ready", "/metrics"):
+                assert asked(server, probe)[0] == 200, probe
             assert client.predict([picture]).shape == (1, 4)
-        wait_for(lambda: not refused_at(server))
+        wait_for(lambda: asked(server, "/v1/models/tiny")[0] == 200)
 
 
-def refused_at(server: ServerProcess) -> bool:
-    try:
-        urllib.request.urlopen(f"{server.url}/healthz").close()
-    except urllib.error.HTTPError as error:
-        return error.code == 503
-    return False
+def asked(server: ServerProcess, path: str) -> tuple[int, str | None]:
+    """(status, what the connection becomes) of a GET over a connection of its own."""
+    connection = http.client.HTTPConnection(f"127.0.0.1:{server.rest_port}", timeout=30)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("Connection")
 
 
 @pytest.mark.parametrize(

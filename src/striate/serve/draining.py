@@ -29,6 +29,11 @@ class DrainingServer(uvicorn.Server):
         asyncio.get_running_loop().set_exception_handler(self.failed)
         await super().startup(sockets)
 
+    @property
+    def connections(self) -> int:
+        """How many there are, those without a request included."""
+        return len(self.server_state.connections)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:
             server.close()

@@ -201,6 +201,7 @@ class HttpListener:
             self._executor,
             timeout_seconds=options.rest_api_timeout_in_ms / 1000,
             retired=self._retired.is_set,
+            crowded=lambda: self._server.connections > options.max_connections,
             cors=options.rest_api_enable_cors_support,
             metrics_paths=metrics_paths(options),
         )
@@ -212,7 +213,6 @@ class HttpListener:
             proxy_headers=False,  # else whoever calls from this machine says who it is
             timeout_keep_alive=KEEP_ALIVE,
             timeout_graceful_shutdown=round(options.drain_seconds),
-            limit_concurrency=options.max_connections + 1,  # the one that is refused counts, too
         )
         config.load()
         if options.ssl_config_file and options.rest_api_ssl:

@@ -53,13 +53,15 @@ def application(
     *,
     timeout_seconds: float,
     retired: Callable[[], bool],
+    crowded: Callable[[], bool],
     cors: bool = False,
     metrics_paths: tuple[str, ...] = (metrics.PATH,),
 ) -> Starlette:
     """The REST API. Requests are answered on `executor`'s threads, so that none holds up the rest.
 
     timeout_seconds: how long a request may wait for its turn; retired() says that the server is
-    on its way down. cors: whether pages of other sites may ask. metrics_paths: for Prometheus.
+    on its way down, crowded() that it has too many connections. cors: whether pages of other sites
+    may ask. metrics_paths: for Prometheus.
     """
 
     async def healthz(request: HttpRequest) -> Response:
@@ -73,13 +75,14 @@ def application(
         timeout_seconds=timeout_seconds,
         line=Line(core.scheduler),
         retired=retired,
+        crowded=crowded,
     )
     rest = threads(functools.partial(answer, core), infers=infers)
     kserve = threads(
         functools.partial(oip_http.answer, core, retired), infers=oip_http.infers, full=oip.FULL
     )
     look = threads(functools.partial(page.answer, core))
-    scrape = threads(functools.partial(metrics.answer, core))
+    scrape = threads(functools.partial(metrics.answer, core), crowded=lambda: False)
     anybody = Middleware(
         CORSMiddleware, allow_origins=["*"], allow_methods=["*"], allow_headers=["*"]
     )

@@ -21,6 +21,8 @@ from striate.serve.status import HTTP_STATUS, Code, QueueFull, ServingError, cut
 
 log = logging.getLogger("striate.serve")
 
+# What tells whether a server lives, and is not refused for want of room
+PROBES = {"/v2/health/live", "/v2/health/ready"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _WINDOW_BITS = {
@@ -75,6 +77,7 @@ def threaded(
     timeout_seconds: float,
     line: Line,
     retired: Callable[[], bool],
+    crowded: Callable[[], bool],
     infers: Callable[[Request], bool] = lambda request: False,
     full: str = "",
 ) -> Endpoint:
@@ -82,8 +85,10 @@ def threaded(
 
     answer(request, body, deadline): deadline in `time.monotonic()`. What it raises becomes
     {"error": "..."} with the status of its code. The core is told of every call. retired: whether
-    clients had better connect anew, elsewhere. infers: which requests wait in the line; full: what
-    they are told when there is no place in it, if that is not what the scheduler says.
+    clients had better connect anew, elsewhere; crowded: whether there are more connections than may
+    be, so that those that ask are refused and end, but for probes. infers: which requests wait in
+    the line; full: what they are told when there is no place in it, if that is not what the
+    scheduler says.
     """
 
     async def respond(request: Request, call: Call) -> Response:
@@ -91,6 +96,8 @@ def threaded(
         queued = infers(request)
         try:
             core.admit(call, request.headers.get("authorization"))
+            if crowded() and raw_path(request) not in PROBES:
+                raise ServingError(Code.UNAVAILABLE, "more connections than this server allows")
             if queued and core.scheduler.full:  # it is not worth reading
                 raise core.scheduler.refusal()
             body = await _body(request, core.max_bytes)
@@ -113,7 +120,7 @@ def threaded(
         try:
             response = await respond(request, call)
             response.headers[ID_HEADER] = call.id
-            if retired() or (call.received is None and "expect" in request.headers):
+            if retired() or crowded() or (call.received is None and "expect" in request.headers):
                 response.headers["Connection"] = "close"  # of a body that was not asked for, too
             call.sent = len(response.body)
             return response

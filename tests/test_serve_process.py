@@ -32,7 +32,7 @@ from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import tensors
 from striate.serve.client import Client, HttpClient
-from striate.serve.draining import DrainingServer
+from striate.serve.http_server import HttpServer
 from striate.serve.listeners import bind
 from striate.serve.protos import predict_pb2
 from striate.serve.server import _next, _signals
@@ -235,7 +235,7 @@ def test_a_server_without_files_for_more_connections_says_so_once_a_second(caplo
     """asyncio tries again for every place in its backlog: two megabytes a second of tracebacks."""
     passed_on: list[dict] = []
     loop = SimpleNamespace(default_exception_handler=passed_on.append)
-    server = DrainingServer(uvicorn.Config(app=""))
+    server = HttpServer(uvicorn.Config(app=""))
     for _ in range(100):
         server.failed(loop, {"exception": OSError(errno.EMFILE, "Too many open files")})
     assert [r.getMessage() for r in caplog.records] == [

@@ -1,4 +1,4 @@
-"""uvicorn's server, as it has to be where load balancers and many clients are."""
+"""uvicorn's server, as it has to be behind load balancers and with many clients."""
 
 import asyncio
 import errno
@@ -16,8 +16,8 @@ OFTEN = 1.0  # seconds between two lines about connections that could not be let
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
-class DrainingServer(uvicorn.Server):
-    """Lets nobody in any more, then answers who is there already, then ends.
+class HttpServer(uvicorn.Server):
+    """It ends in steps: lets nobody in any more, then answers who is there already, then closes.
 
     uvicorn does all of it at once, and a request that comes at that moment over a connection that
     was idle is lost.

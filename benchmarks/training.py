@@ -1,6 +1,6 @@
 """What striate's loop costs beside a bare `keras.Model.fit` of the same net, fed from memory.
 
-    python benchmarks/training.py [--nets lenet5 resnet20_cifar] [--rounds 5] [--json]
+    python benchmarks/training.py [--nets lenet5 mobilenet_v2_100:96] [--rounds 5] [--json]
 
 Both sides take the same pictures (uint8, made up) through the same normalisation, net, loss and
 optimiser, in batches of the same size. They run in turn, `--rounds` times; the first epoch of each
@@ -95,8 +95,14 @@ class Clock(keras.callbacks.Callback):
 
 
 def measure(net: str, n: int, rounds: int, directory: str) -> dict:
-    """Both sides in turn; the row has the medians, and the ratio that of the rounds' ratios."""
+    """Both sides in turn; the row has the medians, and the ratio that of the rounds' ratios.
+
+    net: its name, or name:size for squares of other than its own size.
+    """
+    net, _, size = net.partition(":")
     shape = get_spec(net).input_shape
+    if size:
+        shape = (int(size), int(size), shape[-1])
     dataset = pictures(shape, n, directory)
     pairs = []
     for number in range(rounds):
@@ -120,7 +126,9 @@ def measure(net: str, n: int, rounds: int, directory: str) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nets", nargs="+", default=["lenet5", "resnet20_cifar"])
+    parser.add_argument(
+        "--nets", nargs="+", default=["lenet5", "resnet20_cifar", "mobilenet_v2_100:96"]
+    )
     parser.add_argument("--pictures", type=int, default=6400)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")

@@ -59,12 +59,13 @@ def training_graph(
 
 
 def _learning(net: Any, recipe: Recipe) -> Any:
-    """The net, or the graph of its layers that rounds as the recipe says."""
-    if recipe.quantise == "none":
-        return net
+    """The net, or a graph of its layers: one that rounds as the recipe says, or is faster."""
+    from striate.train.fused import fused
     from striate.train.quantise import rounded
 
-    return rounded(net)
+    if recipe.quantise != "none":
+        return rounded(net)
+    return net if jit() else fused(net)
 
 
 def _grouping(net: Any, recipe: Recipe) -> list[Any]:

@@ -23,9 +23,11 @@ from hypothesis import strategies as st
 from striate.serve.grpc_server.http2 import (
     LARGEST_FRAME,
     LARGEST_HEADERS,
+    MOST_HEADERS,
     PATIENCE,
     PREFACE,
     SCRATCH,
+    TOO_LARGE,
     WINDOW,
     Connection,
     ConnectionEnds,
@@ -658,8 +660,7 @@ def test_windows_do_not_grow_when_a_server_narrows_and_widens_them_again_and_aga
 
 # === What a client may not do ===
 
-TOO_LARGE = [("x" * 10, "y" * 100)] * (LARGEST_HEADERS // 142 + 1)
-MANY_HEADERS = b"".join(literal(name, value) for name, value in TOO_LARGE)
+MANY_HEADERS = literal("x" * 10, "y" * 100) * (MOST_HEADERS // 142 + 1)
 BIG = bytes(LARGEST_FRAME)
 OPEN = opening(1)
 DONE = opening(1, LAST)
@@ -683,7 +684,8 @@ BROKEN = {
     "a number again": (OPEN + frame(3, 0, 1, long(8)), opening(1), 1),
     "a lower number": (opening(5), opening(3), 1),
     "too large data": (OPEN, frame(Frame.DATA, 0, 1, BIG + b"x")[:50], 6),
-    "too large headers": (b"", frame(Frame.HEADERS, WHOLE, 1, bytes(SCRATCH))[:50], 6),
+    "too large headers": (b"", frame(Frame.HEADERS, WHOLE, 1, bytes(MOST_HEADERS + 1))[:50], 6),
+    "a long frame of nothing": (b"", frame(99, 0, 0, bytes(SCRATCH))[:50], 6),
     "settings of 5 bytes": (b"", frame(Frame.SETTINGS, 0, 0, bytes(5)), 6),
     "settings on a stream": (OPEN, frame(Frame.SETTINGS, 0, 1), 1),
     "acknowledged settings": (b"", frame(Frame.SETTINGS, Flag.ACK, 0, bytes(6)), 6),
@@ -726,10 +728,9 @@ BROKEN = {
     "bad Huffman code": (b"", frame(1, WHOLE, 1, b"\0\x84\xff\xff\xff\xff\x01x"), 9),
     "too wide a table": (b"", frame(1, WHOLE, 1, b"\x3f\xff\x7f" + BLOCK), 9),
     "many headers": (b"", frame(Frame.HEADERS, WHOLE, 1, MANY_HEADERS), 9),
-    "long headers": (b"", frame(Frame.HEADERS, WHOLE, 1, MANY_HEADERS * 2), 11),
     "longer and longer headers": (
         b"",
-        frame(Frame.HEADERS, 0, 1, BLOCK) + frame(Frame.CONTINUATION, 0, 1, bytes(8000)) * 3,
+        frame(Frame.HEADERS, 0, 1, BLOCK) + frame(Frame.CONTINUATION, 0, 1, bytes(8000)) * 9,
         11,
     ),
     "more than a stream's window": (OPEN, frame(Frame.DATA, 0, 1, BIG) * 9, 3),
@@ -787,6 +788,28 @@ def test_headers_of_streams_that_are_not_taken_up_still_count_in_the_table():
     connection.answer(connection.streams[1], trailers=HEAD + TRAILERS)
     fed(connection, wire[3])
     assert connection.streams[7].headers["trace"] == "number 1"
+
+
+@pytest.mark.parametrize("size", [LARGEST_HEADERS, MOST_HEADERS - 1000])
+@pytest.mark.parametrize("most", [1 << 14, LARGEST_FRAME])
+@pytest.mark.parametrize("read", [1000, SCRATCH])
+def test_too_large_headers_are_one_calls_and_still_count_in_the_table(size, most, read):
+    """In frames as small or as large as a client may send."""
+    connection, encoder = greeted(), hpack.Encoder()
+    large = [("trace", "number 1"), ("large", "x" * size), ("trace", "number 2")]
+    block = encoder.encode([*HEADERS, *large], huffman=False)
+    parts = [block[at : at + most] for at in range(0, len(block), most)]
+    flags = [0] * (len(parts) - 1) + [WHOLE]
+    kinds = [Frame.HEADERS] + [Frame.CONTINUATION] * (len(parts) - 1)
+    wire = b"".join(map(frame, kinds, flags, itertools.repeat(1), parts))
+    for number, trace in ((3, "number 1"), (5, "number 2")):
+        again = encoder.encode([*HEADERS, ("trace", trace)])
+        wire += frame(Frame.HEADERS, WHOLE, number, again)
+    fed(connection, wire, itertools.repeat(read))
+    assert connection.streams[1].headers is TOO_LARGE
+    assert connection.streams[3].headers["trace"] == "number 1"
+    assert connection.streams[5].headers["trace"] == "number 2"
+    assert not connection.outgoing()
 
 
 @pytest.mark.parametrize("kind", [10, 16, 99, 255])

@@ -10,12 +10,16 @@ import socket
 import subprocess
 import threading
 import time
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 
 import grpc
 import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import ResponseReceived, TrailersReceived
 
 from served import certificate
 from striate.serve.grpc_server import GrpcServer, Limits
@@ -246,6 +250,51 @@ def test_a_message_over_the_limit_is_refused_before_it_is_read():
             "SERVER: Received message larger than max (1001 vs. 1000)",
         )
         assert len(unary(bytes(1000))) == 1000
+
+
+def told(address, *calls):
+    """The last headers of the answers to calls over one connection, (headers, data) each."""
+    client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+    first = [(":method", "POST"), (":scheme", "http"), (":path", UNARY), (":authority", "here")]
+    found = {}
+    host, port = address.split(":")
+    with socket.create_connection((host, port), 30) as connection:
+        client.initiate_connection()
+        for number, (headers, data) in enumerate(calls):
+            whole = [*first, ("content-type", "application/grpc"), *headers.items()]
+            client.send_headers(2 * number + 1, whole)
+            client.send_data(2 * number + 1, data, end_stream=True)
+        connection.sendall(client.data_to_send())
+        while len(found) < len(calls):
+            for event in client.receive_data(connection.recv(10_000)):
+                if isinstance(event, ResponseReceived | TrailersReceived):
+                    found[event.stream_id] = dict(event.headers)
+    return [found[number] for number in sorted(found)]
+
+
+@pytest.mark.parametrize("size", [20_000, 60_000])
+def test_too_many_headers_are_refused_and_the_other_calls_of_the_connection_live(size):
+    calls = [({"text": text}, prefixed(b"")) for text in ("a", "z" * size, "a")]
+    with served() as (_, _, address):
+        found = told(address, *calls)
+    assert [headers["grpc-status"] for headers in found] == ["0", "8", "0"]
+    assert found[1]["grpc-message"] == "received metadata size exceeds hard limit (16384)"
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_a_compressed_message_that_is_not_one_whole_stream_is_refused(algorithm):
+    """As gRPC's own servers refuse it; of half a message nothing is answered."""
+    message = {"gzip": gzip.compress, "deflate": zlib.compress}[algorithm](b"compressible " * 100)
+    wrong = message[:-5] + bytes([message[-5] ^ 1]) + message[-4:]
+    spoilt = [message[:-1], message[: len(message) // 2], wrong, message * 2, message + b"more"]
+    headers = {"grpc-encoding": algorithm}
+    with served() as (_, _, address):
+        calls = [(headers, b"\1" + prefixed(data)[1:]) for data in [message, *spoilt]]
+        good, *bad = told(address, *calls)
+    assert good["grpc-status"] == "0"
+    for answer in bad:
+        assert answer["grpc-status"] == str(grpc.StatusCode.INTERNAL.value[0])
+        assert f"a message that is no {algorithm} (" in answer["grpc-message"]
 
 
 def test_a_message_that_expands_over_the_limit_is_refused():

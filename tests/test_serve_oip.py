@@ -501,6 +501,23 @@ def test_rest_refuses_headers_and_bodies_that_do_not_fit(served):
     assert asked(served, "POST", INFER, body, Content_Encoding="gzip")[0] == 400
 
 
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda body: body[:-1], "it is cut off"),
+        (lambda body: body[: len(body) // 2], "it is cut off"),
+        (lambda body: body * 2, "more than one stream"),
+        (lambda body: body[:-5] + bytes([body[-5] ^ 1]) + body[-4:], "incorrect data check"),
+    ],
+)
+def test_rest_refuses_compressed_bodies_that_are_not_one_whole_stream(served, spoil, why):
+    body = spoil(gzip.compress(b'{"instances": []}'))
+    status, found = asked(served, "POST", "/v1/models/tiny:predict", body, Content_Encoding="gzip")
+    assert (status, why in found["error"]) == (400, True)
+    # Without a body there is nothing to unfold, whatever the headers of a client's session say
+    assert asked(served, "GET", "/v1/models/tiny", Content_Encoding="gzip")[0] == 200
+
+
 def test_a_bomb_of_compressed_zeros_is_not_unfolded(served):
     bomb = gzip.compress(b" " * (65 << 20))
     assert len(bomb) < 100_000

@@ -193,6 +193,57 @@ def test_a_body_that_was_not_asked_for_is_not_taken_for_the_next_request(served)
     assert b"\r\nconnection: close\r\n" in answered
 
 
+def trickled(server: ServerProcess, *parts: bytes, pause: float) -> tuple[bytes, float]:
+    """What is answered to parts that come one by one, and seconds until the connection ended."""
+    start, answered = time.monotonic(), b""
+    with socket.create_connection(("127.0.0.1", server.rest_port)) as connection:
+        for part in parts:
+            connection.sendall(part)
+            connection.settimeout(30 if part is parts[-1] else pause)
+            with contextlib.suppress(TimeoutError):
+                while came := connection.recv(10_000):
+                    answered += came
+                break  # the server has closed
+    return answered, time.monotonic() - start
+
+
+def test_a_rest_client_that_stalls_is_told_so_and_its_connection_ends(tiny):
+    first = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
+    head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\n"
+    whole = head + b"Content-Length: %d\r\n"
+    refused = whole % 30 + b"Content-Encoding: br\r\n\r\n{"
+    with ServerProcess(tiny.path.parent, stall_seconds=1) as server:
+        for parts, told in (
+            ([head], True),
+            ([first, head], True),
+            ([whole % 100 + b"\r\n{"], True),
+            ([refused, b'"no":'], False),  # what it had asked is answered
+            ([b"GET "] + [b"/"] * 20, True),  # a byte now and then keeps no head open
+        ):
+            answered, seconds = trickled(server, *parts, pause=0.4)
+            assert (b"HTTP/1.1 408 " in answered) == told, parts
+            assert 1 < seconds < 5
+        assert b'{"error": "the rest of the request did not come in time"}' in answered
+        # Who is slow, but goes on, is answered, however long it takes
+        body = b'{"no": "body"}'
+        parts = [body[at : at + 1] for at in range(len(body))]
+        slow = whole % len(body) + b"Connection: close\r\n\r\n"
+        answered, seconds = trickled(server, slow, *parts, pause=0.2)
+        assert answered.startswith(b"HTTP/1.1 400 ")
+        assert b"Missing 'inputs' or 'instances' key" in answered
+        assert seconds > 2
+
+
+def test_the_time_that_a_client_takes_to_send_is_not_the_servers(tiny):
+    """`rest_api_timeout_in_ms` is how long a request waits once it is there."""
+    values = b'{"instances": [1]}'
+    head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+    with ServerProcess(tiny.path.parent, rest_api_timeout_in_ms=400) as server:
+        length = b"Content-Length: %d\r\n\r\n" % len(values)
+        answered, _ = trickled(server, head + length, values[:5], values[5:], pause=0.4)
+    assert answered.startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize("path", ["/v1/models/tiny/versions/{}", "/v2/models/tiny/versions/{}"])
 def test_a_version_of_thousands_of_digits_is_the_clients_mistake(served, path):
     with pytest.raises(urllib.error.HTTPError) as error:
@@ -235,7 +286,7 @@ def test_a_server_without_files_for_more_connections_says_so_once_a_second(caplo
     """asyncio tries again for every place in its backlog: two megabytes a second of tracebacks."""
     passed_on: list[dict] = []
     loop = SimpleNamespace(default_exception_handler=passed_on.append)
-    server = HttpServer(uvicorn.Config(app=""))
+    server = HttpServer(uvicorn.Config(app=""), 1.0)
     for _ in range(100):
         server.failed(loop, {"exception": OSError(errno.EMFILE, "Too many open files")})
     assert [r.getMessage() for r in caplog.records] == [

@@ -2,32 +2,99 @@
 
 import asyncio
 import errno
+import json
 import logging
 import socket
 import time
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 log = logging.getLogger("striate.serve")
 
 MOMENT = 0.3  # seconds from the last connection that is let in to the end of those that are idle
+LOOK = 5  # of uvicorn's ticks, of 0.1 s, from one look for clients that stall to the next
 OFTEN = 1.0  # seconds between two lines about connections that could not be let in
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+_STALLED = json.dumps({"error": "the rest of the request did not come in time"}).encode()
+TOO_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
+    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_STALLED), _STALLED)
+)
+
+
+class HttpConnection(HttpToolsProtocol):
+    """A client's connection, which knows for how long it has been waiting for the client.
+
+    uvicorn waits for ever for whoever has begun a request, or has connected and says nothing.
+    """
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        self._heard = self._begun = time.monotonic()
+        super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = time.monotonic()
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        self._begun = self._heard
+        super().on_message_begin()
+
+    def end_if_stalled(self, now: float, seconds: float) -> None:
+        """Close it where the client has sent nothing of a body for so long, or has not sent a whole
+        head in that time. Who says nothing at all has as long as a connection without requests."""
+        if self.transport.is_closing() or self.pipeline:
+            return
+        silent = now - self._heard
+        if self.scope is None:
+            if silent > self.timeout_keep_alive:
+                self.transport.close()
+        elif self.cycle is None or (
+            self.cycle.response_complete and self.scope is not self.cycle.scope
+        ):
+            if now - self._begun > seconds:
+                self._refuse()
+        elif self._reads() and silent > seconds:
+            self._refuse(answered=self.cycle.response_started)
+
+    def _reads(self) -> bool:
+        """Whether what is missing of a body would be read."""
+        idle = self.timeout_keep_alive_task is not None
+        return self.cycle.more_body and not self.flow.read_paused and not idle
+
+    def _refuse(self, *, answered: bool = False) -> None:
+        if not answered:
+            self.transport.write(TOO_SLOW)
+        self.transport.close()
 
 
 class HttpServer(uvicorn.Server):
     """It ends in steps: lets nobody in any more, then answers who is there already, then closes.
 
     uvicorn does all of it at once, and a request that comes at that moment over a connection that
-    was idle is lost.
+    was idle is lost. stall_seconds: see `HttpConnection.end_if_stalled`.
     """
 
     _said = -OFTEN  # when it was, in time.monotonic(), that there is no room
 
+    def __init__(self, config: uvicorn.Config, stall_seconds: float):
+        super().__init__(config)
+        self._stall_seconds = stall_seconds
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(self.failed)
         await super().startup(sockets)
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % LOOK == 0:
+            now = time.monotonic()
+            for connection in list(self.server_state.connections):
+                assert isinstance(connection, HttpConnection)
+                connection.end_if_stalled(now, self._stall_seconds)
+        return await super().on_tick(counter)
 
     @property
     def connections(self) -> int:

@@ -188,7 +188,7 @@ class HttpListener:
     def __init__(self, core: Core, options: ServerOptions):
         import uvicorn
 
-        from striate.serve.http_server import HttpServer
+        from striate.serve.http_server import HttpConnection, HttpServer
         from striate.serve.protocols.http import application
 
         self._socket = bind(options.host, options.rest_api_port, shared=options.reuse_port)
@@ -207,6 +207,7 @@ class HttpListener:
         )
         config = uvicorn.Config(
             app,
+            http=HttpConnection,
             lifespan="off",
             log_level="warning",
             access_log=False,
@@ -217,7 +218,7 @@ class HttpListener:
         config.load()
         if options.ssl_config_file and options.rest_api_ssl:
             config.ssl = Tls.read(options.ssl_config_file).context()
-        self._server = HttpServer(config)
+        self._server = HttpServer(config, options.stall_seconds)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 

@@ -165,7 +165,9 @@ class ServerOptions:
     rest_api_ssl: bool = flag(
         True, PORTS, "whether that holds for REST too; tensorflow_model_server's has no TLS"
     )
-    rest_api_timeout_in_ms: int = flag(30_000, PORTS, "how long a REST request may wait")
+    rest_api_timeout_in_ms: int = flag(
+        30_000, PORTS, "how long a REST request may wait once it is read"
+    )
     rest_api_num_threads: int | None = flag(
         None, PORTS, "that answer REST [enough to fill the queue]", kind=int
     )
@@ -230,6 +232,9 @@ class ServerOptions:
     max_connections: int = flag(
         1000, LIMITS, "connections of each protocol, and calls over gRPC; more are refused at once"
     )
+    stall_seconds: float = flag(
+        30.0, LIMITS, "that a REST client may pause within a body, or take for the headers"
+    )
     drain_seconds: float = flag(30.0, LIMITS, "for requests in flight after SIGTERM")
 
     def __post_init__(self) -> None:
@@ -250,6 +255,7 @@ class ServerOptions:
             "file_system_poll_wait_seconds",
             "model_config_file_poll_wait_seconds",
             "drain_seconds",
+            "stall_seconds",
         )
         for name in (*waits, "max_queue", "rest_api_timeout_in_ms", "max_num_load_retries"):
             _expect(getattr(self, name) >= 0, name, "of at least 0", self)

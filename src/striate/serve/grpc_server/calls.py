@@ -265,6 +265,9 @@ class Call:
                 grpc.StatusCode.RESOURCE_EXHAUSTED,
                 f"SERVER: Received message larger than max, expanded (vs. {self._most_bytes})",
             )
+        if not expanding.eof or expanding.unused_data:
+            what = "more than one stream" if expanding.eof else "it is cut off"
+            raise Failure(grpc.StatusCode.INTERNAL, f"a message that is no {encoding} ({what})")
         return found
 
 

@@ -11,8 +11,9 @@ stream's own memory. What a client may cost is bounded: see `Limits` and the con
 
 import enum
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import hpack
 
@@ -23,8 +24,9 @@ NO_HTTP2 = (
     b"Connection: close\r\n\r\nexpected gRPC (HTTP/2); REST has a port of its own\n"
 )
 SCRATCH = 1 << 15  # bytes that are read at a time where no body is under way
-LARGEST_FRAME = 1 << 20  # of DATA, from clients; other frames have to fit into the scratch
-LARGEST_HEADERS = 1 << 14  # bytes of one block, encoded and decoded
+LARGEST_FRAME = 1 << 20  # of DATA, from clients; others have less room
+LARGEST_HEADERS = 1 << 14  # bytes of one block, encoded and decoded, that a call may have
+MOST_HEADERS = 1 << 16  # the same, read all the same: what it puts into HPACK's table counts
 WINDOW = 1 << 22  # bytes that a client may send on a stream ahead of what was taken in
 CONNECTION_WINDOW = 1 << 24  # the same, on all of its streams together
 LARGEST_WINDOW = (1 << 31) - 1
@@ -33,6 +35,7 @@ TABLE = 4096  # bytes of HPACK's table where nothing else was said; we keep noth
 PATIENCE = 10_000
 
 MOST_DECODED = 32  # blocks of headers that are remembered
+TOO_LARGE: dict[str, str] = {}  # instead of headers beyond the limit
 
 _HEAD = struct.Struct(">BHBBL")  # length (two parts), type, flags, stream
 _SETTING = struct.Struct(">HL")
@@ -124,9 +127,10 @@ class Happening(enum.Enum):
 class Stream:
     """One request and its answer.
 
-    body: what came and was not taken away. ended: the client has sent all, or need not; closed: we
-    have, or it was reset. waiting: of the answer, what the client's windows do not let pass yet;
-    trailers: what ends it then.
+    headers: `TOO_LARGE` itself instead of more than `LARGEST_HEADERS` bytes of them. body: what
+    came and was not taken away. ended: the client has sent all, or need not; closed: we have, or it
+    was reset. waiting: of the answer, what the client's windows do not let pass yet; trailers: what
+    ends it then.
     """
 
     id: int
@@ -142,16 +146,18 @@ class Stream:
 
 
 @dataclass(slots=True)
-class _Body:
-    """A DATA frame that is being read: its payload, the last `left` bytes of which are missing.
+class _Unread:
+    """A frame that is being read: its payload, the last `left` bytes of which are missing.
 
-    It is not in the stream's body yet, from which others take what came before.
+    Of DATA that is not in the stream's body yet, from which others take what came before.
     """
 
-    stream: Stream
+    kind: int
     flags: int
+    number: int
     payload: bytearray
     left: int
+    stream: Stream | None = None  # whose DATA it is
 
 
 class Connection:
@@ -171,10 +177,10 @@ class Connection:
         self._scratch = bytearray(SCRATCH)
         self._view = memoryview(self._scratch)
         self._filled = 0
-        self._body: _Body | None = None
+        self._unread: _Unread | None = None
         self._skip = 0
         self._block: tuple[int, int, bytearray] | None = None  # headers that go on
-        self._decoder = hpack.Decoder(LARGEST_HEADERS)
+        self._decoder = hpack.Decoder(MOST_HEADERS)
         self._decoded: dict[bytes, dict[str, str]] = {}
         self._out: list[bytes] = []
         self._allowed = CONNECTION_WINDOW
@@ -188,16 +194,16 @@ class Connection:
 
     def buffer(self) -> memoryview:
         """Where the next bytes are to be written, at most; never empty."""
-        body = self._body
-        if body is not None:
-            return memoryview(body.payload)[-body.left :]
+        unread = self._unread
+        if unread is not None:
+            return memoryview(unread.payload)[-unread.left :]
         if self._skip:
             return self._view[: min(self._skip, SCRATCH)]
         return self._view[self._filled :]
 
     def wanting(self) -> int:
-        """Bytes without which what comes means nothing: the rest of a body that is being read."""
-        return self._body.left if self._body is not None else 0
+        """Bytes without which what comes means nothing: the rest of a frame that is being read."""
+        return self._unread.left if self._unread is not None else 0
 
     def received(self, count: int) -> list[tuple[Happening, Stream]]:
         """So many bytes are in the buffer: what they mean. The buffer given out is void then.
@@ -206,11 +212,11 @@ class Connection:
         """
         events: list[tuple[Happening, Stream]] = []
         try:
-            if self._body is not None:
-                self._body.left -= count
-                if not self._body.left:
-                    body, self._body = self._body, None
-                    self._take_data(body, events)
+            if self._unread is not None:
+                self._unread.left -= count
+                if not self._unread.left:
+                    whole, self._unread = self._unread, None
+                    self._take(whole, events)
             elif self._skip:
                 self._skip -= count
             else:
@@ -244,7 +250,9 @@ class Connection:
                 self._data(number, flags, size, self._view[begin:at], events)
                 continue
             if size > SCRATCH - _HEAD.size:
-                raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+                at = end
+                self._long(kind, flags, number, size, self._view[begin:end])
+                break
             if begin + size > end:
                 break
             at = begin + size
@@ -307,18 +315,29 @@ class Connection:
         stream.allowed -= size
         if stream.allowed < -WINDOW:  # one more: the client may not know yet that it is narrower
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
-        payload = bytearray(size)
-        payload[: len(part)] = part
-        body = _Body(stream, flags, payload, size - len(part))
-        if body.left:
-            self._body = body
+        data = _unread(Frame.DATA, flags, number, size, part)
+        data.stream = stream
+        if data.left:
+            self._unread = data
         else:
-            self._take_data(body, events)
+            self._take(data, events)
 
-    def _take_data(self, body: _Body, events: list) -> None:
-        stream, payload = body.stream, body.payload
+    def _long(self, kind: int, flags: int, number: int, size: int, part: memoryview) -> None:
+        """A frame of headers begins that is too long for the scratch; `part` of it is there."""
+        if size > MOST_HEADERS or kind not in (Frame.HEADERS, Frame.CONTINUATION):
+            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+        self._unread = _unread(kind, flags, number, size, part)
+
+    def _take(self, whole: _Unread, events: list) -> None:
+        """A frame is there whose payload has memory of its own."""
+        if whole.stream is not None:
+            self._take_data(whole.stream, whole.flags, whole.payload, events)
+        else:
+            self._frame(whole.kind, whole.flags, whole.number, bytes(whole.payload), events)
+
+    def _take_data(self, stream: Stream, flags: int, payload: bytearray, events: list) -> None:
         size = len(payload)
-        if body.flags & Flag.PADDED:
+        if flags & Flag.PADDED:
             padding = payload[0] if payload else 0
             if padding >= size:
                 raise _Broken(ErrorCode.PROTOCOL_ERROR, "more padding than data")
@@ -334,7 +353,7 @@ class Connection:
         else:  # the whole of most requests: one piece of memory, never moved
             stream.body = payload
         events.append((Happening.DATA, stream))
-        if body.flags & Flag.END_STREAM:
+        if flags & Flag.END_STREAM:
             self._end(stream, events)
 
     def _end(self, stream: Stream, events: list) -> None:
@@ -397,8 +416,8 @@ class Connection:
             self._end(stream, events)
 
     def _check_size(self, block: bytes | bytearray) -> None:
-        if len(block) > LARGEST_HEADERS:
-            why = f"more than {LARGEST_HEADERS} bytes of headers"
+        if len(block) > MOST_HEADERS:
+            why = f"more than {MOST_HEADERS} bytes of headers"
             raise _Broken(ErrorCode.ENHANCE_YOUR_CALM, why)
 
     def _decode(self, block: bytes) -> dict[str, str]:
@@ -409,11 +428,11 @@ class Connection:
             return found
         self._check_size(block)
         try:
-            pairs = self._decoder.decode(block, raw=True)
+            pairs = tuple(self._decoder.decode(block, raw=True))
         except (hpack.HPACKError, ValueError):  # the latter of 4.1, for numbers without end
-            why = f"headers that cannot be read, or more than {LARGEST_HEADERS} bytes of them"
+            why = f"headers that cannot be read, or more than {MOST_HEADERS} bytes of them"
             raise _Broken(ErrorCode.COMPRESSION_ERROR, why) from None
-        found = {bytes(n).decode("latin-1"): bytes(v).decode("latin-1") for n, v in pairs}
+        found = _headers(pairs)
         if not block or min(block) < 0x80 or len(self._decoded) >= MOST_DECODED:
             self._decoded.clear()  # more than places in the table, which thus may have changed
         else:
@@ -626,6 +645,20 @@ class Connection:
 
     def _say_goaway(self, last: int, code: int, why: str) -> None:
         self._say(Frame.GOAWAY, 0, 0, _LONG.pack(last) + _LONG.pack(code) + why.encode())
+
+
+def _unread(kind: int, flags: int, number: int, size: int, part: memoryview) -> _Unread:
+    """A frame of `size` bytes, of which the first are there."""
+    payload = bytearray(size)
+    payload[: len(part)] = part
+    return _Unread(kind, flags, number, payload, size - len(part))
+
+
+def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:
+    """By their names; `TOO_LARGE` where they count, as RFC 9113 counts them, for too many bytes."""
+    if 32 * len(pairs) + sum(map(len, chain.from_iterable(pairs))) > LARGEST_HEADERS:
+        return TOO_LARGE
+    return {bytes(n).decode("latin-1"): bytes(v).decode("latin-1") for n, v in pairs}
 
 
 class _Broken(Exception):

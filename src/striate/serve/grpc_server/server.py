@@ -17,8 +17,15 @@ from typing import Any
 
 import grpc
 
-from striate.serve.grpc_server.calls import Aborted, Call, Failure, StreamCall, trailers
-from striate.serve.grpc_server.http2 import ConnectionEnds, Happening, Stream, literal
+from striate.serve.grpc_server.calls import HEAD, Aborted, Call, Failure, StreamCall, trailers
+from striate.serve.grpc_server.http2 import (
+    LARGEST_HEADERS,
+    TOO_LARGE,
+    ConnectionEnds,
+    Happening,
+    Stream,
+    literal,
+)
 from striate.serve.grpc_server.sockets import READ, Entrance, Peer
 
 log = logging.getLogger("striate.serve")
@@ -306,6 +313,10 @@ class GrpcServer:
     def _open(self, peer: Peer, stream: Stream) -> None:
         """The headers of a call are there: find its method, and refuse it before it is read."""
         headers = stream.headers
+        if headers is TOO_LARGE:
+            why = f"received metadata size exceeds hard limit ({LARGEST_HEADERS})"
+            peer.answer(stream, trailers=HEAD + trailers(8, why))
+            return
         if headers.get(":method") != "POST" or not headers.get("content-type", "").startswith(
             "application/grpc"
         ):

@@ -92,7 +92,6 @@ def threaded(
     """
 
     async def respond(request: Request, call: Call) -> Response:
-        deadline = call.begun + timeout_seconds
         queued = infers(request)
         try:
             core.admit(call, request.headers.get("authorization"))
@@ -102,6 +101,7 @@ def threaded(
                 raise core.scheduler.refusal()
             body = await _body(request, core.max_bytes)
             call.received = len(body)
+            deadline = time.monotonic() + timeout_seconds  # not of how long a client takes to send
             work = functools.partial(_answered, answer, request, body, deadline, call)
             with _watched(request):
                 async with line.turn(call, deadline) if queued else nullcontext():
@@ -199,36 +199,53 @@ async def _body(request: Request, most: int) -> bytes:
 
     A compressed one counts by what it unfolds to, and is unfolded no further than that.
     """
-    unfold = _unfolding(request.headers.get("content-encoding", "identity").strip().lower())
+    unfolding = _Unfolding(request.headers.get("content-encoding", "identity").strip().lower())
     parts, size = [], 0
     async for part in request.stream():
-        part = unfold(part, most + 1 - size)
+        part = unfolding.unfold(part, most + 1 - size)
         parts.append(part)
         size += len(part)
         if size > most:
             raise ServingError(
                 Code.RESOURCE_EXHAUSTED, f"Expected a body of at most {most:,} bytes, got more"
             )
+    unfolding.end()
     return b"".join(parts)
 
 
-def _unfolding(encoding: str) -> Callable[[bytes, int], bytes]:
-    """(part of a body, how many bytes at most) -> that part, decompressed."""
-    if encoding in ("", "identity"):
-        return lambda part, most: part
-    if encoding not in _WINDOW_BITS:
-        raise ServingError(
-            Code.INVALID_ARGUMENT,
-            f"Expected Content-Encoding identity, gzip or deflate, got {encoding!r}",
-        )
-    stream = zlib.decompressobj(_WINDOW_BITS[encoding])
+class _Unfolding:
+    """Takes a body's encoding away, part by part."""
 
-    def unfold(part: bytes, most: int) -> bytes:
-        try:
-            return stream.decompress(part, most)
-        except zlib.error as error:
+    def __init__(self, encoding: str):
+        plain = encoding in ("", "identity")
+        if not plain and encoding not in _WINDOW_BITS:
             raise ServingError(
-                Code.INVALID_ARGUMENT, f"Expected a body in {encoding}, got a damaged one ({error})"
-            ) from None
+                Code.INVALID_ARGUMENT,
+                f"Expected Content-Encoding identity, gzip or deflate, got {encoding!r}",
+            )
+        self._encoding, self._begun = encoding, False
+        self._stream = None if plain else zlib.decompressobj(_WINDOW_BITS[encoding])
 
-    return unfold
+    def unfold(self, part: bytes, most: int) -> bytes:
+        """A part of the body, of which the first `most` bytes are enough."""
+        if self._stream is None or not part:
+            return part
+        self._begun = True
+        try:
+            found = self._stream.decompress(part, most)
+        except zlib.error as error:
+            raise self._damaged(str(error)) from None
+        if self._stream.unused_data:
+            raise self._damaged("more than one stream")
+        return found
+
+    def end(self) -> None:
+        """No more comes; INVALID_ARGUMENT for a body that ends in between."""
+        if self._stream is not None and self._begun and not self._stream.eof:
+            raise self._damaged("it is cut off")
+
+    def _damaged(self, what: str) -> ServingError:
+        return ServingError(
+            Code.INVALID_ARGUMENT,
+            f"Expected a body in {self._encoding}, got a damaged one ({what})",
+        )

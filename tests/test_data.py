@@ -38,6 +38,9 @@ def tree(tmp_path):
     return tmp_path
 
 
+ANIMALS = (("cat", "png"), ("dog", "jpg"))
+
+
 def kinds(dataset):
     return [problem.kind for problem in dataset.problems]
 
@@ -89,6 +92,26 @@ def test_train_and_test_folders_are_given_splits_and_val_comes_out_of_train(tmp_
     }
     assert dataset.given == ("test",)
     assert all(dataset.names[i].startswith("Test/") for i in dataset.split("test"))
+
+
+def test_val_and_test_without_train_are_splits_to_judge_by_and_no_classes(tmp_path):
+    for i in range(8):
+        picture(tmp_path / ("val", "test")[i % 2] / ("cat", "dog")[i // 4] / f"{i}.png", i)
+    dataset = load(tmp_path)
+    assert dataset.classes == ("cat", "dog")
+    assert {name: len(at) for name, at in dataset.splits.items()} == {
+        "train": 0,
+        "val": 4,
+        "test": 4,
+    }
+
+
+def test_a_link_to_a_folder_above_is_not_followed(tree):
+    (tree / "cat" / "all").symlink_to("..")
+    (tree / "dog" / "more").symlink_to(tree / "cat" / "0.png")
+    assert load(tree).counts() == {"cat": 10, "dog": 10}
+    (tree / "elsewhere").symlink_to(tree / "cat")  # another folder is
+    assert load(tree).counts()["elsewhere"] == 10
 
 
 def test_a_class_may_have_the_name_of_a_split(tmp_path):
@@ -301,6 +324,45 @@ def test_the_first_row_is_no_header_if_its_file_is_there(tree):
     assert load(tree / "t.csv").counts() == {"a": 3, "b": 3}
 
 
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("t.tsv", "{}\t{}, small, tame, grey"),  # commas inside, of which there are more
+        ("t.csv", '"{}";"{}"'),
+        ("t.csv", "\n\n{},{}"),
+    ],
+)
+def test_the_delimiter_is_found_whatever_the_cells_hold(tree, name, row):
+    files = [(f"{kind}/{i}.{end}", kind) for kind, end in ANIMALS for i in range(10)]
+    (tree / name).write_text("\n".join(row.format(*file) for file in files))
+    assert list(load(tree / name).counts().values()) == [10, 10]
+
+
+def test_a_table_from_windows_is_that_of_here(tree):
+    rows = ["image_path,label", *(f"{k}/{i}.{end},{k}" for k, end in ANIMALS for i in range(10))]
+    (tree / "here.csv").write_text("\n".join(rows))
+    text = "\r\n".join(rows).replace("/", "\\")
+    (tree / "there.csv").write_bytes(text.encode("utf-8-sig"))
+    assert load(tree / "there.csv").fingerprint == load(tree / "here.csv").fingerprint
+
+
+def test_a_file_that_is_listed_again_counts_once_and_is_said(tree):
+    rows = [f"{kind}/{i}.{end},{kind}" for kind, end in ANIMALS for i in range(10)]
+    (tree / "t.csv").write_text("\n".join([*rows, *rows[:3]]))
+    dataset = load(tree / "t.csv")
+    assert len(dataset) == 20
+    assert "3 rows list a file again" in str(dataset.problems[0])
+    assert "cat/0.png in row 21" in str(dataset.problems[0])
+
+
+def test_a_file_in_two_splits_of_a_table_is_an_error(tree):
+    """Its first row alone would count, and the test split would be gone without a word."""
+    rows = ["path,label,split", "cat/1.png,cat,train", "dog/1.jpg,dog,train", "cat/1.png,cat,test"]
+    (tree / "t.csv").write_text("\n".join(rows))
+    with pytest.raises(DataError, match="row 4: cat/1.png is 'test' here and 'train' in row 2"):
+        load(tree / "t.csv")
+
+
 def test_a_split_column_gives_the_splits(tree):
     rows = ["path,label,split"]
     rows += [f"cat/{i}.png,cat,{'train' if i else 'validation'}" for i in range(10)]
@@ -384,6 +446,10 @@ def test_an_npz_with_given_splits(tmp_path):
             {"images": np.zeros((2, 4, 4), np.uint8), "labels": [0, 5], "classes": ["a", "b"]},
             r"from 0 to 1",
         ),
+        (
+            {"images": np.zeros((2, 4, 4), np.uint8), "labels": ["a", "c"], "classes": ["a", "b"]},
+            r"expected labels out of its classes, got 'c'",
+        ),
     ],
 )
 def test_an_npz_of_the_wrong_kind_is_an_error(tmp_path, content, message):
@@ -403,6 +469,19 @@ def test_a_single_array_that_is_named_npz_is_an_error(tmp_path):
     (tmp_path / "a.npy").rename(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"expected a \.npz.*got another file"):
         load(tmp_path / "a.npz")
+
+
+def test_labels_that_are_python_objects_are_told_what_to_become(tmp_path):
+    words = np.array(["no", "yes"], object)
+    np.savez(tmp_path / "a.npz", images=np.zeros((2, 4, 4), np.uint8), labels=words)
+    with pytest.raises(DataError, match=r"got Python objects; save words as .astype\(str\)"):
+        load(tmp_path / "a.npz")
+
+
+def test_numbers_as_classes_stand_by_value_below_zero_too(tmp_path):
+    images, labels = arrays()
+    np.savez(tmp_path / "a.npz", images=images, labels=np.where(labels, 10, -1))
+    assert load(tmp_path / "a.npz").classes == ("-1", "10")
 
 
 def test_class_names_may_be_bytes(tmp_path):
@@ -428,6 +507,14 @@ def test_idx_files_are_read_with_their_splits(tmp_path):
     assert np.array_equal(dataset.examples(GREY, "train").images[..., 0], x[:30])
     alone = load(tmp_path / "t10k-images-idx3-ubyte", split=0)
     assert len(alone.split("train")) == 10
+
+
+def test_idx_files_may_be_called_with_a_dot(tmp_path):
+    x, y = arrays(30)
+    idx(tmp_path / "train-images.idx3-ubyte", x, compress=False)
+    idx(tmp_path / "train-labels.idx1-ubyte", y, compress=False)
+    for source in (tmp_path, *tmp_path.iterdir()):
+        assert np.array_equal(load(source, split=0).examples(GREY).images[..., 0], x)
 
 
 def test_broken_idx_files_are_errors(tmp_path):

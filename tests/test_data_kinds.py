@@ -316,6 +316,31 @@ def test_a_row_that_is_no_row_of_numbers_is_left_out_and_said(tmp_path):
         load(tmp_path / "t.csv", strict=True)
 
 
+def test_a_first_row_with_a_gap_is_no_header(tmp_path):
+    (tmp_path / "t.csv").write_text("1,,2\n" + ROWS)
+    dataset = load(tmp_path / "t.csv")
+    assert len(dataset) == 30
+    assert "row 1: expected a number in column 2, got ''; left out" in str(dataset.problems[0])
+
+
+def test_a_column_without_a_name_is_left_out_and_said(tmp_path):
+    """It is the number of the row, which tells the class where rows are sorted by class."""
+    rows = [f"{i},{i % 3}.5,{'ab'[i // 10]}" for i in range(20)]
+    for header in (",length,label", "Unnamed: 0,length,label"):
+        (tmp_path / "t.csv").write_text("\n".join([header, *rows]))
+        dataset = load(tmp_path / "t.csv")
+        assert dataset.images[:3].tolist() == [[0.5], [1.5], [2.5]]
+        assert "column 1 has no name; left out" in str(dataset.problems[0])
+
+
+def test_a_number_beyond_float32_is_no_number(tmp_path):
+    (tmp_path / "t.csv").write_text(ROWS + "1e300,2,2\n")
+    assert len(load(tmp_path / "t.csv")) == 30
+    np.savez(tmp_path / "n.npz", x=[[1.0], [1e300]], y=[0, 1])
+    with pytest.raises(DataError, match="finite numbers, got others in row 1"):
+        load(tmp_path / "n.npz")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -70,6 +70,19 @@ def test_transparent_pixels_show_the_background():
     assert (decode(encoded(clear), background=7) == 7).all()
 
 
+def test_a_transparent_colour_shows_the_background_too():
+    red = Image.new("RGB", (4, 4), (255, 0, 0))
+    assert (decode(encoded(red, transparency=(255, 0, 0))) == 255).all()
+    assert (decode(encoded(red, transparency=(0, 0, 0)))[..., 1] == 0).all()
+
+
+def test_a_float_that_is_no_number_leaves_the_others_their_levels():
+    levels = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4)
+    levels[0, 1] = np.nan
+    seen = decode(encoded(Image.fromarray(levels), "TIFF"))[..., 0]
+    assert (seen[0, 1], seen[0, 2], seen[3, 3]) == (0, 34, 255)
+
+
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera lay on its right side

@@ -255,7 +255,8 @@ _WHERE_CLASSES = {
 
 def _label_key(label: str) -> tuple[int, int, str]:
     """Numbers by value, before words by letter."""
-    return (0, int(label), "") if label.isdecimal() else (1, 0, label)
+    is_number = label.removeprefix("-").isdecimal()
+    return (0, int(label), "") if is_number else (1, 0, label)
 
 
 def _reorder(images: Sequence[Path] | np.ndarray, order: list[int]) -> Sequence[Path] | np.ndarray:

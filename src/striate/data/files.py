@@ -28,11 +28,14 @@ def is_hidden(path: Path) -> bool:
 def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
     """(pictures, pictures of a format that cannot be read) in a folder and below, by their names.
 
-    Files that are no pictures (notes, tables) and hidden ones are passed over in silence.
+    Files that are no pictures (notes, tables) and hidden ones are passed over in silence, and so
+    are links to a folder that they lie in: there is no end to what is below them.
     """
     pictures, unread = [], []
     for where, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(f for f in folders if not is_hidden(Path(f)))
+        folders[:] = sorted(
+            f for f in folders if not is_hidden(Path(f)) and not _leads_up(Path(where, f))
+        )
         for file in sorted(files):
             path = Path(where, file)
             if is_hidden(path):
@@ -42,6 +45,12 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
             elif path.suffix.lower() in UNREAD_PICTURES:
                 unread.append(path)
     return pictures, unread
+
+
+def _leads_up(folder: Path) -> bool:
+    """Whether a folder is a link to one of those that it lies in."""
+    here = folder.parent.resolve()
+    return folder.is_symlink() and folder.resolve() in (here, *here.parents)
 
 
 def digests_of(paths: Sequence[Path]) -> list[bytes | OSError]:

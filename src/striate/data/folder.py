@@ -119,7 +119,7 @@ def _split_folders(root: Path) -> dict[Path, str]:
     known = {folder: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
     splits = {folder: split for folder, split in known.items() if split}
     several = len(set(splits.values())) > 1
-    if "train" not in splits.values() or (len(splits) < len(folders) and not several):
+    if not several and ("train" not in splits.values() or len(splits) < len(folders)):
         return {}
     for folder in folders:
         if folder not in splits and any(pictures_under(folder)):

@@ -6,6 +6,7 @@ http://yann.lecun.com/exdb/mnist: a magic number (0, 0, 8 for bytes, rank), the 
 
 import gzip
 import math
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -16,11 +17,15 @@ from striate.data import npz
 from striate.data.records import Records
 from striate.errors import DataError
 
+_IMAGES, _LABELS = re.compile(r"images([-.])idx\d"), re.compile(r"labels([-.])idx\d")
 PREFIXES = {"train": "train", "t10k": "test", "test": "test", "val": "val"}
 
 
 def matches(source: str, kind: str | None) -> bool:
-    """Whether a source is a folder with IDX files in it, or one such file."""
+    """Whether a source is a folder with IDX files in it, or one such file.
+
+    Some archives call them `train-images.idx3-ubyte`.
+    """
     path = Path(source)
     if kind not in (None, "picture"):
         return False
@@ -36,14 +41,14 @@ def read(source: str, kind: str | None) -> Records:
     """
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if "images-idx" in p.name)
+        found = sorted(p for p in path.iterdir() if _IMAGES.search(p.name))
         if not found:
             raise DataError(f"{path}: expected an images file (*-images-idx3-ubyte), got none")
         parts = {_split(images): _pair(images) for images in found}
         if list(parts) == ["test"]:  # a test set by itself is simply a set
             parts = {"": parts["test"]}
         return npz.from_arrays(path, parts)
-    images = Path(path.parent, path.name.replace("labels-idx1", "images-idx3"))
+    images = path.with_name(_LABELS.sub(r"images\1idx3", path.name))
     return npz.from_arrays(path, {"": _pair(images)})
 
 
@@ -69,7 +74,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def _pair(images: Path) -> tuple[np.ndarray, np.ndarray]:
     """The pictures in a file and the labels beside it, gzipped or not."""
-    name = images.name.replace("images-idx3", "labels-idx1").removesuffix(".gz")
+    name = _IMAGES.sub(r"labels\1idx1", images.name).removesuffix(".gz")
     labels = next(
         (p for p in (images.with_name(name), images.with_name(f"{name}.gz")) if p.exists()), None
     )

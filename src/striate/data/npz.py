@@ -93,7 +93,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error})") from None
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: expected a .npz of plain arrays, got {error}") from None
+        what = "Python objects; save words as .astype(str)" if "pickle" in str(error) else error
+        raise DataError(f"{path}: expected a .npz of plain arrays, got {what}") from None
     paired = any(x in arrays and y in arrays for x, y in (*PAIRS, SPLIT_PAIRS["train"]))
     if not paired:
         raise DataError(
@@ -182,10 +183,12 @@ def _vectors(where: str, x: np.ndarray) -> np.ndarray:
     """float32 [N, n], all finite."""
     if x.ndim != 2 or x.dtype.kind not in "fiub":
         raise DataError(f"{where}: expected rows of numbers [N, n], got {x.dtype} {list(x.shape)}")
-    if not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
+    with np.errstate(over="ignore"):  # which becomes infinite
+        numbers = x.astype(np.float32)
+    if not np.isfinite(numbers).all():
+        row = int(np.flatnonzero(~np.isfinite(numbers).all(axis=1))[0])
         raise DataError(f"{where}: expected finite numbers, got others in row {row}")
-    return x.astype(np.float32)
+    return numbers
 
 
 _CHECKS = {"picture": _pictures, "clip": _clips, "voxels": _voxels, "vector": _vectors}
@@ -200,8 +203,14 @@ def _words(where: str, y: np.ndarray, names: np.ndarray | None) -> list[str]:
             f"{where}: expected one whole number or word a picture as labels, "
             f"got {y.dtype} {list(y.shape)}"
         )
-    if y.dtype.kind in "US" or names is None:
+    if names is None:
         return [_word(label) for label in y]
+    if y.dtype.kind in "US":
+        known, words = {_word(name) for name in names}, [_word(label) for label in y]
+        for word in words:
+            if word not in known:
+                raise DataError(f"{where}: expected labels out of its classes, got {word!r}")
+        return words
     if len(y) and not 0 <= y.min() <= y.max() < len(names):
         raise DataError(
             f"{where}: expected labels from 0 to {len(names) - 1}, the {len(names)} classes, "

@@ -2,14 +2,23 @@
 
 import csv
 import hashlib
-import math
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
 
 from striate.data.records import Problem, Records
-from striate.data.table import LABEL_COLUMNS, SPLIT_COLUMNS, find, rows_of, split_of
+from striate.data.table import (
+    LABEL_COLUMNS,
+    SPLIT_COLUMNS,
+    delimiter_of,
+    find,
+    rows_of,
+    split_of,
+)
 from striate.errors import DataError
+
+LARGEST = float(np.finfo(np.float32).max)
 
 
 def matches(source: str, kind: str | None) -> bool:
@@ -28,7 +37,8 @@ def read(source: str, kind: str | None) -> Records:
 
     The class is the column `label` (or `class`, `target`, ...) of a header, or else the last one;
     it is a word or a whole number, from 0 or 1 on. A header's column `split` gives the splits. A
-    row with another number of cells, or with something else than a number, is left out, and said.
+    row with another number of cells, or with something else than a number, is left out, and said;
+    so is a column without a name, as pandas writes the number of each row.
     """
     table = Path(source)
     rows = rows_of(table, "numbers and a label")
@@ -37,11 +47,15 @@ def read(source: str, kind: str | None) -> Records:
     lowered = [name.lower() for name in header]
     label_column, split_column = find(lowered, LABEL_COLUMNS), find(lowered, SPLIT_COLUMNS)
     label_column = width - 1 if label_column is None else label_column
-    columns = [i for i in range(width) if i not in (label_column, split_column)]
+    unnamed = [i for i, name in enumerate(lowered) if not name or name.startswith("unnamed:")]
+    columns = [i for i in range(width) if i not in (label_column, split_column, *unnamed)]
     if not columns:
         raise DataError(f"{table}: expected numbers and a label in a row, got {rows[0][1]}")
     names, numbers, labels, splits = [], [], [], []
-    problems: list[Problem] = []
+    problems = [
+        Problem("ignored", f"{table}: column {i + 1} has no name; left out", (f"column {i + 1}",))
+        for i in unnamed
+    ]
     for number, row in rows[bool(header) :]:
         cells = [cell.strip() for cell in row]
         name = f"row {number:06d}"
@@ -71,27 +85,26 @@ def read(source: str, kind: str | None) -> Records:
 
 
 def _has_header(rows: list[tuple[int, list[str]]]) -> bool:
-    """Whether the first row holds names: no numbers, or numbers and the name of a label column,
+    """Whether the first row holds names: not one number, or numbers and the name of a label column,
     as of an array's columns, which is the label of no other row."""
-    (_, first), *others = rows
-    if not _are_numbers(first[:-1]):
+    first, *others = ([cell.strip().lower() for cell in row] for _, row in rows)
+    if not any(map(_is_number, first[:-1])):
         return True
-    last = first[-1].strip().lower()
-    return last in LABEL_COLUMNS and all(row[-1].strip().lower() != last for _, row in others)
+    label = find(first, LABEL_COLUMNS)
+    return label is not None and all(row[label : label + 1] != [first[label]] for row in others)
 
 
 def _begins_with_numbers(path: Path) -> bool:
     """Whether the first row, or the one below a header, holds numbers and a label."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
-            lines = [line for line in (next(file, ""), next(file, "")) if line.strip()]
+            lines = list(islice((line for line in file if line.strip()), 2))
     except (OSError, UnicodeDecodeError):
         return False  # the reader of tables says why
     if not lines:
         return False
-    delimiter = max("\t,;", key=lines[0].count)
     try:
-        *above, row = list(csv.reader(lines, delimiter=delimiter))
+        *above, row = list(csv.reader(lines, delimiter=delimiter_of(lines[0])))
     except csv.Error:
         return False
     if len(row) < 2 or (above and len(above[0]) != len(row)):
@@ -108,7 +121,7 @@ def _are_numbers(cells: list[str]) -> bool:
 
 def _is_number(cell: str) -> bool:
     try:
-        return math.isfinite(float(cell))
+        return abs(float(cell)) <= LARGEST
     except ValueError:
         return False
 

@@ -1,6 +1,7 @@
 """A table of pictures: CSV or TSV with a path and a label a row, relative to the table's folder."""
 
 import csv
+import io
 from pathlib import Path
 
 from striate.data.files import PICTURES, digests_of, unreadable
@@ -17,6 +18,8 @@ PATH_COLUMNS = (
     "filepath",
     "file_path",
     "image",
+    "image_path",
+    "img_path",
     "picture",
 )
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "y")
@@ -32,7 +35,8 @@ def read(source: str, kind: str | None) -> Records:
     """The pictures or clips that a table lists; it may have a header, a split column and others.
 
     Without a header the first two columns are path and label. Raises `DataError`, naming the row,
-    for a row without a path or label; a file that is not there is left out, and said.
+    for a row without a path or label, and for a file with two labels or in two splits; a file that
+    is not there is left out, and one that is listed again counts once, and both are said.
     """
     table = Path(source)
     rows = rows_of(table, "a path and a label")
@@ -44,8 +48,8 @@ def read(source: str, kind: str | None) -> Records:
             raise DataError(f"{table}, row {number}: expected a path and a label, got {row}")
         if not cells[path_column] or not cells[label_column]:
             raise DataError(f"{table}, row {number}: the path or the label is empty, got {row}")
-        names.append(cells[path_column])
-        paths.append(table.parent / cells[path_column])
+        names.append(_here(table, cells[path_column]))
+        paths.append(table.parent / names[-1])
         labels.append(cells[label_column])
         numbers.append(number)
         if split_column is not None:
@@ -55,25 +59,35 @@ def read(source: str, kind: str | None) -> Records:
     return _records(table, names, paths, labels, splits, numbers, kind or "picture")
 
 
+def _here(table: Path, cell: str) -> str:
+    """A path as this system writes it: tables from Windows have backslashes."""
+    return cell if (table.parent / cell).exists() else cell.replace("\\", "/")
+
+
 def _records(table: Path, names, paths, labels, splits, numbers, kind: str) -> Records:
     problems: list[Problem] = []
     kept: dict[str, int] = {}
+    again: list[int] = []
     digests = digests_of(paths)
     for i, (name, digest) in enumerate(zip(names, digests, strict=True)):
         if isinstance(digest, OSError):
             problems.append(unreadable(f"{table}, row {numbers[i]}: {name}", digest))
-        elif name in kept and labels[kept[name]] != labels[i]:
-            raise DataError(
-                f"{table}, row {numbers[i]}: {name} is {labels[i]!r} here and "
-                f"{labels[kept[name]]!r} in row {numbers[kept[name]]}; keep one of them"
-            )
+        elif name in kept:
+            for said in (labels, splits):
+                _expect_the_same(table, name, said, numbers, (kept[name], i))
+            again.append(i)
         else:
-            kept.setdefault(name, i)
+            kept[name] = i
     if not kept:
         raise DataError(
             f"{table}: none of its {len(names)} {KINDS[kind].noun}s is there; paths are relative "
             f"to the table ({problems[0]})"
         )
+    if again:
+        first = f"{names[again[0]]} in row {numbers[again[0]]}"
+        listed = "1 row lists" if len(again) == 1 else f"{len(again)} rows list"
+        message = f"{listed} a file again, which counts once all the same: {first}"
+        problems.append(Problem("duplicate", message, tuple(names[i] for i in again)))
     rows = list(kept.values())
     return Records(
         names=[names[i] for i in rows],
@@ -86,6 +100,21 @@ def _records(table: Path, names, paths, labels, splits, numbers, kind: str) -> R
     )
 
 
+def _expect_the_same(
+    table: Path, name: str, said: list[str], numbers: list[int], rows: tuple[int, int]
+) -> None:
+    """`DataError` where two rows of one file say two things of it: labels or splits."""
+    before, here = rows
+    if said and said[before] != said[here]:
+        raise DataError(
+            f"{table}, row {numbers[here]}: {name} is {said[here]!r} here and {said[before]!r} in "
+            f"row {numbers[before]}; keep one of them"
+        )
+
+
+_NO_TEXT = "expected text in UTF-8, got something else; save it as CSV in UTF-8"
+
+
 def rows_of(table: Path, what: str) -> list[tuple[int, list[str]]]:
     """(row number from 1, cells) of every row that is not blank; what: that a row should hold."""
     try:
@@ -93,19 +122,24 @@ def rows_of(table: Path, what: str) -> list[tuple[int, list[str]]]:
     except OSError as error:
         raise DataError(f"{table}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError:
-        raise DataError(f"{table}: expected text in UTF-8, got something else") from None
+        raise DataError(f"{table}: {_NO_TEXT}") from None
     if "\0" in text:
-        raise DataError(f"{table}: expected text in UTF-8, got something else")
-    first = text.split("\n", 1)[0]
-    delimiter = max("\t,;", key=first.count)
+        raise DataError(f"{table}: {_NO_TEXT}")
     try:
-        rows = list(enumerate(csv.reader(text.splitlines(), delimiter=delimiter), start=1))
+        rows = list(enumerate(csv.reader(io.StringIO(text), delimiter=delimiter_of(text)), start=1))
     except csv.Error as error:
         raise DataError(f"{table}: expected rows of {what}, got something else ({error})") from None
     rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
     if not rows:
         raise DataError(f"{table}: expected rows of {what}, got an empty file")
     return rows
+
+
+def delimiter_of(text: str) -> str:
+    """What stands between the cells: tabs where there are any, which no cell has inside; else what
+    there is more of in the first line, commas or semicolons."""
+    first = text.lstrip("\n").split("\n", 1)[0]
+    return "\t" if "\t" in first else max(",;", key=first.count)
 
 
 def _columns(table: Path, rows) -> tuple[int, int, int | None, bool]:

@@ -242,11 +242,12 @@ def _rgb(image, background: int):
     """Any Pillow mode as 8-bit RGB."""
     from PIL import Image
 
-    if image.mode == "RGB":
+    see_through = "A" in image.mode or "transparency" in image.info
+    if image.mode == "RGB" and not see_through:
         return image
     if image.mode.startswith("I") or image.mode == "F":
         return Image.fromarray(_eight_bits(np.asarray(image))).convert("RGB")
-    if "A" in image.mode or "transparency" in image.info:
+    if see_through:
         image = image.convert("RGBA")
         behind = Image.new("RGBA", image.size, (background, background, background, 255))
         return Image.alpha_composite(behind, image).convert("RGB")
@@ -256,8 +257,9 @@ def _rgb(image, background: int):
 def _eight_bits(levels: np.ndarray) -> np.ndarray:
     """Integer levels of 16 bits, or floats from 0 to 1, as 8 bits; 8-bit levels stay."""
     if levels.dtype.kind == "f":
+        levels = np.nan_to_num(levels, posinf=0.0, neginf=0.0)  # what was not measured is black
         span = 255.0 if levels.max(initial=0) <= 1 else 1.0
-        return np.clip(np.nan_to_num(levels) * span + 0.5, 0, 255).astype(np.uint8)
+        return np.clip(levels * span + 0.5, 0, 255).astype(np.uint8)
     if levels.max(initial=0) > 255:
         levels = levels >> 8  # the high byte, which is what libpng's own reduction keeps
     return np.clip(levels, 0, 255).astype(np.uint8)

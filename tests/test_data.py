@@ -359,7 +359,7 @@ def test_a_file_in_two_splits_of_a_table_is_an_error(tree):
     """Its first row alone would count, and the test split would be gone without a word."""
     rows = ["path,label,split", "cat/1.png,cat,train", "dog/1.jpg,dog,train", "cat/1.png,cat,test"]
     (tree / "t.csv").write_text("\n".join(rows))
-    with pytest.raises(DataError, match="row 4: cat/1.png is 'test' here and 'train' in row 2"):
+    with pytest.raises(DataError, match=r"row 4: cat/1.png is 'test' here and 'train' in row 2"):
         load(tree / "t.csv")
 
 

@@ -23,17 +23,14 @@ def spoilt(x, name: str, severity: int, seed: int = 0) -> np.ndarray:
     return corrupt(x, name, severity, np.random.default_rng(seed))
 
 
-@pytest.fixture(scope="module")
-def photo():
-    return pixels(PHOTOS / "astronaut.jpg", preset("unit", 224, 224))
-
-
 def grey(level: int, side: int = 224, channels: int = 3) -> np.ndarray:
     return np.full((side, side, channels), level, np.uint8)
 
 
 @pytest.mark.parametrize("name", CORRUPTIONS)
-def test_every_way_gets_worse_and_is_the_same_each_time(photo, name):
+@pytest.mark.parametrize("side", [28, 224])
+def test_every_way_gets_worse_and_is_the_same_each_time(name, side):
+    photo = pixels(PHOTOS / "astronaut.jpg", preset("unit", side, side))
     away = []
     for severity in range(1, SEVERITIES + 1):
         found = spoilt(photo, name, severity)

@@ -4,7 +4,8 @@ After Hendrycks and Dietterich, "Benchmarking Neural Network Robustness to Commo
 Perturbations", 2019, arXiv:1903.12261. Ten ways are theirs, with the amounts of ImageNet-C for
 pictures of 224 pixels and of CIFAR-10-C for those of 32; `rotate` and `translate` are ours. Their
 weather (snow, frost, fog) and the slow ones (glass, elastic) are left out. Amounts that are lengths
-in pixels grow with the picture. x is a picture on 0 to 1, [H, W, C], and so is what comes out:
+in pixels grow with the picture, and are at least those for 32 pixels: a disk of less than a pixel
+is no blur. x is a picture on 0 to 1, [H, W, C], and so is what comes out:
 
     gaussian_noise   x + N(0, a)
     shot_noise       Poisson(a x) / a
@@ -62,7 +63,7 @@ def corrupt(pixels: np.ndarray, name: str, severity: int, random: Random) -> np.
     side = min(pixels.shape[:2])
     is_small = side < math.sqrt(LARGE * SMALL)
     amounts = corruption.small if is_small else corruption.large
-    unit = side / (SMALL if is_small else LARGE)
+    unit = max(1.0, side / SMALL) if is_small else side / LARGE
     spoilt = corruption.function(pixels / 255, amounts[severity - 1], unit, random)
     return np.rint(np.clip(spoilt, 0, 1) * 255).astype(np.uint8)
 

@@ -19,6 +19,7 @@ from striate.train import (
     train,
 )
 from striate.train.checkpoint import NoStore
+from striate.train.failures import Diverged
 from striate.train.loop import Run
 from striate.train.optimize import make_optimizer
 from striate.train.progress import watcher
@@ -353,6 +354,47 @@ def test_folds_end_in_one_net_on_all_the_pictures(stripes, tmp_path):
     assert found["folds"]["n"] == 36
     assert found["folds"]["accuracy"] == pytest.approx(mean)
     assert "val" not in found
+
+
+@pytest.mark.parametrize("fold", [2, 4])  # the fourth is the last net, on all the pictures
+def test_folds_that_were_interrupted_go_on_and_come_to_the_same(
+    stripes, tmp_path, monkeypatch, fold
+):
+    recipe = {**LENET, "strategy": "full", "epochs": 2, "checkpoint_seconds": 0}
+    whole = train(recipe, tmp_path / "whole", data=stripes, folds=3, progress=False)
+    ended, end_epoch = [], Run._end_epoch
+
+    def interrupting(self, *arguments):
+        ended.append(1)
+        if len(ended) == 2 * fold:  # in the second of two epochs
+            raise KeyboardInterrupt
+        end_epoch(self, *arguments)
+
+    monkeypatch.setattr(Run, "_end_epoch", interrupting)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path / "m", data=stripes, folds=3, progress=False)
+    made = train(recipe, tmp_path / "m", data=stripes, folds=3, progress=False)
+    assert len(ended) == 2 * 4 + 1  # that epoch alone was begun again
+    assert made.manifest.metrics["folds"] == whole.manifest.metrics["folds"]
+    for a, b in zip(made.model.get_weights(), whole.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert sorted(path.name for path in (tmp_path / "m").iterdir()) == [".logs", "1"]
+
+
+def test_folds_of_which_one_explodes_leave_nothing(stripes, tmp_path, monkeypatch):
+    through, runs = Run.through, []
+
+    def exploding(self, phases):
+        runs.append(1)
+        if len(runs) == 3:
+            raise Diverged("it exploded")
+        return through(self, phases)
+
+    monkeypatch.setattr(Run, "through", exploding)
+    recipe = {**LENET, "strategy": "full", "epochs": 1}
+    with pytest.raises(Diverged):
+        train(recipe, tmp_path / "m", data=stripes, folds=3, progress=False)
+    assert not (tmp_path / "m").exists()
 
 
 def test_folds_refuse_a_recipe_that_looks_at_validation_pictures(stripes, tmp_path):

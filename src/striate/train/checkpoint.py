@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -202,10 +202,10 @@ def discard(store: Store) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
-def other_runs(base: Path, fingerprint: str) -> list[Path]:
+def other_runs(base: Path, stores: Iterable[Store]) -> list[Path]:
     """Directories of runs of other recipes, data or weights under a model directory."""
-    mine = f".run-{fingerprint[:16]}"
-    return sorted(path for path in base.glob(".run-*") if path.name != mine)
+    mine = {store.directory.name for store in stores}
+    return sorted(path for path in base.glob(".run-*") if path.name not in mine)
 
 
 def write_arrays(path: Path, meta: dict[str, Any], groups: dict[str, Sequence[Any]]) -> None:

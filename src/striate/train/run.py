@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -140,31 +140,32 @@ def train(
     watch = watcher(progress)
     dataset = open_dataset(recipe, data, watch)
     fits: list[Fitted] = []
-    if folds is not None:
-        dataset = dataset.without_validation()  # where the source names some itself
-        pairs = dataset.folds(folds, recipe.seed, split="train")
-        fits = _cross_validated(recipe, dataset, pairs, watch)
-        watch.say("now on all of them")
-    train_indices = dataset.split("train")
-    val_indices = dataset.splits.get("val")
-    if val_indices is None and not fits:
-        watch.say("no validation pictures: nothing will tell how good the classifier is")
-    prepared = prepare(recipe, dataset, train_indices, val_indices, watch)
-    fingerprint = _fingerprint(prepared, dataset)
-    for path in other_runs(base, fingerprint):
-        watch.say(
-            f"{path} is a run of another recipe or other data; where no process is at work on it, "
-            "remove it freely"
-        )
-    if not is_installed():
-        watch.say("no TensorBoard logs: the package tensorboard is not installed")
-    with open_store(base, fingerprint, recipe.checkpoint_seconds) as store:
+    with _stores(base, recipe, watch) as (stores, opened):
+        if folds is not None:
+            dataset = dataset.without_validation()  # where the source names some itself
+            pairs = dataset.folds(folds, recipe.seed, split="train")
+            fits = _cross_validated(recipe, dataset, pairs, watch, opened=opened)
+            watch.say("now on all of them")
+        train_indices = dataset.split("train")
+        val_indices = dataset.splits.get("val")
+        if val_indices is None and not fits:
+            watch.say("no validation pictures: nothing will tell how good the classifier is")
+        prepared = prepare(recipe, dataset, train_indices, val_indices, watch)
+        store = opened(prepared, dataset)
+        for path in other_runs(base, stores):
+            watch.say(
+                f"{path} is a run of another recipe or other data; where no process is at work on "
+                "it, remove it freely"
+            )
+        if not is_installed():
+            watch.say("no TensorBoard logs: the package tensorboard is not installed")
         made = _published(base, store)
         if made is None:
-            fitted = _guarded_run(prepared, store, watch)
+            fitted = _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
             made = _publish(base, fitted, prepared, dataset, store, fits)
         _keep_logs(store, made)
-        discard(store)
+        for each in stores:
+            discard(each)
     watch.say(f"wrote {made.path}")
     return made
 
@@ -183,18 +184,8 @@ def fit(
     >>> recipe = finetune_recipe("squeezenet1_1")
     >>> fits = [fit(recipe, dataset, *fold) for fold in dataset.folds(5)]
     """
-    return _fit(make_recipe(recipe, sets), dataset, np.asarray(train), val, watcher(progress))
-
-
-def _fit(
-    recipe: Recipe,
-    dataset: Dataset,
-    train: np.ndarray,
-    val: np.ndarray | None,
-    watch: Watcher,
-    known: Known | None = None,
-) -> Fitted:
-    prepared = prepare(recipe, dataset, train, val, watch, known)
+    watch = watcher(progress)
+    prepared = prepare(make_recipe(recipe, sets), dataset, np.asarray(train), val, watch)
     return _run(prepared, NoStore(), watch, Logs(None))
 
 
@@ -224,12 +215,16 @@ def _cross_validated(
     pairs: list[tuple[np.ndarray, np.ndarray]],
     watch: Watcher,
     known: Known | None = None,
+    opened: "Callable[[Prepared, Dataset], Store | NoStore]" = lambda prepared, fold: NoStore(),
 ) -> list[Fitted]:
+    """opened: where the run of a fold, a data set with splits of its own, keeps what it has."""
     known = {} if known is None else known
     fits = []
-    for i, (train_indices, val_indices) in enumerate(pairs, start=1):
+    for i, (train, val) in enumerate(pairs, start=1):
         watch.say(f"fold {i} of {len(pairs)}")
-        fits.append(_fit(recipe, dataset, train_indices, val_indices, watch, known))
+        prepared = prepare(recipe, dataset, train, val, watch, known)
+        fold = dataclasses.replace(dataset, splits={"train": train, "val": val})
+        fits.append(_run(prepared, opened(prepared, fold), watch, Logs(None)))
     return fits
 
 
@@ -323,18 +318,35 @@ def _check_classes(dataset: Dataset, train: Examples) -> None:
             )
 
 
-def _guarded_run(prepared: Prepared, store: Store, watch: Watcher) -> Fitted:
-    """A run with its logs; one that cannot end well leaves nothing, an interrupted one goes on."""
-    try:
-        return _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
-    except (Diverged, UsageError):  # which the same call would raise again
-        discard(store)
-        with contextlib.suppress(OSError):  # where there are other versions
-            store.directory.parent.rmdir()
-        raise
-    except KeyboardInterrupt:
-        watch.say("interrupted; the same command continues from the last checkpoint")
-        raise
+@contextlib.contextmanager
+def _stores(
+    base: Path, recipe: Recipe, watch: Watcher
+) -> Iterator[tuple[list[Store], Callable[[Prepared, Dataset], Store]]]:
+    """(the stores so far, what opens another) of the runs of one call: the folds' and the last.
+
+    Runs that cannot end well leave nothing; interrupted ones go on.
+    """
+    stores: list[Store] = []
+    with contextlib.ExitStack() as held:
+
+        def opened(prepared: Prepared, dataset: Dataset) -> Store:
+            fingerprint = _fingerprint(prepared, dataset)
+            store = open_store(base, fingerprint, recipe.checkpoint_seconds)
+            stores.append(held.enter_context(store))
+            return stores[-1]
+
+        try:
+            yield stores, opened
+        except (Diverged, UsageError):  # which the same call would raise again
+            for store in stores:
+                discard(store)
+            if stores:
+                with contextlib.suppress(OSError):  # where there are other versions
+                    base.rmdir()
+            raise
+        except KeyboardInterrupt:
+            watch.say("interrupted; the same command continues from the last checkpoint")
+            raise
 
 
 def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs) -> Fitted:

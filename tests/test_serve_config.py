@@ -1,5 +1,6 @@
 """How a server is told what to do: tensorflow_model_server's flags and configuration files."""
 
+import http.client
 import shutil
 import socket
 import ssl
@@ -390,24 +391,20 @@ def test_a_command_line_of_tensorflow_model_server_works_as_it_is(base, tiny, tm
 # TLS
 
 
+def ssl_config(*, client_verify: bool = False, **pem: str) -> str:
+    """An SSLConfig in protobuf's text format."""
+    fields = "".join(f"{name}: {value!r}\n" for name, value in pem.items())
+    return fields + f"client_verify: {str(client_verify).lower()}"
+
+
 def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make certificates")
     _, authority = certificate(tmp_path, "authority")
     key, cert = certificate(tmp_path, "server", "authority")
     client_key, client_cert = certificate(tmp_path, "client", "authority")
-    config = write(
-        tmp_path / "ssl",
-        "".join(
-            f"{name}: {value!r}\n"
-            for name, value in [
-                ("server_key", key),
-                ("server_cert", cert),
-                ("custom_ca", authority),
-            ]
-        )
-        + "client_verify: true",
-    )
+    text = ssl_config(server_key=key, server_cert=cert, custom_ca=authority, client_verify=True)
+    config = write(tmp_path / "ssl", text)
     images, _ = tiny.goldens()
     request = about(images)
 
@@ -430,6 +427,67 @@ def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, t
             assert response.status == 200
         with pytest.raises(ConnectionError):
             urllib.request.urlopen(url.replace("https", "http"), timeout=10)
+
+
+def test_a_renewed_certificate_is_met_by_who_connects_then_on_both_ports(base, tmp_path):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    names = "first", "second", "broken"
+    pairs = {name: certificate(tmp_path, name) for name in names}
+    config = tmp_path / "ssl"
+
+    def put(name: str, **more) -> None:
+        """As a secret is replaced that Kubernetes mounts: whole, and at once."""
+        key, cert = pairs[name]
+        text = ssl_config(server_key=key, server_cert=cert, **more)
+        if name == "broken":
+            text = text.replace("BEGIN CERT", "BEGIN")
+        new = tmp_path / "new"
+        new.write_text(text)
+        new.replace(config)
+
+    def met(port: int, protocol: str) -> str:
+        """Whose certificate a client meets that names no server."""
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        context.set_alpn_protocols([protocol])
+        with (
+            socket.create_connection(("127.0.0.1", port), 10) as plain,
+            context.wrap_socket(plain) as connection,
+        ):
+            assert connection.selected_alpn_protocol() in (protocol, None)
+            assert protocol != "h2" or connection.selected_alpn_protocol() == "h2"
+            shown = ssl.DER_cert_to_PEM_cert(connection.getpeercert(binary_form=True))
+        return next(n for n in names if pairs[n][1].strip() == shown.strip())
+
+    put("first")
+    with ServerProcess(base, ssl_config_file=str(config)) as server:
+        ports = [(server.port, "h2"), (server.rest_port, "http/1.1")]
+        assert [met(*port) for port in ports] == ["first", "first"]
+        context = ssl.create_default_context(cadata=pairs["first"][1])
+        kept = http.client.HTTPSConnection("localhost", server.rest_port, context=context)
+        kept.request("GET", "/healthz")
+        assert kept.getresponse().read()
+        put("second")
+        wait_for(lambda: [met(*port) for port in ports] == ["second", "second"])
+        kept.request("GET", "/healthz")  # who had connected goes on
+        assert kept.getresponse().status == 200
+        kept.close()
+        put("broken")
+        wait_for(lambda: any("ssl: the SSLConfig holds no key" in line for line in server.errors))
+        assert "the key and certificate before it go on" in "".join(server.errors)
+        assert [met(*port) for port in ports] == ["second", "second"]
+        put("first", custom_ca=pairs["first"][1], client_verify=True)  # whom to let in, too
+        wait_for(lambda: any("new key and certificate" in line for line in server.errors[-1:]))
+        context = ssl.create_default_context(cadata=pairs["first"][1])
+        url = f"https://localhost:{server.rest_port}/healthz"
+        with pytest.raises((OSError, ssl.SSLError)):
+            urllib.request.urlopen(url, context=context, timeout=10)
+        context.load_cert_chain(tmp_path / "first.crt", tmp_path / "first.key")
+        assert urllib.request.urlopen(url, context=context, timeout=10).status == 200
+
+
+def test_an_ssl_config_that_nobody_could_connect_with_is_one_line(tmp_path):
     for text, message in [
         ("client_verify: true", "expected server_key and server_cert"),
         ('server_key: "x" server_cert: "y"', "holds no key and certificate"),

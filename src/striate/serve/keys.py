@@ -16,7 +16,6 @@ hashes, so that who reads it can ask nothing; keys are long and random, so a pla
 
 import hashlib
 import hmac
-import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +25,7 @@ import yaml
 
 from striate.errors import UsageError
 from striate.serve.status import Code, ServingError
-
-log = logging.getLogger("striate.serve")
+from striate.serve.watched import Watched
 
 # What needs no key: whether the server is alive and ready. So do /healthz and gRPC's own health.
 OPEN = (
@@ -53,9 +51,7 @@ class Keys:
     """The keys in a file. Raises `UsageError` for a file that is not one."""
 
     def __init__(self, path: str):
-        self._path = Path(path)
-        self._seen = self._look()
-        self._keys = read(self._path)
+        self._file = Watched(path, read, "keys")
 
     def identify(self, authorization: str | None) -> ApiKey:
         """The key that a request shows; UNAUTHENTICATED for none, or one that nobody has."""
@@ -64,29 +60,14 @@ class Keys:
             raise _unknown("Expected an API key, sent as Authorization: Bearer KEY")
         digest = hashlib.sha256(token.strip().encode()).digest()
         # All of them are compared, each in constant time: how long it takes tells nothing
-        found = [key for key in self._keys if hmac.compare_digest(key.digest, digest)]
+        found = [key for key in self._file.said if hmac.compare_digest(key.digest, digest)]
         if not found:
             raise _unknown("The API key is not known here")
         return found[0]
 
     def refresh(self) -> None:
         """Read the file again if it changed; one that is broken changes nothing."""
-        seen = self._look()
-        if seen == self._seen:
-            return
-        self._seen = seen
-        try:
-            self._keys = read(self._path)
-            log.info("%s: %d keys", self._path, len(self._keys))
-        except UsageError as error:
-            log.error("%s; the keys before it go on", error)
-
-    def _look(self) -> tuple[int, ...]:
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return ()
-        return (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        self._file.refresh()
 
 
 def _unknown(message: str) -> ServingError:

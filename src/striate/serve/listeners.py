@@ -30,7 +30,7 @@ from striate.serve.options import ServerOptions
 from striate.serve.protocols import oip_grpc, tfs_grpc
 from striate.serve.protocols.grpc_calls import RecordedCalls
 from striate.serve.protocols.oip_protos import BothPools
-from striate.serve.secure import Tls
+from striate.serve.secure import RenewedTls
 
 log = logging.getLogger("striate.serve")
 
@@ -143,7 +143,7 @@ def metrics_paths(options: ServerOptions) -> tuple[str, ...]:
 class GrpcListener:
     """All services, health and reflection on one port."""
 
-    def __init__(self, core: Core, options: ServerOptions):
+    def __init__(self, core: Core, options: ServerOptions, tls: RenewedTls | None):
         recorded = RecordedCalls(core)
         self._server = GrpcServer(
             options.grpc_max_threads or thread_count(core),
@@ -160,7 +160,7 @@ class GrpcListener:
             self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         named = (*services, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(named, self._server, pool=BothPools())
-        self._tls = Tls.read(options.ssl_config_file) if options.ssl_config_file else None
+        self._tls = tls
         self._sockets = []
         if options.port:
             self._sockets.append(bind(options.host, options.port, shared=options.reuse_port))
@@ -185,7 +185,7 @@ class GrpcListener:
 class HttpListener:
     """The REST API on one port, in a thread with an event loop of its own."""
 
-    def __init__(self, core: Core, options: ServerOptions):
+    def __init__(self, core: Core, options: ServerOptions, tls: RenewedTls | None):
         import uvicorn
 
         from striate.serve.http_server import HttpConnection, HttpServer
@@ -216,8 +216,8 @@ class HttpListener:
             timeout_graceful_shutdown=round(options.drain_seconds),
         )
         config.load()
-        if options.ssl_config_file and options.rest_api_ssl:
-            config.ssl = Tls.read(options.ssl_config_file).context()
+        if tls is not None and options.rest_api_ssl:
+            config.ssl = tls.context()
         self._server = HttpServer(config, options.stall_seconds)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)

@@ -26,13 +26,14 @@ from striate.serve.repository.model_config import find_models, read_config_file
 from striate.serve.repository.servable import Servable
 from striate.serve.rollout import parse, parse_canary
 from striate.serve.scheduler import Scheduler
+from striate.serve.secure import RenewedTls
 
 if TYPE_CHECKING:
     from striate.serve.observe.tracing import Tracing
 
 log = logging.getLogger("striate.serve")
 
-KEYS_SECONDS = 1.0  # between looks at the file of API keys
+FILES_SECONDS = 1.0  # between looks at the files of API keys and of TLS
 CANARY_SECONDS = 1.0  # between judgements of canaries
 # That a server which has said that it is going still takes requests: those who look at its health
 # send it no more, and a kept connection of REST is not closed with a request on its way
@@ -89,10 +90,12 @@ class Server:
 
     def start(self) -> None:
         listeners: list[GrpcListener | HttpListener] = []
+        ssl_config = self.options.ssl_config_file
+        tls = RenewedTls(ssl_config) if ssl_config else None
         if self.options.port or self.options.grpc_socket_path:
-            listeners.append(GrpcListener(self.core, self.options))
+            listeners.append(GrpcListener(self.core, self.options, tls))
         if self.options.rest_api_port:
-            listeners.append(HttpListener(self.core, self.options))
+            listeners.append(HttpListener(self.core, self.options, tls))
         try:
             self._load()
         except BaseException:
@@ -104,7 +107,9 @@ class Server:
         if self.options.file_system_poll_wait_seconds:
             self.repository.watch(self.options.file_system_poll_wait_seconds)
         if self.core.keys is not None:
-            self.repository.every(KEYS_SECONDS, self.core.keys.refresh)
+            self.repository.every(FILES_SECONDS, self.core.keys.refresh)
+        if tls is not None:
+            self.repository.every(FILES_SECONDS, tls.refresh)
         if self.options.canary:
             self.repository.every(CANARY_SECONDS, self.core.canaries.look)
         poll = self.options.model_config_file_poll_wait_seconds

@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from striate.serve.observe.counters import BUCKETS, RECENT, Counters, Durations, Key
+from striate.serve.observe import tfs_metrics
+from striate.serve.observe.counters import BUCKETS, EARLIER, RECENT, Counters, Durations, Key
+from striate.serve.observe.exposition import written
 from striate.serve.status import Code, invalid
 
 KEY = Key("m", 1, "serving_default")
@@ -65,6 +67,22 @@ def test_quantiles_are_of_recent_requests_and_memory_is_bounded():
     assert (count.whole.n, len(count.recent)) == (2 * RECENT, RECENT)
     half, most = count.quantiles(0.5, 0.99)
     assert half <= most
+
+
+def test_what_a_forgotten_version_was_asked_is_still_in_the_whole_models_counts():
+    """A counter that becomes less would be taken for a server that was started again."""
+    counters = Counters()
+    for version in (1, 2, 3):
+        for _ in range(version):
+            with counters.request("m", version, ("Predict", "GRPC", "onnx")) as asked:
+                asked.signature, asked.items = "serving_default", 2
+    families = [written(tfs_metrics.requests(counters.snapshot()))]
+    for version in (1, 2):
+        counters.forget("m", version)
+        families.append(written(tfs_metrics.requests(counters.snapshot())))
+    assert families[1:] == families[:1] * 2
+    assert 'request_count{model_name="m",status="OK"} 6\n' in families[0]
+    assert {key.version for key in counters.snapshot()} == {EARLIER, 3}
 
 
 def test_a_snapshot_does_not_change():

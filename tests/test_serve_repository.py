@@ -13,8 +13,8 @@ import pytest
 
 from striate.errors import ArtifactError, UsageError
 from striate.serve import memory
-from striate.serve.options import ServerOptions, VersionPolicy
-from striate.serve.repository import Model, Repository, State
+from striate.serve.options import ModelConfig, ServerOptions, VersionPolicy
+from striate.serve.repository import KEPT, Model, Repository, State
 from striate.serve.repository.model_config import find_models
 from striate.serve.status import Code, ServingError
 
@@ -30,7 +30,7 @@ def put(base: Path, number: int, content: str = "good") -> Path:
 class Servable:
     """Stands for a loaded version."""
 
-    engine, kernel = "none", "none at all"
+    engine, kernel, seconds = "none", "none at all", 0.5
 
     def __init__(self, path: Path):
         self.name = f"servable {path.name}"
@@ -94,6 +94,59 @@ def test_the_newest_version_answers_and_the_numbers_are_not_text(tmp_path):
         answers(found, 9)
     assert error.value.code == Code.NOT_FOUND
     assert str(error.value) == "Servable not found for request: Specific(m, 9)"
+
+
+def test_what_ended_long_ago_is_listed_no_more(tmp_path):
+    """A server whose models are replaced every hour lists as much after a year as after a day."""
+    put(tmp_path, 1, "bad")
+    found = repository(tmp_path)
+    forgotten = []
+    found.forgotten = lambda *whom: forgotten.append(whom)
+    for number in range(2, 300):
+        put(tmp_path, number)
+        found.refresh()
+        shutil.rmtree(tmp_path / str(number - 1), ignore_errors=number != 2)
+        if number == 2:
+            put(tmp_path, 1, "bad")
+    ended = dict.fromkeys([*range(298, 298 - KEPT, -1), 1], "END")  # what fails is still there
+    assert states(found) == {299: "AVAILABLE", **ended}
+    assert forgotten == [("m", number) for number in range(2, 299 - KEPT)]
+    assert len(found.loads.attempts) == len(found.loads.micros) + 1 == KEPT + 2
+    shutil.rmtree(tmp_path / "1")
+    put(tmp_path, 300)
+    found.refresh()
+    assert states(found) == {300: "AVAILABLE", **dict.fromkeys(range(299, 299 - KEPT, -1), "END")}
+
+
+def test_of_models_that_are_no_longer_configured_a_few_are_listed(tmp_path):
+    found = repository(tmp_path)
+    for name in map(str, range(50)):
+        put(tmp_path / name, 1)
+        found.configure([ModelConfig(name, tmp_path / name)])
+    assert [*found.models] == [str(number) for number in range(49 - KEPT, 50)]
+    assert answers_of(found, "49") == "servable 1"
+    assert {version.state for version in found.statuses("48")} == {State.END}
+
+
+def answers_of(found: Repository, name: str) -> str:
+    with found.lease(name) as lease:
+        return lease.servable.name
+
+
+def test_of_two_directories_of_a_version_one_is_served_and_the_other_is_said(tmp_path, caplog):
+    put(tmp_path, 7)
+    found = repository(tmp_path)
+    for name in ("007", "07"):
+        shutil.copytree(tmp_path / "7", tmp_path / name)
+    for _ in range(3):
+        found.refresh()
+    assert answers(found) == "servable 7"
+    (line,) = caplog.messages
+    assert line == "m version 7 is the directory 7; the same version in 07, 007 is ignored"
+    shutil.rmtree(tmp_path / "7")
+    shutil.rmtree(tmp_path / "07")
+    found.refresh()
+    assert answers(found, 7) == "servable 007"
 
 
 def test_version_0_means_itself_where_it_exists_and_the_newest_where_not(tmp_path):

@@ -118,6 +118,11 @@ class Canaries:
         self.look()  # what was counted until now is behind them
         return held
 
+    def forget(self, name: str, number: int) -> None:
+        """A version is over, and will not be judged again."""
+        with self._lock:
+            self._trials.pop((name, number), None)
+
     def states(self) -> list[tuple[str, int, bool]]:
         """(model, version, whether it is held) of every version on trial."""
         return [

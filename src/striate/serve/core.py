@@ -142,6 +142,7 @@ class Core:
             canary or {}, limits or Limits(), repository.models, self.counters, self.shadow
         )
         self.drift = Drift()
+        repository.forgotten = self._forget
 
     def predict(self, request: Request) -> Answer:
         """Answer a request, or raise the `ServingError` that says why not."""
@@ -278,6 +279,12 @@ class Core:
             version = self.canaries.choose(target.model, current().client)
             target = replace(target, version=version) if version is not None else target
         return self.repository.lease(target.model, target.version, target.label)
+
+    def _forget(self, model: str, version: int) -> None:
+        self.counters.forget(model, version)
+        self.canaries.forget(model, version)
+        if self.shadow is not None:
+            self.shadow.forget(model, version)
 
     def _named(self, model: str, label: str) -> AbstractContextManager[Lease]:
         """A version by its label, or by its number as text."""

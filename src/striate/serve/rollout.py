@@ -127,6 +127,11 @@ class Shadow:
             if not self._behind.offer((label, compared)):
                 self._count(label, compared).skipped += 1
 
+    def forget(self, model: str, version: int) -> None:
+        """Count no more what a version was compared with."""
+        for whom in [whom for whom in list(self.counts) if whom[:2] == (model, version)]:
+            self.counts.pop(whom, None)
+
     def close(self, seconds: float = 5.0) -> None:
         """Compute what waits, for so many seconds at most."""
         self._behind.close(seconds)

@@ -24,6 +24,7 @@ BUCKETS = tuple(10 * 1.8**k for k in range(33))
 
 QUEUE_BUCKETS = tuple(100 * 1.2**k for k in range(52))  # its own for batching queues
 
+EARLIER = -1  # instead of the number of a version that is listed no more
 RECENT = 1024  # requests whose exact times are kept for the quantiles
 
 
@@ -94,6 +95,16 @@ class Count:
         parts = {name: getattr(self, name).copy() for name in _PARTS}
         return replace(self, codes=self.codes.copy(), recent=self.recent[:], **parts)
 
+    def join(self, other: "Count") -> None:
+        """Count what the other counted, too, but for the recent times."""
+        for code, n in other.codes.items():
+            self.codes[code] = self.codes.get(code, 0) + n
+        self.items += other.items
+        self.sizes.update(other.sizes)
+        self.last = max(self.last, other.last)
+        for name in ("whole", "queue", "compute", "failed"):
+            getattr(self, name).join(getattr(other, name))
+
     def remember(self, seconds: float) -> None:
         """Among the recent times, in the place of the oldest where there are enough."""
         if len(self.recent) < RECENT:
@@ -128,17 +139,29 @@ class Batches:
 class Loads:
     """How loading versions went, by their paths.
 
-    attempts: (path, whether it was loaded) -> how often; warm_ups: how long those took that were
-    answered; records: requests in them.
+    attempts: (path, whether it was loaded) -> how often; micros: microseconds of those that were
+    loaded; warm_ups: how long those took that were answered; records: requests in them.
     """
 
     attempts: Counter[tuple[str, bool]] = field(default_factory=Counter)
+    micros: Counter[str] = field(default_factory=Counter)
     warm_ups: dict[str, Durations] = field(default_factory=dict)
     records: Counter[str] = field(default_factory=Counter)
+
+    def loaded(self, path: str, seconds: float) -> None:
+        self.attempts[path, True] += 1
+        self.micros[path] += round(1e6 * seconds)
 
     def warmed(self, path: str, seconds: float, records: int) -> None:
         self.warm_ups.setdefault(path, Durations()).add(seconds)
         self.records[path] += records
+
+    def forget(self, path: str) -> None:
+        """Count no more what became of a version; there may be any number of them one day."""
+        for loaded in (True, False):
+            self.attempts.pop((path, loaded), None)
+        for counts in (self.micros, self.warm_ups, self.records):
+            counts.pop(path, None)
 
 
 class Asked:
@@ -192,7 +215,7 @@ class Counters:
     """All counts of a server, from any thread."""
 
     def __init__(self) -> None:
-        self.since = time.time()
+        self.since = time.monotonic()
         self._lock = threading.Lock()
         self._counts: dict[Key, Count] = {}
         self._refused: dict[tuple[str, Code], int] = {}
@@ -245,6 +268,15 @@ class Counters:
         with self._lock:
             key = (entrypoint, code)
             self._refused[key] = self._refused.get(key, 0) + 1
+
+    def forget(self, model: str, version: int) -> None:
+        """Count what a version was asked among what earlier ones were: what is shown of a whole
+        model never becomes less."""
+        with self._lock:
+            for key in [key for key in self._counts if key[:2] == (model, version)]:
+                count = self._counts.pop(key)
+                earlier = key._replace(version=EARLIER, signature="")
+                self._counts.setdefault(earlier, Count()).join(count)
 
     def refused(self) -> dict[tuple[str, Code], int]:
         """How many calls reached no model, by entrypoint and code."""

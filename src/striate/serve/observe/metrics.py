@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from striate.serve.core import Core, Target
 from striate.serve.observe import tfs_metrics
-from striate.serve.observe.counters import Count, Key
+from striate.serve.observe.counters import EARLIER, Count, Key
 from striate.serve.observe.drift import NUMBERS
 from striate.serve.observe.exposition import Family, counter, gauge, histogram, one, sizes, written
 from striate.serve.repository import Version
@@ -36,7 +36,7 @@ def families(core: Core) -> list[Family]:
     return [
         *tfs_metrics.requests(counts),
         *tfs_metrics.logged(core.request_log),
-        *tfs_metrics.loading(core.repository.loads, versions),
+        *tfs_metrics.loading(core.repository.loads),
         *tfs_metrics.batching(core.scheduler.batches),
         *_requests(core, counts),
         *_states(core, versions),
@@ -51,7 +51,7 @@ def families(core: Core) -> list[Family]:
 def _requests(core: Core, counts: dict[Key, Count]) -> list[Family]:
     whom = ("model", "version", "signature")
     codes = [
-        ((*key[:5], code.name), n)
+        ((*_whom(key), key.api, key.entrypoint, code.name), n)
         for key, count in counts.items()
         for code, n in count.codes.items()
     ]
@@ -69,14 +69,14 @@ def _requests(core: Core, counts: dict[Key, Count]) -> list[Family]:
             "striate_items_total",
             "Pictures, or other things, that were answered.",
             whom,
-            [(key[:3], count.items) for key, count in counts.items()],
+            [(_whom(key), count.items) for key, count in counts.items()],
         ),
         *(
             histogram(
                 f"striate_{name}_seconds",
                 f"Seconds {about}.",
                 whom,
-                [(key[:3], getattr(count, part)) for key, count in counts.items()],
+                [(_whom(key), getattr(count, part)) for key, count in counts.items()],
             )
             for name, about, part in parts
         ),
@@ -87,6 +87,11 @@ def _requests(core: Core, counts: dict[Key, Count]) -> list[Family]:
             refused,
         ),
     ]
+
+
+def _whom(key: Key) -> tuple[str, int | str, str]:
+    version = "earlier" if key.version == EARLIER else key.version
+    return key.model, version, key.signature
 
 
 def _states(core: Core, versions: list[tuple[str, Version]]) -> list[Family]:
@@ -199,7 +204,7 @@ def _logs(core: Core) -> list[Family]:
 
 
 def _versions(core: Core) -> list[tuple[str, Version]]:
-    """(model, version) of every version that was ever tried."""
+    """(model, version) of every version that is listed."""
     found = []
     for name in list(core.repository.models):
         try:

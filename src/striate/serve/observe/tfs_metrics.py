@@ -9,7 +9,6 @@ from collections import Counter
 from striate.serve.observe.counters import Batches, Count, Key, Loads
 from striate.serve.observe.exposition import Family, counter, histogram, one, sizes
 from striate.serve.observe.request_log import RequestLog
-from striate.serve.repository import Version
 
 PREFIX = ":tensorflow:serving:"
 BATCHING = f"{PREFIX}batching_session:"
@@ -59,14 +58,10 @@ def logged(log: RequestLog | None) -> list[Family]:
     return [counter(f"{PREFIX}request_log_count", about, ("model_name", "status_code"), samples)]
 
 
-def loading(loads: Loads, versions: list[tuple[str, Version]]) -> list[Family]:
+def loading(loads: Loads) -> list[Family]:
     """How versions were loaded and warmed up."""
     paths = ("model_path",)
-    latencies = [
-        ((version.path,), round(1e6 * version.servable.seconds))
-        for _, version in versions
-        if version.servable is not None
-    ]
+    latencies = [((path,), n) for path, n in loads.micros.copy().items()]
     attempts = [
         ((path, "success" if loaded else "fail"), n)
         for (path, loaded), n in loads.attempts.copy().items()
@@ -74,7 +69,7 @@ def loading(loads: Loads, versions: list[tuple[str, Version]]) -> list[Family]:
     warmed = [((path, "OK"), durations) for path, durations in loads.warm_ups.copy().items()]
     read = [((path,), n) for path, n in loads.records.copy().items()]
     return [
-        counter(f"{LOADING}load_latency", "Microseconds to load what is loaded.", paths, latencies),
+        counter(f"{LOADING}load_latency", "Microseconds of loading versions.", paths, latencies),
         counter(
             f"{LOADING}load_attempt_count",
             "Attempts to load a version.",

@@ -9,7 +9,8 @@ that it no longer wants is let go, so requests never meet a gap. An artifact is 
 its `striate.json` is there, which is written last, another model when its files stopped changing;
 and it becomes AVAILABLE only when it is proven. One that fails stays listed with the reason, the
 policy chooses among the others, and it is tried again a few times and whenever its files change.
-When all versions vanish from disk, what is loaded goes on serving.
+When all versions vanish from disk, what is loaded goes on serving. What has ended stays listed for
+a while: a few versions of each model, and a few models.
 """
 
 import logging
@@ -35,6 +36,8 @@ log = logging.getLogger("striate.serve")
 
 # What a model of somebody else is known by
 FOREIGN = ("saved_model.pb", "model.tflite", "model.onnx")
+
+KEPT = 8  # versions of a model that have ended, and models without any other, that stay listed
 
 
 class State(IntEnum):
@@ -93,7 +96,8 @@ class Model:
     """A name, the directory of its versions, the policy that chooses among them, and labels.
 
     seen: what the files of versions without a manifest looked like at the last look; None before
-    the first one. removed: no longer configured; its versions stay listed.
+    the first one. removed: no longer configured; its versions stay listed. doubled: versions with
+    several directories, of which that was said.
     """
 
     name: str
@@ -103,11 +107,17 @@ class Model:
     versions: dict[int, Version] = field(default_factory=dict)
     seen: dict[int, tuple] | None = None
     removed: bool = False
+    doubled: frozenset[int] = frozenset()
 
     def available(self) -> list[int]:
         """The numbers of the versions that answer, ascending."""
         known = list(self.versions.items())  # a copy: another thread may be adding one
         return sorted(number for number, version in known if version.state == State.AVAILABLE)
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it is served, or will be."""
+        return self.removed and all(v.state == State.END for v in self.versions.values())
 
     def named(self, label: str) -> int | None:
         """The version with a label, or with a number that is written as one; None without any."""
@@ -131,7 +141,8 @@ class Repository:
     """The models that a server answers for.
 
     open_version: directory -> Servable, or an error that says why not. load_threads: versions that
-    are loaded at the same time. loads: where attempts are counted.
+    are loaded at the same time. loads: where attempts are counted. forgotten(model, version) is
+    called for each version that is listed no more.
     """
 
     def __init__(
@@ -148,6 +159,7 @@ class Repository:
         self.loads = loads or Loads()
         self._retries = retries
         self._load_threads = max(1, load_threads)
+        self.forgotten: Callable[[str, int], None] = lambda model, version: None
         self._lock = threading.Lock()  # of everything that a request looks at
         self._refreshing = threading.RLock()  # one change at a time
         self._closed = threading.Event()
@@ -280,8 +292,31 @@ class Repository:
                     unwanted = sorted(set(model.available()) - wanted)
                     events += [self._unload(model, number) for number in unwanted]
             if events:
+                self._forget(on_disk)
                 memory.give_back()
             return events
+
+    def _forget(self, on_disk: dict[str, dict[int, Path]]) -> None:
+        """List no more what ended long ago; what failed and is still there is not over."""
+        for name, model in self.models.items():
+            ended = [
+                version
+                for _, version in sorted(model.versions.items())
+                if version.state == State.END
+                and not (version.code and version.path == on_disk[name].get(version.number))
+            ]
+            for version in ended[:-KEPT]:
+                with self._lock:
+                    del model.versions[version.number]
+                self.loads.forget(str(version.path))
+                self.forgotten(name, version.number)
+        over = [name for name, model in self.models.items() if model.over]
+        for name in over[:-KEPT]:
+            with self._lock:
+                model = self.models.pop(name)
+            for number, version in model.versions.items():
+                self.loads.forget(str(version.path))
+                self.forgotten(name, number)
 
     def _seen(self, model: Model) -> dict[int, Path]:
         """The same as `_look`, or nothing, which changes nothing, of a directory that cannot be
@@ -300,7 +335,9 @@ class Repository:
         """
         if model.removed:
             return {}
-        found = complete_versions(model.base_path)
+        directories = _directories(model.base_path)
+        _say_doubles(model, directories)
+        found = {number: paths[0] for number, paths in directories.items()}
         new = [n for n in found if n not in model.versions and not _has_manifest(found[n])]
         looks = {number: fingerprint(found[number]) for number in new}
         before, model.seen = model.seen, looks
@@ -344,7 +381,7 @@ class Repository:
         except Exception as error:  # whatever it is, this version fails and the others go on
             return self._failed(model, version, error)
         with self._lock:
-            self.loads.attempts[str(path), True] += 1
+            self.loads.loaded(str(path), servable.seconds)
             version.servable = servable
             version.state = State.AVAILABLE
             model.versions[number] = version
@@ -412,13 +449,30 @@ class Repository:
 
 def complete_versions(base_path: Path) -> dict[int, Path]:
     """Version number -> directory, of the versions that are there with all they need."""
+    return {number: paths[0] for number, paths in _directories(base_path).items()}
+
+
+def _say_doubles(model: Model, directories: dict[int, list[Path]]) -> None:
+    """Say once which of several directories of a version is the one that counts."""
+    several = {n: paths for n, paths in directories.items() if len(paths) > 1}
+    for number in several.keys() - model.doubled:
+        first, *others = (path.name for path in several[number])
+        log.warning(
+            "%s version %d is the directory %s; the same version in %s is ignored",
+            *(model.name, number, first, ", ".join(others)),
+        )
+    model.doubled = frozenset(several)
+
+
+def _directories(base_path: Path) -> dict[int, list[Path]]:
+    """Version number -> its complete directories, the one with the shortest name first: 7, 007."""
+    found: dict[int, list[Path]] = {}
     if not base_path.is_dir():
-        return {}
-    return {
-        int(path.name): path
-        for path in base_path.iterdir()
-        if path.name.isdecimal() and int(path.name) < 1 << 63 and _is_complete(path)
-    }
+        return found
+    for path in sorted(base_path.iterdir(), key=lambda path: (len(path.name), path.name)):
+        if path.name.isdecimal() and int(path.name) < 1 << 63 and _is_complete(path):
+            found.setdefault(int(path.name), []).append(path)
+    return found
 
 
 def _why_none(base_path: Path) -> str:

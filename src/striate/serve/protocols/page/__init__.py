@@ -23,7 +23,7 @@ from starlette.responses import Response
 from striate.errors import StriateError
 from striate.preprocess import Preprocess
 from striate.serve.core import Core, Target
-from striate.serve.observe.counters import Count
+from striate.serve.observe.counters import EARLIER, Count
 from striate.serve.protocols.web import json_response, raw_path
 from striate.serve.repository.servable import Servable
 from striate.serve.status import Code, ServingError
@@ -83,12 +83,13 @@ def models(core: Core) -> list[dict[str, Any]]:
 
 
 def counters(core: Core) -> dict[str, Any]:
-    """What became of the requests to every version since the server started."""
+    """What became of the requests to every version that is listed, since the server started."""
     by_version: dict[tuple[str, int], list[Count]] = {}
     for key, count in core.counters.snapshot().items():
-        by_version.setdefault((key.model, key.version), []).append(count)
+        if key.version != EARLIER:
+            by_version.setdefault((key.model, key.version), []).append(count)
     return {
-        "seconds": round(time.time() - core.counters.since, 1),
+        "seconds": round(time.monotonic() - core.counters.since, 1),
         "versions": [
             {"model": model, "version": version, **_summed(counts)}
             for (model, version), counts in sorted(by_version.items())

@@ -2,8 +2,8 @@
 
 Keras composes it of operations each of which reads or writes all of its input, a dozen with their
 gradients. On a CPU, where XLA is slow at convolutions, they take a fifth to two fifths of a
-training step, and the one operation a small part of that. The net itself is as before: only what
-is trained around it computes otherwise.
+training step, and the one operation a small part of that. The net itself is as before: only the
+graphs around it compute otherwise.
 """
 
 from typing import Any
@@ -15,7 +15,7 @@ PRECISIONS = ("float32", "bfloat16")  # that the operation is fast in
 
 
 def fused(net: keras.Model) -> keras.Model:
-    """A graph with the layers and weights of a net, which TensorFlow trains faster without XLA."""
+    """A graph with the layers and weights of a net, in which TensorFlow is faster without XLA."""
     instead = {
         layer: FusedBatchNormalization(layer) for layer in net.layers if _can_be_fused(layer)
     }
@@ -37,32 +37,33 @@ def _can_be_fused(layer: Any) -> bool:
 
 
 class FusedBatchNormalization(keras.layers.Wrapper):
-    """A batch normalisation, [N, H, W, C] -> the same, that learns by one operation of TensorFlow.
+    """A batch normalisation, [N, H, W, C] -> the same, computed by one operation of TensorFlow.
 
     The numbers are Keras', but for rounding: statistics in float32, the variance that is kept
-    without Bessel's correction. A layer that is frozen, or only answers, is Keras' own.
+    without Bessel's correction.
     """
 
     def __init__(self, layer):
         super().__init__(layer, name=f"{layer.name}_fused", dtype=layer.dtype_policy)
 
     def call(self, x, training=False, mask=None):
-        layer = self.layer
-        if not (training and layer.trainable):
-            return layer(x, training=training)
         from tensorflow import raw_ops
 
+        layer = self.layer
+        learns = bool(training and layer.trainable)
         y, mean, variance, *_ = raw_ops.FusedBatchNormV3(
             x=x,
             scale=layer.gamma if layer.scale else ops.ones(x.shape[-1:]),
             offset=layer.beta if layer.center else ops.zeros(x.shape[-1:]),
-            mean=[],  # those that were kept, which it wants for inference only
-            variance=[],
+            mean=[] if learns else layer.moving_mean,
+            variance=[] if learns else layer.moving_variance,
             epsilon=layer.epsilon,
+            is_training=learns,
         )
-        count = ops.cast(ops.size(x), "float32") / x.shape[-1]  # numbers of each channel
-        self._keep(layer.moving_mean, mean)
-        self._keep(layer.moving_variance, variance * (count - 1) / count)
+        if learns:
+            count = ops.cast(ops.size(x), "float32") / x.shape[-1]  # numbers of each channel
+            self._keep(layer.moving_mean, mean)
+            self._keep(layer.moving_variance, variance * (count - 1) / count)
         return y
 
     def _keep(self, kept, now):

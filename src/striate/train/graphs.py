@@ -59,13 +59,21 @@ def training_graph(
 
 
 def _learning(net: Any, recipe: Recipe) -> Any:
-    """The net, or a graph of its layers: one that rounds as the recipe says, or is faster."""
-    from striate.train.fused import fused
+    """The net, or the graph of its layers that rounds as the recipe says."""
+    if recipe.quantise == "none":
+        return _fast(net)
     from striate.train.quantise import rounded
 
-    if recipe.quantise != "none":
-        return rounded(net)
-    return net if jit() else fused(net)
+    return rounded(net)
+
+
+def _fast(net: Any) -> Any:
+    """The net where XLA compiles it, else a graph of its layers that needs no XLA to be fast."""
+    if jit():
+        return net
+    from striate.train.fused import fused
+
+    return fused(net)
 
 
 def _grouping(net: Any, recipe: Recipe) -> list[Any]:
@@ -89,7 +97,7 @@ def _answers(outputs: Any) -> list[Any]:
 def prediction_graph(net: Any, preprocess: Spec) -> Any:
     """uint8 pixels -> normalisation -> net, for predictions."""
     image = keras.Input(preprocess.shape, dtype=preprocess.dtype, name="image")
-    graph = keras.Model(image, net(preprocess.layer()(image)), name="predictor")
+    graph = keras.Model(image, _fast(net)(preprocess.layer()(image)), name="predictor")
     graph.compile(jit_compile=jit())
     return graph
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from striate.cli.console import Json
-from striate.cli.train import BatchSize, Data, Epochs, Output, Seed, Sets, changes, run
+from striate.cli.train import BatchSize, Data, Epochs, Folds, Output, Seed, Sets, changes, run
 
 
 def finetune(
@@ -20,12 +20,7 @@ def finetune(
     batch_size: BatchSize = None,
     seed: Seed = None,
     sets: Sets = None,
-    folds: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help="Cross-validate on so many stratified folds, then train on all pictures."
-        ),
-    ] = None,
+    folds: Folds = None,
     as_json: Json = False,
 ) -> None:
     """Teach a pretrained net one's own classes.

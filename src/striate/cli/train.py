@@ -33,6 +33,13 @@ Sets = Annotated[
     ),
 ]
 
+Folds = Annotated[
+    int | None,
+    typer.Option(
+        min=2, help="Cross-validate on so many stratified folds, then train on all pictures."
+    ),
+]
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A YAML file, a shipped recipe, or a net.")],
@@ -42,13 +49,14 @@ def train(
     batch_size: BatchSize = None,
     seed: Seed = None,
     sets: Sets = None,
+    folds: Folds = None,
     as_json: Json = False,
 ) -> None:
     """Train as a recipe says, on one's own data.
 
     The same command again continues a run that was interrupted.
     """
-    run(chosen(recipe, changes(data, epochs, batch_size, seed, sets)), output, as_json)
+    run(chosen(recipe, changes(data, epochs, batch_size, seed, sets)), output, as_json, folds)
 
 
 def chosen(recipe: str, sets: list[str]) -> "Recipe":

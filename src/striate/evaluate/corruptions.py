@@ -282,7 +282,7 @@ def check_names(wanted: Iterable[str] | bool, spec: Spec) -> tuple[str, ...]:
     """
     names = tuple(CORRUPTIONS if wanted is True else wanted or ())
     if names and not isinstance(spec, Preprocess):
-        raise UsageError(f"expected a net of pictures to spoil them, got one of {spec.kind}s")
+        raise UsageError(f"expected a net of pictures to spoil them, got one of {spec.noun}s")
     check_known("corruptions", names, CORRUPTIONS)
     return names
 

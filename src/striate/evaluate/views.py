@@ -30,7 +30,7 @@ def check_views(name: str, spec: Spec) -> None:
             f"{did_you_mean(name, VIEWS)}"
         )
     if not isinstance(spec, Preprocess):
-        raise UsageError(f"expected a net of pictures for views of them, got one of {spec.kind}s")
+        raise UsageError(f"expected a net of pictures for views of them, got one of {spec.noun}s")
 
 
 def spec_of_views(name: str, spec: Preprocess) -> Preprocess:

@@ -158,6 +158,17 @@ def test_finetune_evaluate_export_predict_one_after_the_other(call, pictures, tm
     assert json.loads(out)[0]["top"][0]["label"] == "warm"
 
 
+def test_evaluate_says_where_the_net_learnt_from_the_pictures(call, pictures, tmp_path):
+    call("train", "lenet5", "--data", pictures, "--folds", 2, "--epochs", 1, "-o", tmp_path / "m")
+    _, out, _ = call("evaluate", tmp_path / "m", "--data", pictures)
+    assert " pictures (all), calibration error" in out  # of two classes the best five are no news
+    assert "the net learnt from these very pictures" in out
+    call("train", "lenet5", "--data", pictures, "--epochs", 1, "-o", tmp_path / "held")
+    _, out, _ = call("evaluate", tmp_path / "held", "--data", pictures)
+    assert " pictures (val), " in out
+    assert "the net learnt from" not in out
+
+
 def test_info_describes_a_net_and_an_artifact(artifact):
     assert json.loads(run("info", "resnet18", "--json").stdout)["paper"] == "1512.03385"
     assert json.loads(run("info", artifact.path, "--json").stdout)["labels"] == artifact.labels

@@ -89,10 +89,13 @@ def evaluate(
 def print_evaluation(found: "Evaluation") -> None:
     """The headline and the classes, as tables."""
     low, high = found.intervals["accuracy"]
+    top5 = f"top-5 {found.top5:.1%}, " if len(found.labels) > 5 else ""  # else it says nothing
     print(
-        f"accuracy {found.accuracy:.1%} (95 %: {low:.1%} to {high:.1%}) on {found.n} pictures, "
-        f"top-5 {found.top5:.1%}, calibration error {found.ece:.3f}"
+        f"accuracy {found.accuracy:.1%} (95 %: {low:.1%} to {high:.1%}) on {found.n} pictures "
+        f"({found.data['split']}), {top5}calibration error {found.ece:.3f}"
     )
+    if found.data["trained_on"]:
+        print("the net learnt from these very pictures: it does better here than on new ones")
     print(f"{found.images_per_second:.0f} pictures a second by {found.kernel}")
     if found.tta:
         _print_views(found.tta)

@@ -127,6 +127,14 @@ def test_the_shipped_net_names_what_is_in_photographs():
     assert coffee["engine"] in ("onnx", "litert")
 
 
+def test_a_folder_stands_for_the_pictures_in_it(call):
+    code, out, _ = call("predict", SHIPPED, PHOTOS, "--top", 1, "--json")
+    assert code == 0
+    answers = json.loads(out)
+    assert [answer["path"] for answer in answers] == sorted(map(str, PHOTOS.glob("*.jpg")))
+    assert "espresso" in [answer["top"][0]["label"] for answer in answers]
+
+
 @pytest.mark.parametrize("engine", ["onnx", "litert", "keras"])
 def test_every_engine_gives_the_same_scores(call, artifact, engine):
     _, out, _ = call(

@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from making import colourful_noise, tiny_artifact
 from striate.artifact import load
-from striate.errors import DisagreementError, UsageError
+from striate.errors import DataError, DisagreementError, UsageError
 from striate.export import export, int8, ranges, some_pictures, verify
 from striate.runtime import FLOAT_TOLERANCE, fastest_engine, open_engine, readable, usable
 from striate.serve.repository.servable import open_artifact
@@ -167,3 +168,19 @@ def test_some_pictures_are_of_every_class(tmp_path, rounded):
     taken = some_pictures(rounded[0], path, 12)
     assert taken.shape == (12, *SHAPE)
     assert set(taken[:, 0, 0, 0] // 50) == {0, 1, 2}
+
+
+def test_pictures_need_no_classes_to_learn_ranges_from(tmp_path, rounded):
+    """A folder of them will do, as it lies there: some below others, one of them broken."""
+    for i in range(10):
+        place = tmp_path / "album" / ("below" if i % 2 else "")
+        place.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (20 * i, 0, 0)).save(place / f"{i}.png")
+    (tmp_path / "album" / "5.jpg").write_bytes(b"no picture")
+    taken = some_pictures(rounded[0], tmp_path / "album", 200)
+    assert taken.shape == (10, *SHAPE)
+    assert sorted(set(taken[:, 0, 0, 0])) == list(range(0, 200, 20))
+    for path in (tmp_path / "album").rglob("*.png"):
+        path.unlink()
+    with pytest.raises(DataError, match="none of its 1 pictures can be read"):
+        some_pictures(rounded[0], tmp_path / "album", 200)

@@ -15,7 +15,7 @@ def export(
     ] = "saved_model,onnx,litert",
     data: Annotated[
         str | None,
-        typer.Option(help="Pictures to compare on, as for train; int8 needs them, to learn from."),
+        typer.Option(help="Pictures to compare on: any folder, or as for train; int8 needs them."),
     ] = None,
     pictures: Annotated[int, typer.Option(min=8, help="How many of them.")] = 200,
     accept_loss: Annotated[

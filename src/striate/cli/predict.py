@@ -11,7 +11,7 @@ from striate.cli.evaluate import Engine
 
 def predict(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
-    images: Annotated[list[Path], typer.Argument(help="Pictures.")],
+    images: Annotated[list[Path], typer.Argument(help="Pictures, or folders of them.")],
     engine: Engine = "auto",
     top: Annotated[int, typer.Option(min=1, help="How many classes to name.")] = 5,
     as_json: Json = False,
@@ -20,6 +20,7 @@ def predict(
     import numpy as np
 
     from striate.artifact import load
+    from striate.data.files import pictures_under
     from striate.errors import DataError, UsageError
     from striate.preprocess import pixels
     from striate.runtime import needs_tensorflow, open_engine
@@ -29,6 +30,8 @@ def predict(
         load_tensorflow()
     with quiet_libraries():
         opened = open_engine(loaded, engine)
+    if loaded.preprocess.kind == "picture":
+        images = [p for path in images for p in pictures_under(path)[0] or [path]]
     failed = 0
     answers = []
     for path in images:

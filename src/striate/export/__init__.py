@@ -7,9 +7,10 @@
 A form that disagrees never enters the artifact. One file per form.
 """
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,12 @@ import numpy as np
 
 from striate.artifact import Artifact, add_form
 from striate.data import load as load_data
-from striate.errors import EngineError, UsageError, check_known
+from striate.data.files import pictures_under
+from striate.errors import DataError, EngineError, UsageError, check_known
 from striate.export.undecided import decided
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
+from striate.preprocess import Spec, pixels
 from striate.runtime import ENGINES
 
 sys.modules[__name__].__class__ = Verb  # striate.export(...) is striate.export.export(...)
@@ -81,12 +84,36 @@ def export(
 def some_pictures(artifact: Artifact, data: str | os.PathLike, most: int) -> np.ndarray:
     """At most so many pictures, spread evenly over a data set, as uint8 [N, H, W, C].
 
+    data: as for `striate.data.load`, or any folder of pictures, as nobody asks for their classes.
+        Those that cannot be read are passed over.
+
     Raises `DataError` where there are none, or none of what the net takes.
     """
-    dataset = load_data(data, kind=artifact.preprocess.kind, split=0)
-    taken = np.linspace(0, len(dataset) - 1, min(most, len(dataset))).astype(np.int64)
-    examples = dataset.examples(artifact.preprocess, taken)
+    spec = artifact.preprocess
+    if spec.kind == "picture" and (paths := _pictures_in(data)):
+        found = list(_decoded([paths[i] for i in _spread(len(paths), most)], spec))
+        if not found:
+            raise DataError(f"{data}: none of its {len(paths)} pictures can be read")
+        return np.stack(found)
+    dataset = load_data(data, kind=spec.kind, split=0)
+    examples = dataset.examples(spec, _spread(len(dataset), most))
     return examples.pixels(np.arange(len(examples)))
+
+
+def _pictures_in(source: str | os.PathLike) -> list[Path]:
+    """Those in a folder and below, by their names."""
+    return pictures_under(Path(source))[0] if Path(source).is_dir() else []
+
+
+def _spread(n: int, most: int) -> np.ndarray:
+    """At most so many of n indices, evenly."""
+    return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
+
+
+def _decoded(paths: Iterable[Path], spec: Spec) -> Iterator[np.ndarray]:
+    for path in paths:
+        with contextlib.suppress(DataError):
+            yield pixels(path, spec)
 
 
 def _shown_and_asked(images: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

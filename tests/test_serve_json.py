@@ -66,6 +66,25 @@ def test_base64_is_bytes_and_text_is_utf8():
     )
 
 
+def test_brackets_in_text_nest_nothing_and_hide_nothing():
+    texts = ['say "[', "{" * 80, "\\", *["["] * 100]
+    document = json_tensors.parse(json.dumps({"instances": texts}).encode())
+    found = json_tensors.from_rows(document["instances"], TEXT)["image_bytes"]
+    assert found.tolist() == [text.encode() for text in texts]
+    hidden = b'{"a": "%b", "instances": %b' % (b"]" * 200_000, b"[" * 100_000)
+    assert "nested 100001 deep" in refused(json_tensors.parse, hidden)
+
+
+def test_half_a_character_is_the_clients_mistake():
+    for text in ('["\\ud800"]', '[{"image_bytes": "\\ud800"}]'):
+        assert 'JSON Value: "\\ud800" is not Unicode text' in refused(
+            json_tensors.from_rows, json.loads(text), TEXT
+        )
+    for example in ({"a": "\ud800"}, {"\ud800": 1}):
+        assert "is not Unicode text" in refused(json_tensors.to_examples, {"examples": [example]})
+    assert "utf-8" in refused(json_tensors.parse, '{"instances": [1]}'.encode("utf-16"))
+
+
 def test_nan_and_infinity_are_numbers_both_ways():
     document = json_tensors.parse(b'{"inputs": [NaN, Infinity, -Infinity]}')
     found = json_tensors.from_columns(document["inputs"], FLOATS)["x"]

@@ -124,7 +124,7 @@ def test_half_of_an_artifact_is_no_model_of_somebody_else(tiny, tmp_path):
 
 
 class Opened:
-    engine, kernel = "none", "none at all"
+    engine, kernel, seconds = "none", "none at all", 0.5
 
     def close(self):
         pass

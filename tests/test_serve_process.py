@@ -244,6 +244,13 @@ def test_the_time_that_a_client_takes_to_send_is_not_the_servers(tiny):
     assert answered.startswith(b"HTTP/1.1 400 ")
 
 
+def test_a_rest_timeout_of_0_is_none_as_in_tensorflow(tiny):
+    images, scores = tiny.goldens()
+    with ServerProcess(tiny.path.parent, rest_api_timeout_in_ms=0) as server:
+        found = HttpClient(server.url, "tiny").predict(images)
+    np.testing.assert_allclose(found, scores, atol=FLOAT_TOLERANCE)
+
+
 @pytest.mark.parametrize("path", ["/v1/models/tiny/versions/{}", "/v2/models/tiny/versions/{}"])
 def test_a_version_of_thousands_of_digits_is_the_clients_mistake(served, path):
     with pytest.raises(urllib.error.HTTPError) as error:

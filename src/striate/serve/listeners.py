@@ -26,7 +26,7 @@ from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcServer, Limits
 from striate.serve.grpc_server.http2 import LARGEST_WINDOW
 from striate.serve.grpc_server.sockets import probe
-from striate.serve.options import ServerOptions
+from striate.serve.options import LONGEST, ServerOptions
 from striate.serve.protocols import oip_grpc, tfs_grpc
 from striate.serve.protocols.grpc_calls import RecordedCalls
 from striate.serve.protocols.oip_protos import BothPools
@@ -199,7 +199,7 @@ class HttpListener:
         app = application(
             core,
             self._executor,
-            timeout_seconds=options.rest_api_timeout_in_ms / 1000,
+            timeout_seconds=options.rest_api_timeout_in_ms / 1000 or LONGEST,
             retired=self._retired.is_set,
             crowded=lambda: self._server.connections > options.max_connections,
             cors=options.rest_api_enable_cors_support,

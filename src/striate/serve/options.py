@@ -166,7 +166,7 @@ class ServerOptions:
         True, PORTS, "whether that holds for REST too; tensorflow_model_server's has no TLS"
     )
     rest_api_timeout_in_ms: int = flag(
-        30_000, PORTS, "how long a REST request may wait once it is read"
+        30_000, PORTS, "how long a REST request may wait once it is read; 0: for ever"
     )
     rest_api_num_threads: int | None = flag(
         None, PORTS, "that answer REST [enough to fill the queue]", kind=int

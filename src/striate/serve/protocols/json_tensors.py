@@ -7,6 +7,7 @@ where it is wrong. Binary strings are objects {"b64": "..."}.
 import base64
 import binascii
 import json
+import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from striate.serve.status import ServingError, invalid
 
 MAX_DEPTH = 64  # of nested lists and objects; numpy has no more dimensions either
 
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _DEEPER = np.zeros(256, np.int8)
 _DEEPER[[ord("["), ord("{")]] = 1
 _DEEPER[[ord("]"), ord("}")]] = -1
@@ -26,11 +28,12 @@ def parse(body: bytes) -> dict[str, Any]:
     """The JSON object in a request's body; NaN and Infinity are numbers."""
     if not body.strip():
         raise invalid("JSON Parse error: The document is empty")
-    depth = np.cumsum(_DEEPER[np.frombuffer(body, np.uint8)], dtype=np.int32).max()
+    outside = np.frombuffer(_STRING.sub(b"", body), np.uint8)  # brackets in text nest nothing
+    depth = np.cumsum(_DEEPER[outside], dtype=np.int32).max(initial=0)
     if depth > MAX_DEPTH:
         raise invalid(f"JSON Parse error: nested {depth} deep, expected at most {MAX_DEPTH}")
     try:
-        document = json.loads(body)
+        document = json.loads(str(body, "utf-8-sig"))
     except json.JSONDecodeError as error:
         what = "Invalid value." if error.msg == "Expecting value" else f"{error.msg}."
         raise invalid(f"JSON Parse error: {what} at offset: {error.pos}") from None
@@ -197,6 +200,7 @@ def _example(features: Any) -> bytes:
         raise invalid(f"Example must be JSON object but got JSON {shown(features)}")
     example = example_pb2.Example()
     for name, value in features.items():
+        _utf8(name)
         feature = example.features.feature[name]
         for element in value if isinstance(value, list) else [value]:
             _add(feature, name, element)
@@ -208,7 +212,7 @@ def _add(feature, name: str, element: Any) -> None:
     if is_b64(element):
         kind, value = "bytes_list", decode_b64(element)
     elif isinstance(element, str):
-        kind, value = "bytes_list", element.encode()
+        kind, value = "bytes_list", _utf8(element)
     elif isinstance(element, float):
         kind, value = "float_list", element
     elif isinstance(element, int) and -(1 << 63) <= element < 1 << 63:
@@ -242,6 +246,14 @@ def decode_b64(value: dict[str, str]) -> bytes:
 
 def _encode(value: bytes) -> dict[str, str]:
     return {"b64": base64.b64encode(value).decode()}
+
+
+def _utf8(text: str) -> bytes:
+    """Text as bytes; JSON can write what is none, half of a character of four bytes."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise invalid(f"JSON Value: {shown(text)} is not Unicode text") from None
 
 
 def _is_named(value: Any) -> bool:
@@ -310,7 +322,7 @@ def _flat(value: Any, shape: tuple[int, ...], dtype: np.dtype, level: int = 0) -
 
 def _leaf(value: Any, dtype: np.dtype) -> Any:
     if dtype.kind == "O" and isinstance(value, str):
-        return value.encode()
+        return _utf8(value)
     if dtype.kind == "O" and is_b64(value):
         return decode_b64(value)
     if dtype.kind == "O" and isinstance(value, dict):

@@ -497,6 +497,10 @@ def test_rest_refuses_headers_and_bodies_that_do_not_fit(served):
     length = {"Inference_Header_Content_Length": str(len(body))}
     status, found = asked(served, "POST", INFER, body + b"more", **length)
     assert (status, found["error"]) == (400, "unexpected 4 bytes after the last binary tensor")
+    shape = [True, *TENSOR["shape"][1:]]
+    body = json.dumps({"inputs": [{**TENSOR, "shape": shape}]}).encode()
+    status, found = asked(served, "POST", INFER, body)
+    assert (status, "a shape of integers" in found["error"]) == (400, True)
     assert asked(served, "POST", INFER, body, Content_Encoding="br")[0] == 400
     assert asked(served, "POST", INFER, body, Content_Encoding="gzip")[0] == 400
 

@@ -34,6 +34,7 @@ from striate.serve import tensors
 from striate.serve.client import Client, HttpClient
 from striate.serve.http_server import HttpServer
 from striate.serve.listeners import bind
+from striate.serve.protocols.oip_protos import SERVICE, message
 from striate.serve.protos import predict_pb2
 from striate.serve.server import _next, _signals
 from striate.serve.status import Code, ServingError
@@ -499,6 +500,24 @@ def test_sigterm_lets_the_request_in_flight_end(base, tiny, picture, face):
             client.predict([picture])
 
 
+def test_a_server_that_is_going_is_not_ready_over_any_protocol(tiny):
+    found = []
+    with (
+        ServerProcess(tiny.path.parent) as server,
+        grpc.insecure_channel(server.address) as channel,
+    ):
+        response = message("ServerReadyResponse")
+        ready = channel.unary_unary(
+            f"/{SERVICE}/ServerReady", response_deserializer=response.FromString
+        )
+        assert ready(b"").ready
+        server.terminate()
+        with contextlib.suppress(grpc.RpcError, OSError):
+            while True:
+                found.append((ready(b"").ready, asked(server, "/v2/health/ready")[0]))
+    assert (False, 400) in found
+
+
 def test_what_was_sent_before_sigterm_is_answered(base, tiny):
     request = predict_pb2.PredictRequest(output_filter=["scores"])
     request.model_spec.name = "tiny"
@@ -530,6 +549,32 @@ def test_what_was_sent_before_sigterm_is_answered(base, tiny):
         concurrent.futures.wait(asking)
     assert len(lost) == 16
     assert min(lost) > gone
+
+
+def test_a_terminal_that_closes_drains_unless_nohup_ran_the_server(tiny):
+    server = ServerProcess(tiny.path.parent)
+    server.terminate(signal.SIGHUP)
+    assert server.wait() == 0
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ServerProcess(tiny.path.parent) as server:
+            server.terminate(signal.SIGHUP)
+            time.sleep(0.5)
+            assert HttpClient(server.url, "tiny").status()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_server_without_standard_streams_serves(tiny):
+    port = free_port()
+    options = {"path": str(tiny.path.parent), "port": 0, "rest_api_port": port, "host": "127.0.0.1"}
+    command = [sys.executable, "-c", SERVE, json.dumps(options)]
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command]
+    with subprocess.Popen(closed) as process:
+        wait_for(lambda: listens(port) or process.poll() is not None)
+        assert HttpClient(f"http://127.0.0.1:{port}", "tiny").status()
+        process.terminate()
+        assert process.wait(60) == 0
 
 
 def test_a_signal_that_another_thread_is_given_is_seen_too():

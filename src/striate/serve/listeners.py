@@ -153,7 +153,9 @@ class GrpcListener:
             read=recorded.read,
             wrapped=recorded.wrapped,
         )
-        services = tfs_grpc.register(core, self._server) + oip_grpc.register(core, self._server)
+        self._retired = threading.Event()
+        services = tfs_grpc.register(core, self._server)
+        services += oip_grpc.register(core, self._server, self._retired.is_set)
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         for service in services:
@@ -175,6 +177,7 @@ class GrpcListener:
 
     def retire(self) -> None:
         """Say NOT_SERVING, and answer as before."""
+        self._retired.set()
         self._health.enter_graceful_shutdown()
 
     def drain(self, seconds: float) -> threading.Event:
@@ -209,6 +212,7 @@ class HttpListener:
             app,
             http=HttpConnection,
             lifespan="off",
+            log_config=None,  # uvicorn's own does without no standard output
             log_level="warning",
             access_log=False,
             proxy_headers=False,  # else whoever calls from this machine says who it is

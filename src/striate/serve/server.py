@@ -241,8 +241,8 @@ def run_server(
     *,
     announce: Callable[[str], None] = lambda line: print(line, flush=True),
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain and return. A second signal ends at once, and so
-    does the first while models are loaded for the start.
+    """Serve until SIGTERM, SIGINT or SIGHUP, then drain and return. A second signal ends at once,
+    and so does the first while models are loaded for the start.
 
     announce is given each line that says what is served and where. Call it from the main thread.
     """
@@ -316,16 +316,24 @@ def _next(signals: SimpleQueue) -> int:
 
 @contextmanager
 def _signals() -> Iterator[SimpleQueue]:
-    """A queue that receives SIGTERM and SIGINT; `put` is safe in a signal handler."""
+    """A queue that receives the signals that end a server; `put` is safe in a signal handler."""
     received: SimpleQueue[int] = SimpleQueue()
     with _handled(lambda number, frame: received.put(number)):
         yield received
 
 
+def _endings() -> list[signal.Signals]:
+    """SIGTERM, SIGINT, and the end of the terminal, unless nohup or the like has it ignored."""
+    found = [signal.SIGTERM, signal.SIGINT]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        found.append(signal.SIGHUP)
+    return found
+
+
 @contextmanager
 def _handled(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Within the block SIGTERM and SIGINT go to a handler."""
-    before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
+    """Within the block what asks a server to end goes to a handler."""
+    before = {number: signal.signal(number, handler) for number in _endings()}
     try:
         yield
     finally:

@@ -21,6 +21,7 @@ log = logging.getLogger("striate.serve")
 
 WAITING = 10_000  # calls whose lines are not written yet; more are lost
 TOGETHER = 1_000  # lines written at once
+OFTEN = 1.0  # seconds between two words about lines that are lost
 
 
 class AccessLog:
@@ -33,6 +34,7 @@ class AccessLog:
         self._path = path
         self.lost = 0
         self._torn = False
+        self._said = -OFTEN  # when, in time.monotonic(), lines were said to be lost
         try:
             os.close(self._open())
         except OSError as error:
@@ -58,6 +60,8 @@ class AccessLog:
             self._append([line(*entry) for entry in found if entry is not None])
 
     def _append(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
         data = b"\n" * self._torn + b"".join(lines)
         written = 0
         try:
@@ -67,7 +71,9 @@ class AccessLog:
             finally:
                 os.close(file)
         except OSError as error:
-            log.warning("access_log %s: %d lines are lost (%s)", self._path, len(lines), error)
+            if time.monotonic() >= self._said + OFTEN:
+                self._said = time.monotonic()
+                log.warning("access_log %s: lines are lost (%s)", self._path, error)
         if written < len(data):  # the disk is full now: what follows begins on a line of its own
             self.lost += len(lines) - data[:written].count(b"\n")
             self._torn = self._torn or written > 0

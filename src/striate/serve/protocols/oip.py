@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -129,9 +129,14 @@ def _no_version(version: str | None) -> ServingError:
 def class_count(parameters: Mapping[str, Any]) -> int:
     """How many of its best classes a requested output is to give; 0 for its values."""
     count = parameters.get("classification", 0)
-    if not isinstance(count, int) or count < 0:
+    if not is_integer(count) or count < 0:
         raise invalid(f"expected classification of at least 0, got {count!r}")
     return count
+
+
+def is_integer(value: Any) -> TypeGuard[int]:
+    """Whether a JSON value is a whole number; Python counts `true` as one."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def datatype(dtype: np.dtype) -> str:
@@ -280,7 +285,7 @@ def _check_tensor(given: Input, spec: TensorSpec, model: str, *, exact: bool) ->
 def _deadline(asked: Inference) -> float | None:
     """The earlier of the call's deadline and the parameter `timeout`, in microseconds."""
     timeout = asked.parameters.get("timeout")
-    if not isinstance(timeout, int) or timeout <= 0:
+    if not is_integer(timeout) or timeout <= 0:
         return asked.deadline
     given = time.monotonic() + timeout / 1e6
     return given if asked.deadline is None else min(given, asked.deadline)

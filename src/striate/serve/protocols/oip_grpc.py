@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -37,9 +37,11 @@ _CONTENTS = {
 }
 
 
-def register(core: Core, server: GrpcServer) -> tuple[str, ...]:
-    """Add the service to a gRPC server; returns its name."""
-    servicer = InferenceService(core)
+def register(
+    core: Core, server: GrpcServer, retired: Callable[[], bool] = lambda: False
+) -> tuple[str, ...]:
+    """Add the service to a gRPC server; returns its name. retired: whether the latter is going."""
+    servicer = InferenceService(core, retired)
     handlers = {method.name: _handler(method, servicer) for method in service.methods}
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, handlers),))
     return (SERVICE,)
@@ -58,8 +60,8 @@ def _handler(method: Any, servicer: "InferenceService") -> grpc.RpcMethodHandler
 class InferenceService:
     """One method for each of the service's; the core answers, in Triton's words."""
 
-    def __init__(self, core: Core):
-        self._core = core
+    def __init__(self, core: Core, retired: Callable[[], bool]):
+        self._core, self._retired = core, retired
 
     @answered
     def ServerLive(self, request, context):
@@ -67,7 +69,8 @@ class InferenceService:
 
     @answered
     def ServerReady(self, request, context):
-        return message("ServerReadyResponse")(ready=self._core.repository.ready())
+        ready = self._core.repository.ready() and not self._retired()
+        return message("ServerReadyResponse")(ready=ready)
 
     @answered
     def ModelReady(self, request, context):

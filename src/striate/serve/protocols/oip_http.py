@@ -151,7 +151,7 @@ def _inputs(document: dict[str, Any], tail: bytes) -> list[oip.Input]:
     for tensor in _member(document, "inputs", list):
         _expect_name(tensor, "inputs")
         name, shape = tensor["name"], _member(tensor, "shape", list)
-        if not all(isinstance(size, int) for size in shape):
+        if not all(map(oip.is_integer, shape)):
             raise invalid(f"expected a shape of integers for input '{name}', got {shape}")
         size = _parameters(tensor).get("binary_data_size")
         if size is None:
@@ -159,7 +159,7 @@ def _inputs(document: dict[str, Any], tail: bytes) -> list[oip.Input]:
                 raise invalid(f"expected 'data' or 'binary_data_size' for input '{name}'")
             read = partial(_from_json, tensor["data"], tuple(shape))
         else:
-            if not isinstance(size, int) or not 0 <= size <= len(tail) - position:
+            if not oip.is_integer(size) or not 0 <= size <= len(tail) - position:
                 raise invalid(
                     f"expected binary_data_size of at most {len(tail) - position} for input "
                     f"'{name}', got {size!r}"

@@ -381,6 +381,7 @@ def test_a_command_line_of_tensorflow_model_server_works_as_it_is(base, tiny, tm
         server.terminate()
         _, errors = server.communicate(timeout=60)
     assert server.returncode == 0
+    assert not unix.exists()
     assert errors.splitlines() == [
         "striate: --enable_profiler is ignored: there is no profiler service",
         "striate: --flush_filesystem_caches is ignored: files are read once, by the engine",

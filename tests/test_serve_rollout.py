@@ -23,7 +23,7 @@ from striate.serve.client import Client
 from striate.serve.observe.counters import Counters
 from striate.serve.options import VersionPolicy
 from striate.serve.repository import Model, State, Version
-from striate.serve.rollout import Agreement, Compared, Shadow, choose, parse, parse_canary
+from striate.serve.rollout import Agreement, Compared, Missing, Shadow, choose, parse, parse_canary
 from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -175,6 +175,39 @@ def test_a_canary_that_fails_is_held_and_its_clients_get_the_first_label():
     canaries.look()
     assert canaries.choose("m", "client") == 1
     assert canaries.states() == [("m", 2, True)]
+
+
+def test_the_clients_of_a_canary_that_is_not_there_get_the_first_label():
+    canaries, _, model = on_trial()
+    model.versions[3] = Version(3, Path("3"), State.AVAILABLE, servable=Named(3))
+    assert canaries.choose("m", "client") == 2
+    model.versions[2].state = State.END
+    assert canaries.choose("m", "client") == 1, "the newest is on nobody's trial"
+    model.versions[1].state = State.END
+    assert canaries.choose("m", "client") is None
+
+
+def test_versions_that_are_named_and_not_served_are_said_once_until_they_are(caplog):
+    _, _, model = on_trial()
+    named = {"canary": {"m": {"1": 50, "9": 50}}, "shadow": {"n": {"next": 5}, "m": {"next": 5}}}
+    missing = Missing(named, {"m": model})
+    for _ in range(3):
+        missing.look()
+    assert caplog.messages == [
+        "canary: model m serves no version 9",
+        "shadow: model n serves no version next",
+    ]
+    model.versions[1].state = State.END
+    missing.look()
+    assert caplog.messages[2:] == ["canary: model m serves no version 1"]
+
+
+def test_the_server_says_which_versions_of_its_canary_it_does_not_serve(tiny, tmp_path):
+    """The newest alone is served unless the policy says otherwise: all clients would get it."""
+    for number in ("1", "2"):
+        shutil.copytree(tiny.path, tmp_path / "tiny" / number)
+    with ServerProcess(tmp_path / "tiny", canary="tiny:1=90,2=10") as server:
+        assert "canary: model tiny serves no version 1\n" in server.errors
 
 
 def test_what_fails_of_the_first_label_as_well_is_not_the_canarys_fault():

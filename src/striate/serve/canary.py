@@ -89,14 +89,15 @@ class Canaries:
 
     def choose(self, name: str, client: str) -> int | None:
         """The version that answers a client which names none; None for the newest, where the model
-        has no canary, or the version of its label is not there."""
+        has no canary, or neither the version of its label nor the first is there."""
         model = self._models.get(name)
         if model is None or name not in self._percents:
             return None
+        available = model.available()
         number = model.named(choose(self._percents[name], name, client))
-        if number is not None and self._is_held(model, number):
+        if number not in available or self._is_held(model, number):
             number = model.named(next(iter(self._percents[name])))
-        return number if number in model.available() else None
+        return number if number in available else None
 
     def look(self) -> None:
         """Judge every version on trial that was asked often enough since it last was."""

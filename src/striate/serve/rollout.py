@@ -11,7 +11,7 @@ What stands before = is a label, or a version's number. Several models are separ
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import astuple, dataclass, field
 from queue import Queue
@@ -21,7 +21,7 @@ import numpy as np
 
 from striate.errors import UsageError
 from striate.serve.behind import Behind
-from striate.serve.repository import Lease
+from striate.serve.repository import Lease, Model
 from striate.serve.signatures import Tensors
 from striate.serve.status import ServingError
 
@@ -71,6 +71,35 @@ def choose(percents: dict[str, float], model: str, client: str) -> str:
         if place < 0:
             return label
     return label
+
+
+@dataclass
+class Missing:
+    """Says in the log which versions canaries and shadows name that are not served, each once until
+    it is: a share of nobody looks like one that goes well.
+
+    named: "canary", "shadow" -> what `parse` found. models: the repository's.
+    """
+
+    named: dict[str, dict[str, dict[str, float]]]
+    models: Mapping[str, Model]
+    _said: set[str] = field(default_factory=set)
+
+    def look(self) -> None:
+        missing = {
+            f"{flag}: model {model} serves no version {label}"
+            for flag, percents in self.named.items()
+            for model, shares in percents.items()
+            for label in shares
+            if not self._serves(model, label)
+        }
+        for line in sorted(missing - self._said):
+            log.warning("%s", line)
+        self._said = missing
+
+    def _serves(self, name: str, label: str) -> bool:
+        model = self.models.get(name)
+        return model is not None and model.named(label) in model.available()
 
 
 class Compared(NamedTuple):

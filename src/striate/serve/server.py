@@ -24,7 +24,7 @@ from striate.serve.options import ModelConfig, ServerOptions
 from striate.serve.repository import Repository, Retries
 from striate.serve.repository.model_config import find_models, read_config_file
 from striate.serve.repository.servable import Servable
-from striate.serve.rollout import parse, parse_canary
+from striate.serve.rollout import Missing, parse, parse_canary
 from striate.serve.scheduler import Scheduler
 from striate.serve.secure import RenewedTls
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("striate.serve")
 
 FILES_SECONDS = 1.0  # between looks at the files of API keys and of TLS
-CANARY_SECONDS = 1.0  # between judgements of canaries
+CANARY_SECONDS = 1.0  # between judgements of canaries, and looks for the versions they name
 # That a server which has said that it is going still takes requests: those who look at its health
 # send it no more, and a kept connection of REST is not closed with a request on its way
 LINGER = 0.5
@@ -63,6 +63,8 @@ class Server:
             loads=loads,
         )
         self._request_log = RequestLog(options.request_log_dir, options.request_log_sampling_rate)
+        canary, shadow = parse_canary(options.canary), parse(options.shadow, "shadow")
+        self._missing = Missing({"canary": canary, "shadow": shadow}, self.repository.models)
         self.core = Core(
             self.repository,
             _scheduler(options),
@@ -74,9 +76,9 @@ class Server:
             access_log=AccessLog(options.access_log) if options.access_log else None,
             request_log=self._request_log,
             tracing=_tracing() if options.tracing else None,
-            canary=parse_canary(options.canary),
+            canary=canary,
             limits=_limits(options),
-            shadow=parse(options.shadow, "shadow"),
+            shadow=shadow,
         )
         metrics_paths(options)  # a file that is wrong ends the start
         self._configs = self._configured()
@@ -112,6 +114,9 @@ class Server:
             self.repository.every(FILES_SECONDS, tls.refresh)
         if self.options.canary:
             self.repository.every(CANARY_SECONDS, self.core.canaries.look)
+        if self.options.canary or self.options.shadow:
+            self._missing.look()
+            self.repository.every(CANARY_SECONDS, self._missing.look)
         poll = self.options.model_config_file_poll_wait_seconds
         if self.options.model_config_file and poll:
             self.repository.every(poll, self._reconfigure)

@@ -375,7 +375,7 @@ class GrpcServer:
             while self._accept(entrance):  # who has connected is told, too
                 pass
             self._selector.unregister(entrance.socket)
-            entrance.socket.close()
+            entrance.close()
         self._entrances.clear()
         for call in list(self._calls):
             if call.streaming:

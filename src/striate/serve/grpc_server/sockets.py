@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import os
 import selectors
 import socket
 import ssl
@@ -237,6 +238,14 @@ class Entrance:
         self.socket = listening
         self._tls = tls
         listening.setblocking(False)
+
+    def close(self) -> None:
+        """Listen no more. The path of a UNIX socket goes first, while no other server takes it."""
+        path = self.socket.getsockname()
+        if isinstance(path, str):
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self.socket.close()
 
     def accept(self) -> tuple[socket.socket, str] | None:
         """A client's socket and gRPC's name for where it is; None when nobody waits."""

@@ -51,7 +51,7 @@ def _backend() -> str:
 
 
 def _machine() -> dict[str, Any]:
-    from striate.serve.options import processors
+    from striate.serve.processors import processors
 
     return {
         "system": platform.platform(),

@@ -21,7 +21,7 @@ import numpy as np
 
 from striate.errors import UsageError
 from striate.serve import text_configs
-from striate.serve.options import processors
+from striate.serve.processors import processors
 from striate.serve.repository.servable import Servable
 from striate.serve.scheduler import Scheduler, nobody_waits, seconds_left, too_late
 from striate.serve.signatures import Tensors

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from striate.errors import UsageError
+from striate.serve.processors import processors
 
 MEBIBYTE = 1 << 20
 LONGEST = 1 << 31  # seconds that every system can wait
@@ -282,13 +283,6 @@ class ServerOptions:
         """Threads of one call, by whichever name they were given."""
         named = (self.tensorflow_intra_op_parallelism, self.tensorflow_session_parallelism)
         return next((count for count in named if count), self.threads)
-
-
-def processors() -> int:
-    """How many processors this process may run on."""
-    if hasattr(os, "sched_getaffinity"):  # not on every system
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _expect(holds: object, name: str, wanted: str, options: ServerOptions) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from striate.serve.observe.counters import Batches
-from striate.serve.options import processors
+from striate.serve.processors import processors
 from striate.serve.repository.servable import Servable
 from striate.serve.signatures import Tensors
 from striate.serve.status import Code, QueueFull, ServingError

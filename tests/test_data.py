@@ -104,6 +104,17 @@ def test_val_and_test_without_train_are_splits_to_judge_by_and_no_classes(tmp_pa
         "val": 4,
         "test": 4,
     }
+    with pytest.raises(DataError, match="expected pictures to cut into folds, got none"):
+        dataset.folds(2, split="train")
+
+
+def test_arrays_of_a_test_split_alone_are_read(tmp_path):
+    x, y = arrays()
+    np.savez(tmp_path / "a.npz", x_test=x, y_test=y)
+    assert {name: len(at) for name, at in load(tmp_path / "a.npz").splits.items()} == {
+        "train": 0,
+        "test": 20,
+    }
 
 
 def test_a_link_to_a_folder_above_is_not_followed(tree):

@@ -370,6 +370,15 @@ def test_a_class_that_a_fold_could_not_learn_is_said_before_any_fold(tmp_path):
         train(LENET, tmp_path / "m", data=tmp_path / "lone.npz", folds=3, **QUIET)
 
 
+@pytest.mark.parametrize("sets", [{}, {"preprocess.normalise": "data"}])
+def test_data_without_pictures_to_train_on_is_one_line(data, tmp_path, sets):
+    with np.load(data) as arrays:
+        np.savez(tmp_path / "test.npz", x_test=arrays["images"], y_test=arrays["labels"])
+    with pytest.raises(UsageError, match="expected pictures to train on, got none"):
+        train(LENET, tmp_path / "m", data=tmp_path / "test.npz", **QUIET, **sets)
+    assert not (tmp_path / "m").exists()
+
+
 def test_what_a_net_cannot_have_is_said_with_what_it_takes(data, tmp_path, capsys):
     train(LENET, tmp_path / "m", data=data, epochs=0, **{"augment.quarter_turns": True})
     assert "left out, since lenet5 takes pictures: augment.quarter_turns" in capsys.readouterr().err

@@ -126,6 +126,8 @@ class Dataset:
         has all the pictures of a class, so that nothing would be left to learn it from.
         """
         pool = np.arange(len(self)) if split is None else self.split(split)
+        if not len(pool):
+            raise DataError(f"{self.source}: expected {self.noun}s to cut into folds, got none")
         smallest = min(n for n in self.counts(pool).values() if n)
         if not 2 <= k <= len(pool):
             raise UsageError(

@@ -95,7 +95,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         what = "Python objects; save words as .astype(str)" if "pickle" in str(error) else error
         raise DataError(f"{path}: expected a .npz of plain arrays, got {what}") from None
-    paired = any(x in arrays and y in arrays for x, y in (*PAIRS, SPLIT_PAIRS["train"]))
+    paired = any(x in arrays and y in arrays for x, y in (*PAIRS, *SPLIT_PAIRS.values()))
     if not paired:
         raise DataError(
             f"{path}: expected arrays images and labels, or x_train and y_train, got {found}"

@@ -282,6 +282,8 @@ def prepare(
     known: Known | None = None,
 ) -> Prepared:
     """Open the weights, decode the pictures, build the net, choose what was left to be measured."""
+    if not len(train):
+        raise UsageError(f"{dataset.source}: expected {dataset.noun}s to train on, got none")
     recipe, left_out = build.suited(recipe)
     if left_out:
         kind = KINDS[get_spec(recipe.model.name).kind].noun
@@ -292,8 +294,6 @@ def prepare(
     devices.use(recipe.devices, recipe.batch_size)
     train_examples = build.pixels_of(dataset, start, recipe, train)
     val_examples = build.pixels_of(dataset, start, recipe, val)
-    if train_examples is None:
-        raise UsageError(f"{dataset.source}: expected pictures to train on, got none")
     for examples in (train_examples, val_examples):
         for problem in examples.problems if examples else ():
             watch.say(str(problem))

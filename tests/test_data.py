@@ -4,6 +4,7 @@ import gzip
 import os
 import shutil
 import struct
+import unicodedata
 
 import numpy as np
 import pytest
@@ -306,6 +307,16 @@ def test_a_class_that_is_no_line_of_text_is_refused(tree, name):
     os.rename(tree / "cat", os.fsencode(tree) + b"/" + name)
     with pytest.raises(DataError, match="expected a class name of one line in UTF-8"):
         load(tree)
+
+
+def test_a_class_has_one_name_however_its_accents_are_written(tmp_path):
+    """A folder from a Mac has two characters for an accented letter."""
+    for i, form in enumerate(("NFC", "NFD", "NFD")):
+        picture(tmp_path / "mac" / unicodedata.normalize(form, ("café", "thé")[i % 2]) / "x.png", i)
+    picture(tmp_path / "mac" / unicodedata.normalize("NFD", "café") / "y.png", 7)
+    dataset = load(tmp_path / "mac", split=0)
+    assert dataset.counts() == {"café": 3, "thé": 1}
+    assert load(tmp_path / "mac", classes=["thé", "café"], split=0).classes == ("thé", "café")
 
 
 # === Tables ===

@@ -220,6 +220,23 @@ def test_a_damaged_frame_leaves_its_clip_out_by_name(clips):
         load(clips, kind="clip", strict=True).examples(ClipPreprocess(4, GREY))
 
 
+def test_videos_are_said_with_what_to_make_of_them(clips, tmp_path):
+    clip = next(path for path in clips.iterdir() if path.is_dir())
+    (clip / "v.mp4").touch()
+    said = [str(p) for p in load(clips, kind="clip").problems if p.kind == "ignored"]
+    assert re.search(r"1 file \(.mp4\) left out, a video is not read, make a folder of", said[-1])
+    (tmp_path / "only" / "left").mkdir(parents=True)
+    (tmp_path / "only" / "left" / "v.MOV").touch()
+    with pytest.raises(DataError, match=r"got videos, such as .*v.MOV; make a folder of frames"):
+        load(tmp_path / "only", kind="clip")
+
+
+def test_clips_may_lie_deeper_below_their_class(tmp_path):
+    for name in ("left/monday/1", "left/tuesday/2", "right/3"):
+        folder_clip(tmp_path / name, range(0, 40, 20))
+    assert load(tmp_path, kind="clip", split=0).counts() == {"left": 2, "right": 1}
+
+
 def test_a_picture_is_no_clip(clips):
     frame(9).save(clips / "rise" / "still.png")
     dataset = load(clips, kind="clip")

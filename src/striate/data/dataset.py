@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def assemble(
 ) -> Dataset:
     """Sort, number the classes, split, and look for what is wrong; see `load` for the arguments."""
     order = sorted(range(len(records.names)), key=records.names.__getitem__)
-    labels_found = [records.labels[i] for i in order]
+    labels_found = _composed(records.labels[i] for i in order)
     class_names = _class_names(source, records, labels_found, classes)
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[label] for label in labels_found], np.int32)
@@ -218,6 +219,7 @@ def _class_names(
     present = set(labels)
     _check_names(source, present)
     if wanted is not None:
+        wanted = _composed(wanted)
         unknown = sorted(present - set(wanted))
         if unknown:
             raise DataError(
@@ -231,8 +233,13 @@ def _class_names(
             f"{_WHERE_CLASSES[records.kind]}"
         )
     if records.classes is not None:
-        return tuple(name for name in records.classes if name in present)
+        return tuple(name for name in _composed(records.classes) if name in present)
     return tuple(sorted(present, key=_label_key))
+
+
+def _composed(names: Iterable[str]) -> list[str]:
+    """Names with each accented letter as one character: a folder from a Mac may have two."""
+    return [unicodedata.normalize("NFC", name) for name in names]
 
 
 def _check_names(source: str, names: Iterable[str]) -> None:

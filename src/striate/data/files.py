@@ -34,7 +34,7 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
     pictures, unread = [], []
     for where, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(
-            f for f in folders if not is_hidden(Path(f)) and not _leads_up(Path(where, f))
+            f for f in folders if not is_hidden(Path(f)) and not leads_up(Path(where, f))
         )
         for file in sorted(files):
             path = Path(where, file)
@@ -47,7 +47,7 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
     return pictures, unread
 
 
-def _leads_up(folder: Path) -> bool:
+def leads_up(folder: Path) -> bool:
     """Whether a folder is a link to one of those that it lies in."""
     here = folder.parent.resolve()
     return folder.is_symlink() and folder.resolve() in (here, *here.parents)

@@ -305,6 +305,43 @@ def test_a_message_that_expands_over_the_limit_is_refused():
         assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
+def test_a_call_whose_message_stalls_ends_and_slow_ones_and_streams_go_on():
+    """Else clients that are gone would take all places in time, without any deadline."""
+    head = [(":method", "POST"), (":scheme", "http"), (":path", UNARY), (":authority", "here")]
+    head.append(("content-type", "application/grpc"))
+    message = prefixed(b"slowly")
+    found = {}
+    with served(Limits(stall=0.6)) as (_, _, address), connected(address) as (_, stream):
+        host, port = address.split(":")
+        client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
+        answered = threading.Event()
+
+        def seldom():
+            yield b"one"
+            assert answered.wait(30)
+            yield b"two"
+
+        asked = stream(seldom(), timeout=60)
+        with socket.create_connection((host, port), 30) as connection:
+            client.initiate_connection()
+            client.send_headers(1, head)
+            client.send_data(1, message[:-1])
+            client.send_headers(3, head)
+            for at in range(len(message)):
+                client.send_data(3, message[at : at + 1], end_stream=at + 1 == len(message))
+                connection.sendall(client.data_to_send())
+                time.sleep(0.2)
+            while len(found) < 2:
+                for event in client.receive_data(connection.recv(10_000)):
+                    if isinstance(event, ResponseReceived | TrailersReceived):
+                        found[event.stream_id] = dict(event.headers)
+        answered.set()
+        assert list(asked) == [b"one", b"two"]
+    assert found[1]["grpc-status"] == str(grpc.StatusCode.DEADLINE_EXCEEDED.value[0])
+    assert found[1]["grpc-message"] == "the rest of the request did not come in time"
+    assert found[3]["grpc-status"] == "0"
+
+
 def test_more_calls_than_allowed_are_refused_at_once():
     with served(Limits(calls=2)) as (echo, _, address), connected(address) as (unary, _):
         waiting = [unary.future(b"wait"), unary.future(b"wait")]

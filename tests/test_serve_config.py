@@ -286,6 +286,8 @@ def test_a_configuration_file_is_read_again_and_a_broken_one_changes_nothing(bas
         assert HttpClient(server.url, "one").status() == {1: "AVAILABLE"}
         path.write_text("model_config_list {")
         wait_for(lambda: any("Error parsing" in line for line in server.errors))
+        time.sleep(0.5)
+        assert sum("Error parsing" in line for line in server.errors) == 1, "said at every look"
         path.write_bytes(b"\xff")  # it is being written over
         wait_for(lambda: any("can't decode" in line for line in server.errors))
         path.write_text(f"{config(two=(base, {}))}")

@@ -235,6 +235,26 @@ def test_a_rest_client_that_stalls_is_told_so_and_its_connection_ends(tiny):
         assert seconds > 2
 
 
+def test_headers_without_end_are_refused_before_they_fill_the_memory(tiny):
+    """Those of a head, in one header or many, and those after a body in chunks."""
+    head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\n"
+    many = b"".join(b"X-%d: y\r\n" % number for number in range(100_000))
+    chunked = head + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    with ServerProcess(tiny.path.parent) as server:
+        for begin, rest in (
+            (head, many),
+            (head, b"X: " + b"y" * (1 << 20)),
+            (chunked, many),
+            (b"\r\n", b"\r\n" * 100_000),
+        ):
+            parts = [rest[at : at + 10_000] for at in range(0, len(rest), 10_000)]
+            answered, _ = trickled(server, begin, *parts, pause=0.01)
+            assert answered.startswith(b"HTTP/1.1 431 ")
+            assert b'{"error": "expected at most 65536 bytes of headers"}' in answered
+        assert HttpClient(server.url, "tiny").status()
+        assert not server.errors
+
+
 def test_the_time_that_a_client_takes_to_send_is_not_the_servers(tiny):
     """`rest_api_timeout_in_ms` is how long a request waits once it is there."""
     values = b'{"instances": [1]}'

@@ -18,30 +18,53 @@ LOOK = 5  # of uvicorn's ticks, of 0.1 s, from one look for clients that stall t
 OFTEN = 1.0  # seconds between two lines about connections that could not be let in
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
-_STALLED = json.dumps({"error": "the rest of the request did not come in time"}).encode()
-TOO_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\nContent-Type: application/json\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(_STALLED), _STALLED)
+LARGEST_HEAD = 1 << 16  # bytes of one, when it comes in parts; or of trailers after a body
+
+
+def _refusal(status: str, why: str) -> bytes:
+    body = json.dumps({"error": why})
+    head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return f"{head}Connection: close\r\n\r\n{body}".encode()
+
+
+TOO_SLOW = _refusal("408 Request Timeout", "the rest of the request did not come in time")
+TOO_LARGE = _refusal(
+    "431 Request Header Fields Too Large", f"expected at most {LARGEST_HEAD} bytes of headers"
 )
 
 
 class HttpConnection(HttpToolsProtocol):
-    """A client's connection, which knows for how long it has been waiting for the client.
-
-    uvicorn waits for ever for whoever has begun a request, or has connected and says nothing.
-    """
+    """A client's connection, with limits on what uvicorn reads and waits for without any: heads,
+    and clients that have begun a request, or have connected and say nothing."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._heard = self._begun = time.monotonic()
+        self._in_head = False
+        self._unread = 0  # bytes that are no whole head yet, and no body
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
         self._heard = time.monotonic()
+        self._unread += len(data)
         super().data_received(data)
+        if self._unread > LARGEST_HEAD and not self.transport.is_closing():
+            self._refuse(TOO_LARGE)
 
     def on_message_begin(self) -> None:
-        self._begun = self._heard
+        self._begun, self._in_head = self._heard, True
         super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._unread = False, 0
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        super().on_message_complete()
 
     def end_if_stalled(self, now: float, seconds: float) -> None:
         """Close it where the client has sent nothing of a body for so long, or has not sent a whole
@@ -52,22 +75,25 @@ class HttpConnection(HttpToolsProtocol):
         if self.scope is None:
             if silent > self.timeout_keep_alive:
                 self.transport.close()
-        elif self.cycle is None or (
-            self.cycle.response_complete and self.scope is not self.cycle.scope
-        ):
-            if now - self._begun > seconds:
-                self._refuse()
+        elif self._in_head:
+            if now - self._begun > seconds and not self._answering():
+                self._refuse(TOO_SLOW)
         elif self._reads() and silent > seconds:
-            self._refuse(answered=self.cycle.response_started)
+            self._refuse(TOO_SLOW)
+
+    def _answering(self) -> bool:
+        """Whether a request is not answered yet, or not all of it."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _reads(self) -> bool:
         """Whether what is missing of a body would be read."""
         idle = self.timeout_keep_alive_task is not None
         return self.cycle.more_body and not self.flow.read_paused and not idle
 
-    def _refuse(self, *, answered: bool = False) -> None:
-        if not answered:
-            self.transport.write(TOO_SLOW)
+    def _refuse(self, answer: bytes) -> None:
+        """Close the connection, with an answer where the request has none."""
+        if self._in_head or self.cycle is None or not self.cycle.response_started:
+            self.transport.write(answer)
         self.transport.close()
 
 

@@ -110,6 +110,7 @@ def limits(options: ServerOptions) -> Limits:
         message_bytes=options.max_message_bytes,
         calls=options.max_connections,
         connections=options.max_connections,
+        stall=options.stall_seconds,
     )
     for name, value in channel_arguments(options.grpc_channel_arguments).items():
         if name not in CHANNEL_ARGUMENTS:
@@ -211,9 +212,10 @@ class HttpListener:
         config = uvicorn.Config(
             app,
             http=HttpConnection,
+            ws="none",
             lifespan="off",
             log_config=None,  # uvicorn's own does without no standard output
-            log_level="warning",
+            log_level="error",  # not what clients do wrong
             access_log=False,
             proxy_headers=False,  # else whoever calls from this machine says who it is
             timeout_keep_alive=KEEP_ALIVE,

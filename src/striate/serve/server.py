@@ -83,6 +83,7 @@ class Server:
         metrics_paths(options)  # a file that is wrong ends the start
         self._configs = self._configured()
         self._listeners: list[GrpcListener | HttpListener] = []
+        self._complaint = ""  # what was wrong with the configuration file at the last look
 
     def _configured(self) -> list[ModelConfig]:
         options = self.options
@@ -139,8 +140,11 @@ class Server:
             if configs != self._configs:
                 self.core.reload(configs)
                 self._configs = configs  # not before: what failed is tried again at the next look
+            self._complaint = ""
         except StriateError as error:
-            log.error("%s", error)
+            if str(error) != self._complaint:
+                log.error("%s", error)
+            self._complaint = str(error)
 
     def stop(self) -> None:
         """Take no new requests, let those in flight end, at most `drain_seconds` of them."""

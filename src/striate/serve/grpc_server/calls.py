@@ -79,7 +79,7 @@ class Call:
         self.headers = stream.headers
         self.method = stream.headers.get(":path", "")
         self.handler: grpc.RpcMethodHandler | None = None
-        self.arrived = time.monotonic()  # when it was read, at least its headers
+        self.arrived = time.monotonic()  # when the last of it was read that there is
         self.queued = False  # whether it waits for its turn to be answered
         self._peer, self._stream, self._most_bytes = peer, stream, most_bytes
         self._under_way = under_way
@@ -147,6 +147,7 @@ class Call:
 
     def grew(self) -> None:
         """More of the request is there; raises `Failure` where it is not going to be taken."""
+        self.arrived = time.monotonic()
         self._go_on()
         if 0 < length(self._stream.body) < len(self._stream.body):
             raise Failure(grpc.StatusCode.INTERNAL, "expected one message, got more")
@@ -154,6 +155,12 @@ class Call:
     def ended(self) -> None:
         """The client has sent all."""
         self.arrived = time.monotonic()
+
+    def end_if_stalled(self, now: float, seconds: float) -> None:
+        """End it where the client has sent nothing of an unfinished request for so long."""
+        if not self._stream.ended and now > self.arrived + seconds:
+            why = "the rest of the request did not come in time"
+            self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, why)
 
     def gone(self) -> None:
         """The client does not want the answer any more."""
@@ -272,7 +279,8 @@ class Call:
 
 
 class StreamCall(Call):
-    """One whose requests come one by one; they wait as bytes, a window of them at most."""
+    """One whose requests come one by one, whenever the client likes; they wait as bytes, a window
+    of them at most."""
 
     def __init__(self, *given: Any):
         super().__init__(*given)
@@ -284,6 +292,9 @@ class StreamCall(Call):
 
     def ended(self) -> None:
         self._tell()
+
+    def end_if_stalled(self, now: float, seconds: float) -> None:
+        pass
 
     def _leave(self) -> None:
         super()._leave()

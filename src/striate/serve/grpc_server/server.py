@@ -44,14 +44,16 @@ class Limits:
     """What clients may ask of a server.
 
     message_bytes: of one request. calls, connections: at a time. streams: calls at a time over one
-    connection. age, grace, idle: seconds after which a connection has to go (then its calls have
-    `grace` to end), or has to go for want of calls; None for ever.
+    connection. stall: seconds without a word within a message. age, grace, idle: seconds after
+    which a connection has to go (then its calls have `grace` to end), or has to go for want of
+    calls; None for ever.
     """
 
     message_bytes: int = 4 << 20
     calls: int = 1000
     connections: int = 1000
     streams: int = 128
+    stall: float = 30.0
     age: float | None = None
     grace: float | None = None
     idle: float | None = None
@@ -357,6 +359,8 @@ class GrpcServer:
             self._reopen()
         else:
             self._drain()
+        for call in list(self._calls):
+            call.end_if_stalled(now, self._limits.stall)
         for peer in list(self._peers):
             self._look_after(peer, now)
         if self._end is not None and not self._peers and not self._calls:

@@ -97,7 +97,8 @@ class Model:
 
     seen: what the files of versions without a manifest looked like at the last look; None before
     the first one. removed: no longer configured; its versions stay listed. doubled: versions with
-    several directories, of which that was said.
+    several directories, of which that was said. complaint: why the directory could not be read at
+    the last look.
     """
 
     name: str
@@ -108,6 +109,7 @@ class Model:
     seen: dict[int, tuple] | None = None
     removed: bool = False
     doubled: frozenset[int] = frozenset()
+    complaint: str = ""
 
     def available(self) -> list[int]:
         """The numbers of the versions that answer, ascending."""
@@ -322,10 +324,13 @@ class Repository:
         """The same as `_look`, or nothing, which changes nothing, of a directory that cannot be
         read: the other models do not wait for it."""
         try:
-            return self._look(model)
+            found, complaint = self._look(model), ""
         except OSError as error:
-            log.error("%s: %s cannot be read (%s)", model.name, model.base_path, error.strerror)
-            return {}
+            found, complaint = {}, f"{model.base_path} cannot be read ({error.strerror})"
+        if complaint and complaint != model.complaint:
+            log.error("%s: %s", model.name, complaint)
+        model.complaint = complaint
+        return found
 
     def _look(self, model: Model) -> dict[int, Path]:
         """The versions on disk that are whole.

@@ -506,6 +506,15 @@ def test_numbers_as_classes_stand_by_value_below_zero_too(tmp_path):
     assert load(tmp_path / "a.npz").classes == ("-1", "10")
 
 
+def test_a_class_of_an_npz_without_pictures_is_said(tmp_path):
+    images, labels = arrays()
+    np.savez(tmp_path / "a.npz", images=images, labels=labels, classes=["no", "yes", "maybe"])
+    dataset = load(tmp_path / "a.npz")
+    assert dataset.classes == ("no", "yes")
+    assert "class 'maybe' has no picture" in str(dataset.problems[0])
+    assert kinds(dataset) == ["empty_class"]
+
+
 def test_class_names_may_be_bytes(tmp_path):
     images, labels = arrays()
     np.savez(tmp_path / "a.npz", images=images, labels=labels, classes=[b"no", b"yes"])

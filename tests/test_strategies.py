@@ -350,6 +350,7 @@ def test_folds_end_in_one_net_on_all_the_pictures(stripes, tmp_path):
     assert list(made.manifest.data["split_digests"]) == ["train"]
     assert made.manifest.recipe["data"]["validation"] == 0
     assert [fold["n"] for fold in found["folds"]["each"]] == [12, 12, 12]
+    assert {fold["strategy"] for fold in found["folds"]["each"]} == {"full"}
     mean = np.mean([fold["accuracy"] for fold in found["folds"]["each"]])
     assert found["folds"]["n"] == 36
     assert found["folds"]["accuracy"] == pytest.approx(mean)

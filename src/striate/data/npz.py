@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from striate.data.records import Records
+from striate.data.records import Problem, Records
 from striate.errors import DataError
 from striate.preprocess import KINDS
 
@@ -72,13 +72,20 @@ def from_arrays(
         raise DataError(f"{path}: expected pictures of one shape in every split, got {shapes}")
     stacked = images[0] if len(images) == 1 else np.concatenate(images)
     counts = np.concatenate([np.arange(len(x)) for x in images])
+    classes = None if names is None else [_word(name) for name in names]
+    present = set(labels)
+    empty = [name for name in classes or () if name not in present]
     return Records(
         names=[f"{s}/{i:07d}" if s else f"{i:07d}" for s, i in zip(splits, counts, strict=True)],
         images=stacked,
         labels=labels,
         digests=[hashlib.sha256(x.data).digest() for x in np.ascontiguousarray(stacked)],
         splits=splits if splits[0] else None,
-        classes=None if names is None else [_word(name) for name in names],
+        classes=classes,
+        problems=[
+            Problem("empty_class", f"{path}: class {name!r} has no {KINDS[kind].noun}", (name,))
+            for name in empty
+        ],
         kind=kind,
     )
 

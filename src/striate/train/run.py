@@ -478,7 +478,10 @@ def _judged_folds(fits: list[Fitted], temperature: float) -> dict[str, Any]:
     """What all folds together say of their validation pictures, and each alone."""
     logits = np.concatenate([f.val_logits for f in fits]) / temperature
     labels = np.concatenate([f.val.labels for f in fits])
-    each = [{"n": len(f.val), "accuracy": f.val_accuracy} for f in fits]
+    each = [
+        {"n": len(f.val), "accuracy": f.val_accuracy, "strategy": f.recipe.strategy.name}
+        for f in fits
+    ]
     return {**judge.summary(logits, labels), "each": each}
 
 

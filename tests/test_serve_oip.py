@@ -228,6 +228,8 @@ def test_a_stream_answers_in_order_and_survives_a_bad_request(served, tiny):
     assert nothing is None
     assert "unknown model: 'nope'" in str(error)
     assert last.get_response().id == "last"
+    # Models of any number of answers say which is the last, and their clients wait for that
+    assert last.get_response().parameters["triton_final_response"].bool_param
 
 
 # What is there, and how it does

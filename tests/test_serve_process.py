@@ -520,6 +520,25 @@ def test_sigterm_lets_the_request_in_flight_end(base, tiny, picture, face):
             client.predict([picture])
 
 
+def test_a_request_that_the_drain_does_not_wait_for_is_answered_without_a_traceback(tiny):
+    head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{"
+    with (
+        ServerProcess(tiny.path.parent, drain_seconds=1) as server,
+        socket.create_connection(("127.0.0.1", server.rest_port), 30) as connection,
+    ):
+        connection.sendall(head)
+        assert HttpClient(server.url, "tiny").status()  # by now it has read the head
+        server.terminate()
+        answered = b""
+        with contextlib.suppress(ConnectionError):
+            while part := connection.recv(10_000):
+                answered += part
+        assert server.wait() == 0
+    assert answered.startswith(b"HTTP/1.1 503 ")
+    assert b"the server ended before it could answer" in answered
+    assert not any("Traceback" in line for line in server.errors)
+
+
 def test_a_server_that_is_going_is_not_ready_over_any_protocol(tiny):
     found = []
     with (

@@ -20,6 +20,8 @@ from striate.serve.status import ServingError, cut, invalid
 
 log = logging.getLogger("striate.serve")
 
+FINAL = "triton_final_response"  # the last one to a request of a stream; clients wait for it
+
 # Datatype -> the field of InferTensorContents for its values; FP16 and BF16 travel raw only
 _CONTENTS = {
     "BOOL": "bool_contents",
@@ -120,6 +122,7 @@ class InferenceService:
             response = message("ModelStreamInferResponse")()
             try:
                 response.infer_response.CopyFrom(self._infer(request, context))
+                response.infer_response.parameters[FINAL].bool_param = True
             except ServingError as error:
                 response.error_message = cut(str(error))
                 response.infer_response.id = request.id

@@ -114,6 +114,9 @@ def threaded(
         except ClientDisconnect:
             call.code = Code.CANCELLED
             return Response(status_code=499)
+        except asyncio.CancelledError:  # the time for the drain is over
+            call.code = Code.UNAVAILABLE
+            return refusal(ServingError(call.code, "the server ended before it could answer"))
 
     async def endpoint(request: Request) -> Response:
         call = _call(request)

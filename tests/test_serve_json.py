@@ -92,6 +92,19 @@ def test_nan_and_infinity_are_numbers_both_ways():
     assert json.dumps(json_tensors.to_json(found, "x")) == "[NaN, Infinity, -Infinity]"
 
 
+def test_a_number_beyond_a_dtype_is_refused_and_not_made_infinite():
+    for values in ([1.0, 1e39], [-1e39]):
+        assert refused(json_tensors.from_columns, values, FLOATS) == (
+            f"Cannot convert JSON value: {values[-1]} to float without loss of precision."
+        )
+    half = signature(x="float16")
+    assert "to half without loss" in refused(json_tensors.from_rows, [70_000], half)
+    wide = json_tensors.from_columns([1e39], signature(x="float64"))["x"]
+    assert wide.tolist() == [1e39]
+    most = float(np.finfo(np.float32).max)
+    assert json_tensors.from_columns([most, -most], FLOATS)["x"].tolist() == [most, -most]
+
+
 def test_floats_are_written_as_short_as_they_read_back():
     values = np.array([0.2, 3, 1e-8, 1 / 3], np.float32)
     written = json.dumps(json_tensors.to_json(values, "scores"))

@@ -294,11 +294,19 @@ def _shape(value: Any) -> tuple[int, ...]:
 def _holds(array: np.ndarray, dtype: np.dtype) -> bool:
     """Whether JSON numbers, as numpy read them, are values of a dtype."""
     if dtype.kind == "f":
-        return array.dtype.kind in "iuf"
+        return array.dtype.kind in "iuf" and not _beyond(array, dtype).any()
     if dtype.kind not in "iu" or array.dtype.kind not in "iu":
         return array.dtype.kind == dtype.kind == "b"
     limits = np.iinfo(dtype)
     return array.size == 0 or bool(limits.min <= array.min() and array.max() <= limits.max)
+
+
+def _beyond(array: np.ndarray, dtype: np.dtype) -> np.ndarray | np.bool_:
+    """Which numbers a floating dtype would make infinite, though they are not."""
+    if dtype.itemsize >= array.dtype.itemsize:
+        return np.False_
+    most = np.finfo(dtype).max
+    return (np.abs(array) > most) & np.isfinite(array)
 
 
 def _flat(value: Any, shape: tuple[int, ...], dtype: np.dtype, level: int = 0) -> list:
@@ -331,6 +339,11 @@ def _leaf(value: Any, dtype: np.dtype) -> Any:
         number = np.array(value)
         if _holds(number, dtype):
             return value
+        if dtype.kind == "f" and number.dtype.kind in "iuf":
+            word = type_name(dtype)
+            raise invalid(
+                f"Cannot convert JSON value: {shown(value)} to {word} without loss of precision."
+            )
     hint = ' (encoded pictures go to the signature "bytes")' if is_b64(value) else ""
     raise invalid(
         f"JSON Value: {shown(value)} Type: {_json_type(value)} "

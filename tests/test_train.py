@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import striate
 from striate import artifact
@@ -368,6 +369,21 @@ def test_a_class_that_a_fold_could_not_learn_is_said_before_any_fold(tmp_path):
     np.savez(tmp_path / "lone.npz", images=x, labels=y)
     with pytest.raises(DataError, match=r"class '2' has one picture, or copies of one"):
         train(LENET, tmp_path / "m", data=tmp_path / "lone.npz", folds=3, **QUIET)
+
+
+def test_a_broken_test_picture_is_said_before_training_and_in_the_artifact(tmp_path, capsys):
+    for i in range(12):
+        path = tmp_path / "data" / ("train", "test")[i // 8] / "ab"[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((28, 28), 20 * i, np.uint8)).save(path)
+    path.write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"11.png: .* \(strict\)"):
+        train(LENET, tmp_path / "m", data=tmp_path / "data", **QUIET, **{"data.strict": True})
+    assert not (tmp_path / "m").exists()
+    made = train(LENET, tmp_path / "m", data=tmp_path / "data", epochs=1)
+    assert made.manifest.metrics["test"]["n"] == 3
+    assert "11.png" in made.manifest.data["left_out"][0]
+    assert "11.png" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("sets", [{}, {"preprocess.normalise": "data"}])

@@ -150,7 +150,8 @@ def train(
         val_indices = dataset.splits.get("val")
         if val_indices is None and not fits:
             watch.say("no validation pictures: nothing will tell how good the classifier is")
-        prepared = prepare(recipe, dataset, train_indices, val_indices, watch)
+        test_indices = dataset.splits.get("test")
+        prepared = prepare(recipe, dataset, train_indices, val_indices, watch, test=test_indices)
         store = opened(prepared, dataset)
         for path in other_runs(base, stores):
             watch.say(
@@ -244,7 +245,10 @@ def _check_folds(recipe: Recipe) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
-    """Everything that a run starts from; known: features that were computed before."""
+    """Everything that a run starts from, and the test pictures that its end is judged by.
+
+    known: features that were computed before.
+    """
 
     recipe: Recipe
     start: build.Start
@@ -252,6 +256,7 @@ class Prepared:
     classes: tuple[str, ...]
     train: Examples
     val: Examples | None
+    test: Examples | None = None
     known: Known | None = None
 
 
@@ -280,6 +285,7 @@ def prepare(
     val: np.ndarray | None,
     watch: Watcher,
     known: Known | None = None,
+    test: np.ndarray | None = None,
 ) -> Prepared:
     """Open the weights, decode the pictures, build the net, choose what was left to be measured."""
     if not len(train):
@@ -294,7 +300,9 @@ def prepare(
     devices.use(recipe.devices, recipe.batch_size)
     train_examples = build.pixels_of(dataset, start, recipe, train)
     val_examples = build.pixels_of(dataset, start, recipe, val)
-    for examples in (train_examples, val_examples):
+    test_examples = build.pixels_of(dataset, start, recipe, test)
+    every = (train_examples, val_examples, test_examples)
+    for examples in every:
         for problem in examples.problems if examples else ():
             watch.say(str(problem))
     _check_classes(dataset, train_examples)
@@ -305,7 +313,7 @@ def prepare(
     if recipe.model.options != start.options:  # the net ends earlier
         start = build.with_options(start, recipe.model.options)
         net = build.build(start, recipe, len(dataset.classes))
-    return Prepared(recipe, start, net, dataset.classes, train_examples, val_examples, known)
+    return Prepared(recipe, start, net, dataset.classes, *every, known)
 
 
 def _check_classes(dataset: Dataset, train: Examples) -> None:
@@ -432,10 +440,9 @@ def _publish(
         found["folds"] = _judged_folds(fits, temperature)
     if fitted.val is not None:
         found["val"] = judge.summary(fitted.val_logits / temperature, fitted.val.labels)
-    if "test" in dataset.splits:
-        test = build.pixels_of(dataset, prepared.start, fitted.recipe, dataset.split("test"))
-        logits = logits_of(graph, test, fitted.recipe.batch_size)
-        found["test"] = judge.summary(logits / temperature, test.labels)
+    if prepared.test is not None:
+        logits = logits_of(graph, prepared.test, fitted.recipe.batch_size)
+        found["test"] = judge.summary(logits / temperature, prepared.test.labels)
     sample = judged.pixels(_spread_out(len(judged), BASELINE))
     scores = np.concatenate(
         [
@@ -496,7 +503,7 @@ def _temperature(fits: list[Fitted]) -> float:
 
 def _left_out(dataset: Dataset, prepared: Prepared) -> list[Any]:
     problems = list(dataset.problems)
-    for examples in (prepared.train, prepared.val):
+    for examples in (prepared.train, prepared.val, prepared.test):
         problems += examples.problems if examples else ()
     return [problem for problem in problems if problem.kind in ("unreadable", "ignored")]
 

@@ -268,7 +268,7 @@ def test_the_warm_up_request_is_one_that_the_server_would_accept(exported):
 
 
 @pytest.mark.parametrize("fit", ["crop", "stretch", "pad"])
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+@pytest.mark.parametrize("interpolation", ["nearest", "bilinear", "bicubic", "lanczos"])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_graph_decodes_to_the_same_pixels_bit_for_bit(tmp_path, fit, interpolation, channels):
     import tensorflow as tf

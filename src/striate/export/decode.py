@@ -8,7 +8,8 @@ so two matrix products per picture reproduce it bit for bit (a test holds the tw
 What the graph cannot do: EXIF orientation, CMYK JPEG, TIFF. The host-side function does them.
 """
 
-from striate.errors import UsageError
+import math
+
 from striate.preprocess import Preprocess
 
 FIXED_POINT = float(1 << 22)
@@ -17,12 +18,6 @@ FIXED_POINT = float(1 << 22)
 def pixels_function(spec: Preprocess):
     """A function string [N] of encoded pictures -> uint8 [N, H, W, C], as `pixels` gives them."""
     import tensorflow as tf
-
-    if spec.interpolation not in _KERNELS:
-        raise UsageError(
-            f"expected interpolation {', '.join(_KERNELS)} for a SavedModel, "
-            f"got {spec.interpolation!r}"
-        )
 
     def one(encoded):
         return tf.ensure_shape(_fit(_decode(encoded, spec), spec), spec.shape)
@@ -120,9 +115,8 @@ def _resize(image, rows, height, columns, width, spec: Preprocess):
     """Resample the box rows x columns of an image to height x width: across, round, down, round."""
     import tensorflow as tf
 
-    kernel, support = _KERNELS[spec.interpolation]
-    across = _weights(columns, tf.shape(image)[1], width, kernel, support)
-    down = _weights(rows, tf.shape(image)[0], height, kernel, support)
+    across = _weights(columns, tf.shape(image)[1], width, spec.interpolation)
+    down = _weights(rows, tf.shape(image)[0], height, spec.interpolation)
     half_way = _round(tf.einsum("hwc,ow->hoc", tf.cast(image, tf.float64), across))
     return tf.cast(_round(tf.einsum("hoc,ph->poc", half_way, down)), tf.uint8)
 
@@ -133,16 +127,20 @@ def _round(total):
     return tf.clip_by_value(tf.floor((total + FIXED_POINT / 2) / FIXED_POINT), 0, 255)
 
 
-def _weights(interval, in_size, out_size, kernel, support: float):
+def _weights(interval, in_size, out_size, interpolation: str):
     """The [out, in] matrix of fixed-point filter weights that resamples an interval to out_size."""
     import tensorflow as tf
 
     first, last = (tf.cast(edge, tf.float32) for edge in interval)  # Pillow keeps boxes as float
+    scale = tf.cast(last - first, tf.float64) / tf.cast(out_size, tf.float64)
+    first = tf.cast(first, tf.float64)
+    if interpolation == "nearest":
+        return _nearest(first, scale, in_size, out_size)
+    kernel, support = _KERNELS[interpolation]
     in_float, out_float = tf.cast(in_size, tf.float64), tf.cast(out_size, tf.float64)
-    scale = tf.cast(last - first, tf.float64) / out_float
     stretch = tf.maximum(scale, 1)  # shrinking widens the filter: that is the antialiasing
     reach = support * stretch
-    centres = tf.cast(first, tf.float64) + (tf.range(out_float, dtype=tf.float64) + 0.5) * scale
+    centres = first + (tf.range(out_float, dtype=tf.float64) + 0.5) * scale
     begin = tf.maximum(tf.floor(centres - reach + 0.5), 0)[:, tf.newaxis]
     end = tf.minimum(tf.floor(centres + reach + 0.5), in_float)[:, tf.newaxis]
     source = tf.range(in_float, dtype=tf.float64)[tf.newaxis]
@@ -152,6 +150,18 @@ def _weights(interval, in_size, out_size, kernel, support: float):
     weights = weights / tf.reduce_sum(weights, axis=1, keepdims=True)
     scaled = weights * FIXED_POINT
     return tf.where(scaled < 0, tf.math.ceil(scaled - 0.5), tf.floor(scaled + 0.5))
+
+
+def _nearest(first, scale, in_size, out_size):
+    """The same matrix where each pixel is the one that its centre lies in.
+
+    Pillow adds the steps up, and so does this: a product would round some centres otherwise.
+    """
+    import tensorflow as tf
+
+    centres = tf.cumsum(tf.concat([[first + scale * 0.5], tf.fill([out_size - 1], scale)], axis=0))
+    pixels = tf.minimum(tf.cast(centres, tf.int32), in_size - 1)
+    return tf.one_hot(pixels, in_size, on_value=FIXED_POINT, off_value=0.0, dtype=tf.float64)
 
 
 def _triangle(x):
@@ -170,4 +180,19 @@ def _cubic(x):
     return tf.where(x < 1, near, tf.where(x < 2, far, tf.zeros_like(x)))
 
 
-_KERNELS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0)}
+def _lanczos(x):
+    """The sinc, windowed by the middle of one three times as wide."""
+    import tensorflow as tf
+
+    inside = (x >= -3) & (x < 3)
+    return tf.where(inside, _sinc(x) * _sinc(x / 3), tf.zeros_like(x))
+
+
+def _sinc(x):
+    import tensorflow as tf
+
+    angle = tf.where(x == 0, tf.ones_like(x), x * math.pi)  # nothing is divided by 0
+    return tf.where(x == 0, tf.ones_like(x), tf.sin(angle) / angle)
+
+
+_KERNELS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0), "lanczos": (_lanczos, 3.0)}

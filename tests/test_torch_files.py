@@ -4,6 +4,7 @@ The files are made by hand here, byte for byte as torch makes them; where torch 
 own are read too.
 """
 
+import argparse
 import collections
 import contextlib
 import dataclasses
@@ -23,6 +24,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import save as safetensors
 
 from striate.errors import UsageError
+from striate.pretrained import read_arrays
 from striate.torch_files import MAGIC, STORAGES, read_state
 
 pytestmark = pytest.mark.oracle
@@ -197,7 +199,12 @@ OTHER = {"fc.weight": tensor(KERNEL + 1, key="1")}
         {"model": OTHER, "model_ema": WEIGHT},
         {"module.fc.weight": tensor(KERNEL)},
         {"state_dict": {"module.fc.weight": tensor(KERNEL)}},
+        {"state_dict": {"module._orig_mod.fc.weight": tensor(KERNEL)}},
+        {"state_dict": {"model.fc.weight": tensor(KERNEL)}, "pytorch-lightning_version": "2"},
+        {"model_ema": {"n_averaged": tensor(np.array(5)), "module.fc.weight": tensor(KERNEL, "1")}},
         {"fc.weight": tensor(KERNEL), "note": "not a tensor", "version": 2},
+        {"model": WEIGHT, "args": argparse.Namespace(lr=0.1, output="out"), "epoch": 3},
+        {"state_dict": WEIGHT, "best": np.float64(0.9), "device": Call("torch.device", ("cpu",))},
     ],
 )
 def test_what_a_training_script_saved_around_the_weights_is_taken_off(write, content):
@@ -209,6 +216,12 @@ def test_what_a_training_script_saved_around_the_weights_is_taken_off(write, con
 def test_a_module_of_that_name_keeps_it(write):
     content = {"module.weight": tensor(KERNEL), "head.weight": tensor(KERNEL, key="1")}
     assert list(read_state(write(content))) == ["module.weight", "head.weight"]
+
+
+@pytest.mark.parametrize("name", ["model_best.pth.tar", "last.ckpt", "net.v2.pt", "model.bin"])
+def test_what_training_scripts_call_their_files_is_known(name, tmp_path):
+    (tmp_path / name).write_bytes(archive(WEIGHT))
+    assert read_arrays(tmp_path / name)["fc"][0].shape == KERNEL.T.shape
 
 
 def test_safetensors_hold_bfloat16_too(tmp_path):

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any
 from striate.errors import StriateError, UsageError
 from striate.fetch import fetch
 from striate.lazy import Lazy
-from striate.torch_files import SUFFIXES as TORCH_SUFFIXES
-from striate.torch_files import read_state
+from striate.torch_files import is_torch_file, read_state
 
 if TYPE_CHECKING:
     import numpy as np
@@ -124,7 +123,7 @@ def read_arrays(path: Path) -> Arrays:
         path = path / "model.keras"
     if not path.exists():
         raise UsageError(f"{path}: expected a file of weights, got nothing there")
-    if path.suffix in TORCH_SUFFIXES:
+    if is_torch_file(path):
         return _torch_arrays(read_state(path))
     try:
         source: Path | io.BytesIO = path
@@ -367,7 +366,7 @@ def open_weights(
     """
     arrays = read_arrays(path)
     best, layout, names, found = (0, False), None, {}, arrays
-    channels_first = path.suffix in TORCH_SUFFIXES
+    channels_first = is_torch_file(path)
     for candidate in layouts:
         if candidate.channels_first != channels_first:
             continue

@@ -1,8 +1,9 @@
-"""torch's files of weights, read without torch: `.pth`, `.pt`, `.bin` and `.safetensors`.
+"""torch's files of weights, read without torch: `.pth`, `.pt`, `.ckpt`, `.bin`, `.safetensors`.
 
 A `.pth` is a pickle, and unpickling runs whatever code the file names. Here it may name nothing but
-tensors, their storages and dictionaries, all of which become plain values of ours: no module is
-imported, no function of the file's choice is called, and a file that asks for more is refused.
+tensors, their storages and dictionaries, and a few things that training scripts save beside them,
+all of which become plain values of ours: no module is imported, no function of the file's choice is
+called, and a file that asks for more is refused.
 """
 
 from __future__ import annotations  # so that describing weights does not load numpy
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
 else:
     np = Lazy("numpy")
 
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+SUFFIXES = (".pth", ".pt", ".pth.tar", ".ckpt", ".bin", ".safetensors")
 MAGIC = 0x1950A86A20F9469CFC6C  # opens a file of torch before 1.6, which is no zip archive
 
 # Where training scripts put the weights beside other things; moving averages come first.
 NESTED = ("state_dict_ema", "model_ema", "state_dict", "model")
+# What goes before every name: of parallel training and averages, of torch.compile, of Lightning.
+WRAPPERS = ("module.", "_orig_mod.", "model.")
+AVERAGED = "n_averaged"  # how many nets torch's AveragedModel has seen, beside its `module.`
 
 STORAGES = {
     "torch.DoubleStorage": "<f8",
@@ -61,8 +65,8 @@ SAFETENSORS = {
 def read_state(path: Path) -> dict[str, np.ndarray]:
     """A state dict: the name of each parameter and buffer -> its values, as torch arranges them.
 
-    What a training script saved around it, and the `module.` of its parallel wrapper, are taken
-    off. Raises `UsageError` for a file that holds anything but tensors.
+    What a training script saved around it, and the `module.` of its wrapper, are taken off. Raises
+    `UsageError` for a file that asks for anything but tensors and what stands in `ALLOWED`.
     """
     try:
         state = _safetensors(path) if path.suffix == ".safetensors" else _pickled(path)
@@ -74,8 +78,20 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
         raise _no_state(path, f"{type(error).__name__}: {error}") from None
     if not state:
         raise _no_state(path, "it has no tensors by name")
-    wrapped = all(name.startswith("module.") for name in state)
-    return {name.removeprefix("module.") if wrapped else name: a for name, a in state.items()}
+    return _unwrapped({name: array for name, array in state.items() if name != AVERAGED})
+
+
+def is_torch_file(path: Path) -> bool:
+    """Whether a file's name says that torch wrote it."""
+    return path.name.endswith(SUFFIXES)
+
+
+def _unwrapped(state: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The names without what wrappers, one in the other, put before all of them."""
+    for wrapper in WRAPPERS:
+        if state and all(name.startswith(wrapper) for name in state):
+            return _unwrapped({name.removeprefix(wrapper): a for name, a in state.items()})
+    return state
 
 
 def _no_state(path: Path, why: str) -> UsageError:
@@ -201,12 +217,31 @@ def _rebuild_parameter(tensor, *_) -> _Tensor:
     return tensor
 
 
+class _Aside:
+    """What a training script saved beside the weights: its arguments, its best score. Not kept."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
 ALLOWED: Mapping[str, Callable] = {
     "collections.OrderedDict": collections.OrderedDict,
     "torch.Size": tuple,
     "torch._utils._rebuild_tensor": _rebuild_tensor,
     "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
     "torch._utils._rebuild_parameter": _rebuild_parameter,
+    **dict.fromkeys(
+        (
+            "argparse.Namespace",
+            "torch.device",
+            "numpy.core.multiarray.scalar",
+            "numpy._core.multiarray.scalar",
+            "numpy.dtype",
+            "_codecs.encode",  # how Python 3 writes bytes for Python 2
+        ),
+        _Aside,
+    ),
 }
 
 

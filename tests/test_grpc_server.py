@@ -342,6 +342,29 @@ def test_a_call_whose_message_stalls_ends_and_slow_ones_and_streams_go_on():
     assert found[3]["grpc-status"] == "0"
 
 
+def test_a_client_that_is_slow_with_one_long_frame_is_answered():
+    """Nobody is woken for a part of a frame; that it comes is seen all the same."""
+    message = prefixed(bytes(40_000))
+    headers = [(":method", "POST"), (":scheme", "http"), (":path", UNARY), (":authority", "here")]
+    block = b"".join(itertools.starmap(literal, [*headers, ("content-type", "application/grpc")]))
+    opened = PREFACE + frame(Frame.SETTINGS, 0, 0, WIDE)
+    opened += frame(Frame.HEADERS, Flag.END_HEADERS, 1, block)
+    data = frame(Frame.DATA, Flag.END_STREAM, 1, message)
+    answered = b""
+    with served(Limits(stall=0.6)) as (_, _, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, port), 30) as connection:
+            connection.sendall(opened)
+            for at in range(0, len(data), 5000):
+                connection.sendall(data[at : at + 5000])
+                time.sleep(0.3)
+            while literal("grpc-status", "0") not in answered:
+                part = connection.recv(100_000)
+                answered += part
+                assert part, "closed"
+                assert literal("grpc-status", "4") not in answered
+
+
 def test_more_calls_than_allowed_are_refused_at_once():
     with served(Limits(calls=2)) as (echo, _, address), connected(address) as (unary, _):
         waiting = [unary.future(b"wait"), unary.future(b"wait")]

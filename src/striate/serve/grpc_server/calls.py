@@ -103,6 +103,11 @@ class Call:
     def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
         return tuple(pair for pair in self.headers.items() if pair[0][0] != ":")
 
+    @property
+    def client(self) -> "Peer":
+        """Whose call it is."""
+        return self._peer
+
     def peer(self) -> str:
         return self._peer.name
 
@@ -156,11 +161,9 @@ class Call:
         """The client has sent all."""
         self.arrived = time.monotonic()
 
-    def end_if_stalled(self, now: float, seconds: float) -> None:
-        """End it where the client has sent nothing of an unfinished request for so long."""
-        if not self._stream.ended and now > self.arrived + seconds:
-            why = "the rest of the request did not come in time"
-            self.finish(grpc.StatusCode.DEADLINE_EXCEEDED, why)
+    def stalls(self, since: float) -> bool:
+        """Whether the request has no end yet, and nothing of it was read since then."""
+        return not self._stream.ended and self.arrived < since
 
     def gone(self) -> None:
         """The client does not want the answer any more."""
@@ -293,8 +296,8 @@ class StreamCall(Call):
     def ended(self) -> None:
         self._tell()
 
-    def end_if_stalled(self, now: float, seconds: float) -> None:
-        pass
+    def stalls(self, since: float) -> bool:
+        return False
 
     def _leave(self) -> None:
         super()._leave()

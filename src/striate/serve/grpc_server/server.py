@@ -360,13 +360,22 @@ class GrpcServer:
         else:
             self._drain()
         for call in list(self._calls):
-            call.end_if_stalled(now, self._limits.stall)
+            if call.stalls(now - self._limits.stall):
+                self._end_silent(call, now - self._limits.stall)
         for peer in list(self._peers):
             self._look_after(peer, now)
         if self._end is not None and not self._peers and not self._calls:
             self._stopped.set()
             self._selector.close()
             self._awake.close()
+
+    def _end_silent(self, call: Call, since: float) -> None:
+        """End a call whose client has sent nothing since then. Of a long frame the system tells
+        when it is whole, so what there is of it is read first."""
+        self._serve(call.client, READ)
+        if call in self._calls and call.client.heard < since:
+            why = "the rest of the request did not come in time"
+            call.finish(grpc.StatusCode.DEADLINE_EXCEEDED, why)
 
     def _reopen(self) -> None:
         """Wait again for the entrances that were shut for want of files."""

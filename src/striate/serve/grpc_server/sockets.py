@@ -48,7 +48,7 @@ class Peer:
     ):
         self.socket, self.name = connected, name
         self.connection = Connection(most_streams)
-        self.accepted = self.used = time.monotonic()
+        self.accepted = self.used = self.heard = time.monotonic()
         self.told: float | None = None  # when it was told that it has to leave
         self.refused = 0.0  # when a call of it was refused for want of room
         self.closed = False
@@ -185,6 +185,7 @@ class Peer:
             del room  # or the memory that it shows could not change its size
         if not count:
             raise ConnectionResetError(errno.ECONNRESET, "the client left")
+        self.heard = self.used
         found = self.connection.received(count)
         self._wake_at(max(1, self.connection.wanting()))
         return found, count == asked or self.held() > 0

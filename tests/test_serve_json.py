@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 
 import numpy as np
 import pytest
@@ -73,6 +74,14 @@ def test_brackets_in_text_nest_nothing_and_hide_nothing():
     assert found.tolist() == [text.encode() for text in texts]
     hidden = b'{"a": "%b", "instances": %b' % (b"]" * 200_000, b"[" * 100_000)
     assert "nested 100001 deep" in refused(json_tensors.parse, hidden)
+
+
+@pytest.mark.parametrize("part", [b'\\"', b'"', b"\\", b'"\\'])
+def test_strings_without_an_end_cost_no_more_than_others(part):
+    """A megabyte; where each quote looks through all that follows it, that takes an hour."""
+    begun = time.process_time()
+    refused(json_tensors.parse, b'"' + part * 500_000)
+    assert time.process_time() - begun < 5
 
 
 def test_half_a_character_is_the_clients_mistake():

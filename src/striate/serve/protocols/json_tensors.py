@@ -18,7 +18,7 @@ from striate.serve.status import ServingError, invalid
 
 MAX_DEPTH = 64  # of nested lists and objects; numpy has no more dimensions either
 
-# One without an end ends with the text: what matches nothing would be looked at again from each quote
+# One without an end goes on to that of the text, or each quote in it would be looked at anew
 _STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
 _DEEPER = np.zeros(256, np.int8)
 _DEEPER[[ord("["), ord("{")]] = 1

@@ -265,9 +265,12 @@ def test_the_time_that_a_client_takes_to_send_is_not_the_servers(tiny):
     assert answered.startswith(b"HTTP/1.1 400 ")
 
 
-def test_a_rest_timeout_of_0_is_none_as_in_tensorflow(tiny):
+def test_a_timeout_of_0_is_none(tiny):
     images, scores = tiny.goldens()
-    with ServerProcess(tiny.path.parent, rest_api_timeout_in_ms=0) as server:
+    with ServerProcess(tiny.path.parent, rest_api_timeout_in_ms=0, stall_seconds=0) as server:
+        begun = b"GET /healthz HTTP/1.1\r\nHost: here\r\nConnection: close\r\n"
+        answered, _ = trickled(server, begun, b"\r\n", pause=1.2)
+        assert answered.startswith(b"HTTP/1.1 200 ")
         found = HttpClient(server.url, "tiny").predict(images)
     np.testing.assert_allclose(found, scores, atol=FLOAT_TOLERANCE)
 

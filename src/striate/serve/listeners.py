@@ -110,7 +110,7 @@ def limits(options: ServerOptions) -> Limits:
         message_bytes=options.max_message_bytes,
         calls=options.max_connections,
         connections=options.max_connections,
-        stall=options.stall_seconds,
+        stall=options.stall_seconds or LONGEST,
     )
     for name, value in channel_arguments(options.grpc_channel_arguments).items():
         if name not in CHANNEL_ARGUMENTS:
@@ -224,7 +224,7 @@ class HttpListener:
         config.load()
         if tls is not None and options.rest_api_ssl:
             config.ssl = tls.context()
-        self._server = HttpServer(config, options.stall_seconds)
+        self._server = HttpServer(config, options.stall_seconds or LONGEST)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)
 

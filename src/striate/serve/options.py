@@ -234,7 +234,7 @@ class ServerOptions:
         1000, LIMITS, "connections of each protocol, and calls over gRPC; more are refused at once"
     )
     stall_seconds: float = flag(
-        30.0, LIMITS, "that a client may pause within a request, or take for the headers of REST"
+        30.0, LIMITS, "that a client may pause within a request, or take for headers; 0: for ever"
     )
     drain_seconds: float = flag(30.0, LIMITS, "for requests in flight after SIGTERM")
 

@@ -14,18 +14,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from making import tiny_artifact
 from striate.artifact import (
     MANIFEST,
     add_drift_baseline,
     add_form,
+    check_several,
     drift_baseline,
     load,
     versions,
     write_version,
 )
-from striate.errors import ArtifactError, UsageError
+from striate.errors import ArtifactError, DataError, UsageError
 
 
 @pytest.fixture
@@ -95,10 +97,51 @@ def test_no_pictures_are_a_mistake(artifact):
         artifact.predict([])
 
 
-@pytest.mark.parametrize("one", ["cat.jpg", Path("cat.jpg"), b"\xff\xd8" * 1000])
+def zeros(*shape: int) -> np.ndarray:
+    return np.zeros(shape, "u1")
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        "cat.jpg",
+        Path("cat.jpg"),
+        b"\xff\xd8" * 1000,
+        Image.new("RGB", (9, 9)),
+        zeros(40, 50, 3),
+        zeros(32, 32, 1),
+        zeros(40, 50),
+    ],
+)
 def test_a_picture_that_is_in_no_list_is_a_mistake(artifact, one):
+    """An array above all: each of its rows would pass for a picture, with an answer of its own."""
     with pytest.raises(UsageError, match=r"expected a list of pictures, got .*: put it in brack"):
         artifact.predict(one)
+
+
+@pytest.mark.parametrize(
+    ("one", "several"),
+    [
+        (zeros(16, 16, 16, 1), zeros(2, 12, 12, 12)),
+        (zeros(12, 12, 12), zeros(2, 12, 12, 12, 1)),
+        (zeros(8), zeros(2, 8)),
+    ],
+)
+def test_one_grid_or_row_of_numbers_is_not_taken_for_several(one, several):
+    shape = (8,) if one.shape == (8,) else (16, 16, 16, 1)
+    check_several(several, shape)
+    with pytest.raises(UsageError, match="put it in brackets"):
+        check_several(one, shape)
+
+
+def test_several_pictures_are_a_list_or_an_array_of_any_size(artifact):
+    small = [zeros(40, 50, 3), zeros(9, 9), Image.new("RGB", (9, 9))]
+    assert artifact.predict(small).shape == (3, 4)
+    assert artifact.predict(zeros(2, 28, 28)).shape == (2, 4)  # grey ones, without their channel
+    with pytest.raises(
+        DataError, match="the picture: expected a path, bytes or a numpy array, got int"
+    ):
+        artifact.predict([7])
 
 
 def change(**fields):

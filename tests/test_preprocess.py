@@ -88,6 +88,9 @@ def test_exif_orientation_is_applied():
     exif[0x0112] = 6  # the camera lay on its right side
     upright = decode(encoded(Image.fromarray(gradient(20, 30)), "JPEG", exif=exif))
     assert upright.shape == (30, 20, 3)
+    data = encoded(Image.fromarray(gradient(20, 30)), "JPEG", exif=exif)
+    spec = preset("unit", 30, 20)
+    assert (pixels(Image.open(io.BytesIO(data)), spec) == upright).all()
 
 
 @pytest.mark.parametrize(
@@ -127,6 +130,7 @@ def test_bytes_path_and_array_give_the_same_pixels(tmp_path):
     path.write_bytes(data)
     assert (pixels(data, spec) == pixels(path, spec)).all()
     assert (pixels(data, spec) == pixels(decode(data), spec)).all()
+    assert (pixels(data, spec) == pixels(Image.open(path), spec)).all()
 
 
 def test_crop_keeps_the_centre_stretch_the_whole_pad_the_shape():

@@ -223,23 +223,39 @@ class Artifact:
             return stored["images"], stored["scores"]
 
     def predict(self, images: Sequence[Any] | np.ndarray, *, batch_size: int = 32) -> np.ndarray:
-        """Scores of paths, encoded bytes, or uint8 arrays, by the Keras model.
+        """Scores of paths, encoded bytes, uint8 arrays or Pillow images, by the Keras model.
 
         Returns float32 [N, classes], each row adding up to 1. `striate.runtime` answers the same
         through the exported forms, faster. Raises `UsageError` for no images or one that is not in
         a list, `DataError` for one that cannot be read.
         """
-        check_several(images)
+        check_several(images, self.preprocess.shape)
         tensors = [pixels(image, self.preprocess) for image in images]
         return scores_of(self.classifier, np.stack(tensors), batch_size=batch_size)
 
 
-def check_several(images: Any) -> None:
-    """Raise `UsageError` for one picture where several are expected, and for none."""
-    if isinstance(images, str | bytes | os.PathLike):
-        raise UsageError(f"expected a list of pictures, got {images!r:.60}: put it in brackets")
+def check_several(images: Any, shape: tuple[int, ...]) -> None:
+    """Raise `UsageError` for one picture where several are expected, and for none.
+
+    shape: of one example as the net takes it.
+    """
+    array = isinstance(images, np.ndarray)
+    one = _is_one(images, shape) if array else isinstance(images, str | bytes)
+    if one or not hasattr(images, "__len__"):
+        got = f"one as {images.dtype} {list(images.shape)}" if array else f"{images!r:.60}"
+        raise UsageError(f"expected a list of pictures, got {got}: put it in brackets")
     if len(images) == 0:
         raise UsageError("expected at least one picture, got none")
+
+
+def _is_one(array: np.ndarray, shape: tuple[int, ...]) -> bool:
+    """Whether an array is one example, of any size: each of its rows would pass for a picture.
+
+    Without an axis for colours, as several grey pictures may be, its last axis is no few channels.
+    """
+    if array.ndim == len(shape):
+        return array.shape[-1] in (1, 3, 4, shape[-1])
+    return array.ndim < len(shape)
 
 
 def classifier(model, preprocess: Spec, temperature: float = 1.0):

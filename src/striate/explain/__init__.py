@@ -282,7 +282,7 @@ def check_method(name: str, known: Collection[str] = (*METHODS, *VIEWS)) -> None
 def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, C] at the size of the net's input."""
     shape = subject.preprocess.shape
-    check_several(images)
+    check_several(images, shape)
     if isinstance(images, np.ndarray):
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UsageError(

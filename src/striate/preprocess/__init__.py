@@ -18,7 +18,6 @@ They are separate classes and not one with a rank, because they share no field b
 picture is resampled, a clip is also thinned out, a grid is centred, a vector is taken as it is.
 """
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,12 @@ KINDS: dict[str, type[Spec]] = {
 }
 
 
-def pixels(source: bytes | str | os.PathLike | np.ndarray, spec: Spec) -> np.ndarray:
+def pixels(source: Any, spec: Spec) -> np.ndarray:
     """What is in `source` as the tensor that the net of `spec` takes: of pictures, uint8 [H, W, C].
 
     `source`: encoded bytes, a path, or an array. Of pictures, decoded uint8 [h, w], [h, w, 1],
-    [h, w, 3] (RGB) or [h, w, 4] (RGBA); of the other kinds, what their `read` says. Raises
-    `DataError` for what cannot be read.
+    [h, w, 3] (RGB) or [h, w, 4] (RGBA), and Pillow's images; of the other kinds, what their `read`
+    says. Raises `DataError` for what cannot be read.
     """
     return spec.read(source)
 

@@ -99,15 +99,13 @@ class Preprocess(Spec):
         if self.whitening:
             self.whitening.write(folder)
 
-    def read(self, source: bytes | str | os.PathLike | np.ndarray) -> np.ndarray:
+    def read(self, source: Any) -> np.ndarray:
         """The uint8 [H, W, C] tensor of a picture; see `striate.preprocess.pixels`."""
-        if isinstance(source, np.ndarray):
-            if source.dtype == np.uint8 and source.shape == self.shape:
-                return source
-            image = _from_array(source)
-        else:
-            image = _open(source)
-        return self.fitted(image)
+        if not isinstance(source, np.ndarray):
+            return self.fitted(_open(source))
+        if source.dtype == np.uint8 and source.shape == self.shape:
+            return source
+        return self.fitted(_from_array(source))
 
     def fitted(self, image) -> np.ndarray:
         """The uint8 [H, W, C] tensor of an open Pillow image."""
@@ -195,15 +193,15 @@ def frames_of(
     return _decoded(source, chosen)
 
 
-def _open(source: bytes | str | os.PathLike):
-    """A loaded, upright Pillow image."""
-    from PIL import ImageOps
+def _open(source: Any):
+    """A loaded, upright Pillow image, of one that may not be loaded yet or of encoded bytes."""
+    from PIL import Image, ImageOps
 
     def whole(image):
         image.load()
         return ImageOps.exif_transpose(image)
 
-    return _decoded(source, whole)
+    return whole(source) if isinstance(source, Image.Image) else _decoded(source, whole)
 
 
 def _decoded(source: bytes | str | os.PathLike, load: Callable[[Any], Any]) -> Any:

@@ -72,6 +72,9 @@ def stored(source: bytes | str | os.PathLike, what: str) -> tuple[str, bytes]:
         return what, source
     try:
         return shown(source), Path(source).read_bytes()
+    except TypeError:
+        came = type(source).__name__
+        raise DataError(f"{what}: expected a path, bytes or a numpy array, got {came}") from None
     except OSError as error:
         raise DataError(f"{shown(source)}: cannot be read ({error.strerror or error})") from None
 

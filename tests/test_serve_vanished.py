@@ -24,7 +24,7 @@ FLOATS = TensorSpec(np.dtype("float32"), (-1,))
 class Slow:
     """Stands for a servable with one worker: it answers when it is let go, and remembers whom."""
 
-    engine = kernel = "none"
+    engine, kernel, seconds = "none", "none", 0.5
     labels: list[str] = []  # noqa: RUF012
     item_bytes = 0
     artifact = None

@@ -144,7 +144,7 @@ def metrics_paths(options: ServerOptions) -> tuple[str, ...]:
 class GrpcListener:
     """All services, health and reflection on one port."""
 
-    def __init__(self, core: Core, options: ServerOptions, tls: RenewedTls | None):
+    def __init__(self, core: Core, options: ServerOptions, tls: RenewedTls | None = None):
         recorded = RecordedCalls(core)
         self._server = GrpcServer(
             options.grpc_max_threads or thread_count(core),
@@ -189,7 +189,7 @@ class GrpcListener:
 class HttpListener:
     """The REST API on one port, in a thread with an event loop of its own."""
 
-    def __init__(self, core: Core, options: ServerOptions, tls: RenewedTls | None):
+    def __init__(self, core: Core, options: ServerOptions, tls: RenewedTls | None = None):
         import uvicorn
 
         from striate.serve.http_server import HttpConnection, HttpServer

@@ -14,7 +14,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from striate.data import clips, folder, idx, npz, numbers, table
+from striate.data import clips, folder, hub, idx, npz, numbers, table
 from striate.data.dataset import Dataset, assemble
 from striate.data.pipeline import Examples
 from striate.data.records import Problem, Records
@@ -29,7 +29,7 @@ _SOURCES = {
     "voxels": "an .npz",
     "vector": "a .csv or .tsv of numbers and a label, or an .npz",
 }
-READERS = (idx, npz, numbers, table, clips, folder)
+READERS = (hub, idx, npz, numbers, table, clips, folder)
 
 
 def load(
@@ -45,7 +45,7 @@ def load(
 
     source: a folder with a folder for each class (also below train, val and test); a `.csv` or
         `.tsv` of path and label, or of numbers and label; an `.npz` of images, voxels or numbers,
-        and labels; IDX files or a folder of them.
+        and labels; IDX files or a folder of them; `hf:NAME` or `tfds:NAME` (see `hub`).
     kind: what the net takes, `picture`, `clip`, `voxels` or `vector`; None for what the source
         looks like, which is never a clip.
     split: the share of each class that is held out as `val`, 0 <= split < 1, where the source does

@@ -16,6 +16,7 @@ from striate.errors import DataError, UsageError, did_you_mean
 from striate.preprocess import KINDS, Spec
 
 SPLITS = ("train", "val", "test")
+Images = Sequence[Path | bytes] | np.ndarray
 IMBALANCE = 10.0  # the largest class over the smallest, from which a warning is due
 
 
@@ -24,7 +25,7 @@ class Dataset:
     """Labelled pictures; `striate.data.load` makes one.
 
     source: where they came from; classes: names, in the order of the labels; names: of the
-    pictures, sorted; labels: int32 [N]; images: N paths, or uint8 [N, h, w, c];
+    pictures, sorted; labels: int32 [N]; images: N paths or files' bytes, or uint8 [N, h, w, c];
     digests: SHA-256 of each picture's content; splits: train, val, test -> indices, int64;
     given: the splits that the source named itself; problems: what a user should know; kind: what
     the "pictures" are, of `striate.preprocess.KINDS`.
@@ -34,7 +35,7 @@ class Dataset:
     classes: tuple[str, ...]
     names: tuple[str, ...]
     labels: np.ndarray
-    images: Sequence[Path] | np.ndarray
+    images: Images
     digests: np.ndarray
     splits: Mapping[str, np.ndarray]
     given: tuple[str, ...] = ()
@@ -268,7 +269,7 @@ def _label_key(label: str) -> tuple[int, int, str]:
     return (0, int(label), "") if is_number else (1, 0, label)
 
 
-def _reorder(images: Sequence[Path] | np.ndarray, order: list[int]) -> Sequence[Path] | np.ndarray:
+def _reorder(images: Images, order: list[int]) -> Images:
     if not isinstance(images, np.ndarray):
         return [images[i] for i in order]
     return images if order == list(range(len(order))) else images[order]

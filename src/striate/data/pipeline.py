@@ -19,7 +19,7 @@ CACHE_BYTES = 2 << 30  # pictures are kept in memory up to this, decoded again a
 THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter while it decodes
 AHEAD = 2  # batches that are being decoded while one is used
 
-Source = Path | np.ndarray
+Source = Path | bytes | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,8 +27,9 @@ class Examples:
     """Labelled pixels at the input size of one net.
 
     preprocess: what made the pixels; labels: int32 [N]; names: of the pictures; indices: int64 [N],
-    where they stand in their data set; sources: paths or arrays; images: uint8 [N, H, W, C], or
-    None where they are too large to keep; problems: the pictures that could not be decoded.
+    where they stand in their data set; sources: paths, files' bytes or arrays; images: uint8
+    [N, H, W, C], or None where they are too large to keep; problems: the pictures that could not be
+    decoded.
     Of other kinds than pictures, the tensors have `preprocess.shape` and `preprocess.dtype`.
     """
 
@@ -135,7 +136,7 @@ def _each_class_alike(labels: np.ndarray, random: np.random.Generator) -> np.nda
 
 
 def prepare(
-    images: Sequence[Path] | np.ndarray,
+    images: Sequence[Source] | np.ndarray,
     labels: np.ndarray,
     names: Sequence[str],
     indices: np.ndarray,

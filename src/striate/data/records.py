@@ -27,15 +27,16 @@ class Problem:
 class Records:
     """What a reader of one format found, before striate looks at it.
 
-    names: unique name of each picture; images: paths, or uint8 [N, h, w, c]; labels: the name of
-    each one's class; digests: SHA-256 of each one's content (32 bytes); splits: the split that the
-    source itself puts each picture in, or None; classes: class names in the source's own order,
-    or None to take them from the labels; kind: what an image is, of `striate.preprocess.KINDS`:
-    clips are paths or uint8 [N, t, h, w, c], voxels uint8 [N, d, h, w, c], vectors float32 [N, n].
+    names: unique name of each picture; images: paths or what is in such files, or uint8
+    [N, h, w, c]; labels: the name of each one's class; digests: SHA-256 of each one's content (32
+    bytes); splits: the split that the source itself puts each picture in, or None; classes: class
+    names in the source's own order, or None to take them from the labels; kind: what an image is,
+    of `striate.preprocess.KINDS`: clips are paths or uint8 [N, t, h, w, c], voxels uint8
+    [N, d, h, w, c], vectors float32 [N, n].
     """
 
     names: Sequence[str]
-    images: Sequence[Path] | np.ndarray
+    images: Sequence[Path | bytes] | np.ndarray
     labels: Sequence[str]
     digests: Sequence[bytes]
     splits: Sequence[str] | None = None

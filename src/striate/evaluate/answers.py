@@ -210,7 +210,7 @@ def _batches(
 
 
 def _decoded(
-    sources: Iterable[Path | np.ndarray], spec: Spec, ahead: int
+    sources: Iterable[Path | bytes | np.ndarray], spec: Spec, ahead: int
 ) -> Iterator[np.ndarray | DataError]:
     """Pixels in order, decoded by threads; at most `ahead` of them wait for the engine."""
 

@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -294,6 +295,41 @@ def test_a_mistake_is_one_clear_line(arguments, code, complaint):
     assert ran.stdout == ""
 
 
+CAT = PHOTOS / "cat.jpg"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["export", SHIPPED, "--to", "onnx,packed"], "has no binary layers to pack"),
+        (["export", SHIPPED, "--to", "onnx,int8"], "int8 needs at least 8 pictures"),
+        (["explain", SHIPPED, CAT, "--method", "gradcam"], "Did you mean 'grad_cam'"),
+        (["explain", SHIPPED, CAT, "--set", "windw=0.3"], "grad_cam has no option 'windw'"),
+        (["explain", SHIPPED], "grad_cam explains pictures: name some, or a data set with --data"),
+        (["explain", SHIPPED, "--method", "maximise"], "name it with --class"),
+        (["explain", SHIPPED, "nowhere.jpg"], "nowhere.jpg: cannot be read"),
+        (["explain", "nowhere", CAT], "nowhere: expected an artifact directory"),
+        (["info", "lenet5", "--input-shape", "8,8,1"], "at least 16 x 16 pixels, got 8 x 8"),
+        (["info", "lenet5", "--num-classes", 0], "num_classes of at least 1"),
+        (["info", "lenet5", "--png", "net.svg"], "a file name that ends in .png, got net.svg"),
+        (["info", SHIPPED, "--svg", "nowhere/net.svg"], "there is no folder nowhere"),
+        (["bench", SHIPPED, "--chart", "nowhere/bench.png"], "there is no folder nowhere"),
+        (["bench", SHIPPED, "--chart", "bench.gif"], "a file name that ends in .png"),
+    ],
+)
+def test_a_mistake_is_told_before_keras_is_loaded_and_leaves_nothing(
+    arguments, complaint, tmp_path
+):
+    without = "import sys; sys.modules['keras'] = sys.modules['tensorflow'] = None"
+    program = f"{without}; from striate.cli import main; main()"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert complaint in one_line(ran.stderr)
+    assert ran.returncode in (1, 2)
+    assert ran.stdout == ""
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_that_cannot_be_made_is_one_clear_line():
     ran = run("quickstart", "/proc/nowhere")
     assert "No such file or directory: '/proc/nowhere'" in one_line(ran.stderr)
@@ -311,6 +347,31 @@ def test_a_folder_that_teaches_nothing_is_refused(call, tmp_path, content):
     assert code == 1
     assert "pictures" in one_line(err)
     assert not list((tmp_path / "out").glob("[0-9]*"))
+
+
+def test_a_check_of_some_forms_checks_those(call, artifact):
+    code, out, _ = call("export", artifact.path, "--check", "--to", "litert", "--json")
+    assert code == 0
+    assert [row["form"] for row in json.loads(out)] == ["litert"]
+    code, _, err = call("export", artifact.path, "--check", "--to", "saved_model")
+    assert code == 1
+    assert "has no saved_model to verify; it holds onnx, litert" in one_line(err)
+
+
+def test_a_check_without_an_exported_form_says_so(call, tmp_path):
+    made = tiny_artifact(tmp_path / "mine")
+    code, out, err = call("export", made.path, "--check", "--json")
+    assert (code, json.loads(out)) == (0, [])
+    assert "holds no exported form" in err
+
+
+def test_explain_takes_a_folder_for_the_pictures_in_it(call, artifact, tmp_path):
+    code, out, _ = call("explain", artifact.path, PHOTOS, "-o", tmp_path / "why", "--json")
+    assert code == 0
+    names = {path.stem for path in PHOTOS.glob("*.jpg")}
+    assert {Path(row["file"]).name for row in json.loads(out)} == {
+        f"{name}.grad_cam.png" for name in names
+    }
 
 
 def test_bad_pictures_among_good_ones_are_named_and_left_out(call, pictures, tmp_path):

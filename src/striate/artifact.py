@@ -20,6 +20,7 @@ import os
 import platform
 import shutil
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
@@ -172,6 +173,12 @@ class Artifact:
             getattr(layers, name)
         with self._reading("model.keras") as path, deep_graphs():
             return keras.saving.load_model(path, compile=False)
+
+    def layer_kinds(self) -> list[str]:
+        """The classes of the net's layers, by name, read without loading it."""
+        with self._reading("model.keras") as path, zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+        return [layer["class_name"] for layer in config["config"]["layers"]]
 
     @cached_property
     def classifier(self):

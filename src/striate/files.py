@@ -8,6 +8,20 @@ from pathlib import Path
 from striate.errors import UsageError
 
 
+def check_place(path: str | os.PathLike, ending: str) -> None:
+    """Raise `UsageError` for a file that cannot be made, before the work of which it tells.
+
+    ending: what its name has to end in, as `.png`.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ending:
+        raise UsageError(f"expected a file name that ends in {ending}, got {path}")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: cannot be written (there is no folder {path.parent})")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: cannot be written there")
+
+
 @contextlib.contextmanager
 def whole(path: str | os.PathLike) -> Iterator[Path]:
     """A place beside a path to write to; what is there at the end takes the path, at once.

@@ -326,12 +326,7 @@ def create_model(
         options = {**loaded.options, **options}
         num_classes = loaded.classes if num_classes is None else num_classes
         input_shape = loaded.input_shape if input_shape is None else input_shape
-    model = _build(
-        spec,
-        _checked_shape(spec, input_shape),
-        spec.classes if num_classes is None else num_classes,
-        options,
-    )
+    model = _build(spec, *check_asked(name, input_shape, num_classes), options)
     whole = [layer.name for layer in model.layers]
     if until is not None:
         layers = [until] if isinstance(until, str) else list(until)
@@ -370,10 +365,8 @@ def _averaged(layer: Any) -> Any:
 
 
 def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: dict) -> Any:
-    if not _is_positive(num_classes):
-        raise UsageError(f"{spec.name}: expected num_classes of at least 1, got {num_classes!r}")
     inputs = keras.Input(shape, name="input")
-    logits = spec.builder(inputs, num_classes=int(num_classes), **{**spec.config, **options})
+    logits = spec.builder(inputs, num_classes=num_classes, **{**spec.config, **options})
     with deep_graphs():
         return keras.Model(inputs, logits, name=spec.name)
 
@@ -401,6 +394,21 @@ def without_values() -> Iterator[None]:
     finally:
         # Else the next stateless scope, any traced function, would make the values up.
         global_state.set_global_attribute("uninitialized_variables", waiting)
+
+
+def check_asked(
+    name: str, input_shape: tuple[int, ...] | None, num_classes: int | None
+) -> tuple[tuple[int, ...], int]:
+    """(input shape, classes) of a net as it is asked for, those of its spec where None is said.
+
+    Raises `UsageError` for what the net cannot have. It needs no Keras.
+    """
+    spec = get_spec(name)
+    shape = _checked_shape(spec, input_shape)
+    num_classes = spec.classes if num_classes is None else num_classes
+    if not _is_positive(num_classes):
+        raise UsageError(f"{spec.name}: expected num_classes of at least 1, got {num_classes!r}")
+    return shape, int(num_classes)
 
 
 def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int, ...]:

@@ -32,8 +32,11 @@ def bench(
     from striate.artifact import load
     from striate.bench import bench as measure
     from striate.bench.chart import draw
+    from striate.files import check_place
 
     loaded = load(artifact)
+    if chart:
+        check_place(chart, ".png")
     with progress("rounds") as advance:
         rows = measure(
             loaded,

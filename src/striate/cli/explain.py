@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, note, progress, quiet_libraries, table
+from striate.cli.console import Json, emit, load_tensorflow, note, progress, table
 from striate.cli.evaluate import Split
 
 if TYPE_CHECKING:
@@ -18,7 +18,9 @@ def explain(
     artifact: Annotated[
         Path | None, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")
     ] = None,
-    images: Annotated[list[Path] | None, typer.Argument(help="Pictures.")] = None,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Pictures, or folders of them.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Labelled pictures instead, explained by their right classes."),
@@ -51,18 +53,19 @@ def explain(
         raise UsageError("expected an artifact and pictures; `striate explain --help` tells more")
     if images and data is not None:
         raise UsageError("expected pictures or --data, got both")
-    options, rows = _options(settings or []), []
-    load_tensorflow()
-    with quiet_libraries():
-        from striate.artifact import load
-        from striate.explain import check_method, draw
+    from striate.artifact import load
+    from striate.data.files import pictures_under
+    from striate.explain import check_asked, draw
     from striate.explain.drawing import make_folder, save_picture
 
-    check_method(method)
+    options, rows = _options(settings or []), []
+    check_asked(method, options)
     source = load(artifact)
+    pictures: Any = [p for path in images or [] for p in pictures_under(path)[0] or [path]]
+    _check_subjects(method, pictures, data, target)
     make_folder(output)
+    load_tensorflow()
     classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them
-    pictures: list[Path] | np.ndarray = images or []
     if data is not None:
         pictures, right = _labelled(source, data, split, most)
         classes = classes or right
@@ -75,6 +78,21 @@ def explain(
             note(f"{path}: {drawing.caption}")
     if as_json:
         emit(rows)
+
+
+def _check_subjects(
+    method: str, images: list[Path], data: str | None, target: list[str] | None
+) -> None:
+    """`UsageError` where there is nothing of what the method explains."""
+    from striate.errors import DataError, UsageError
+    from striate.explain import needed
+
+    if needed(method) in ("pictures", "set") and not images and data is None:
+        raise UsageError(f"{method} explains pictures: name some, or a data set with --data")
+    if needed(method) == "classes" and not target:
+        raise UsageError(f"{method} draws what a class looks like: name it with --class")
+    if missing := [path for path in images if not path.is_file()]:
+        raise DataError(f"{missing[0]}: cannot be read (there is no such picture)")
 
 
 def _list(as_json: bool) -> None:

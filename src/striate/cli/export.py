@@ -11,8 +11,12 @@ from striate.cli.console import Json, emit, listed, load_tensorflow, note, quiet
 def export(
     artifact: Annotated[Path, typer.Argument(help="Artifact directory, NAME or NAME/VERSION.")],
     to: Annotated[
-        str, typer.Option(help="Forms, separated by commas.")
-    ] = "saved_model,onnx,litert",
+        str | None,
+        typer.Option(
+            help="Forms, separated by commas [default: saved_model,onnx,litert; with --check all "
+            "that are there]."
+        ),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="Pictures to compare on: any folder, or as for train; int8 needs them."),
@@ -32,16 +36,21 @@ def export(
     same first class on 99 % of the pictures is asked.
     """
     from striate.artifact import load
-    from striate.export import check_names, some_pictures, verify
+    from striate.export import FORMS, check_names, check_possible, some_pictures, verify
     from striate.export import export as write_forms
 
     loaded = load(artifact)
-    forms = check_names(listed(to, "--to"))
+    asked = None if to is None else check_names(listed(to, "--to"))
+    forms = asked or list(FORMS)
+    if not check:
+        check_possible(loaded, forms, has_images=data is not None)
     images = some_pictures(loaded, data, pictures) if data else None
     load_tensorflow()
     if check:
         with quiet_libraries():
-            rows = verify(loaded, images=images)
+            rows = verify(loaded, asked, images=images)
+        if not rows:
+            note(f"{loaded.path}: holds no exported form, only the Keras net, which is as it was")
     else:
         rows = []
         for form in forms:

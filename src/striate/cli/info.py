@@ -9,6 +9,7 @@ import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, table
 from striate.errors import UsageError
+from striate.files import check_place
 
 if TYPE_CHECKING:
     from striate.costs import LayerCosts, Totals
@@ -32,14 +33,17 @@ def info(
     artifact = Path(name).is_dir()
     if artifact and (input_shape or num_classes is not None):
         raise UsageError("an artifact's input and classes are fixed: expected the name of a net")
+    pictures = [(path, ending) for path, ending in ((png, ".png"), (svg, ".svg")) if path]
+    for place in pictures:
+        check_place(*place)
     shape = _shape(input_shape)
     document = _artifact(name) if artifact else _net(name, shape, num_classes)
-    if layers or png or svg:
+    if layers or pictures:
         model = _trained(name) if artifact else _built(name, shape, num_classes)
         if layers:
             document["layers"] = _layers(model)
-        for path in filter(None, (png, svg)):
-            _draw(model, path, ".png" if path == png else ".svg")
+        if pictures:
+            _draw(model, [path for path, _ in pictures])
     if as_json:
         emit(document)
         return
@@ -112,9 +116,10 @@ def _memory(trainable: int, total: int, costs: "Totals") -> dict[str, dict[str, 
 
 
 def _built(name: str, shape: tuple[int, ...] | None, num_classes: int | None) -> Any:
-    load_tensorflow()
-    from striate.registry import create_model, without_values
+    from striate.registry import check_asked, create_model, without_values
 
+    check_asked(name, shape, num_classes)
+    load_tensorflow()
     with without_values():
         return create_model(name, input_shape=shape, num_classes=num_classes)
 
@@ -212,12 +217,10 @@ def _print_layers(rows: list[dict[str, Any]]) -> None:
     print("{:,} parameters, {:,} multiply-adds, {:,} bytes of activations".format(*sums))
 
 
-def _draw(model: Any, path: Path, ending: str) -> None:
+def _draw(model: Any, paths: list[Path]) -> None:
     from striate.diagram import draw
 
-    if path.suffix.lower() != ending:
-        raise UsageError(f"--{ending[1:]}: expected a file name that ends in {ending}, got {path}")
-    draw(model, path)
+    draw(model, *paths)
 
 
 def _times(sides: Any) -> str:

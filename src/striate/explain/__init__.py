@@ -11,7 +11,7 @@ import dataclasses
 import inspect
 import os
 import sys
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -170,10 +170,10 @@ def explain(
     (1, 227, 227)
     """
     check_method(method, METHODS)
+    check_asked(method, options)
     chosen = METHODS[method]
     subject = source if isinstance(source, Subject) else subject_of(source)
     pixels = _pixels(subject, images)
-    check_options(method, options, chosen.function)
     batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
     floats = pixels.astype(np.float32)
     logits = in_batches(subject.logits, floats, batch_size=batch_size)
@@ -210,8 +210,8 @@ def draw(
         how = {"method": method, "target": target, "on_progress": on_progress}
         yield from explain(source, images, **how, **options).drawings()
         return
+    check_asked(method, options)
     view = VIEWS[method]
-    check_options(method, options, *filter(None, (view.function, view.options)))
     subject = source if isinstance(source, Subject) else subject_of(source)
     if view.of == "pictures":
         yield from _one_by_one(subject, view, images, target, options, on_progress)
@@ -277,6 +277,20 @@ def check_method(name: str, known: Collection[str] = (*METHODS, *VIEWS)) -> None
             f"expected a method of explaining, got {name!r}.{did_you_mean(name, every)} "
             f"They are: {', '.join(every)}."
         )
+
+
+def check_asked(method: str, options: Mapping[str, Any]) -> None:
+    """`UsageError` for an unknown method or view, or an option that it does not have or cannot have
+    so; no Keras is loaded for it."""
+    check_method(method)
+    how = VIEWS[method] if method in VIEWS else METHODS[method]
+    also = getattr(how, "options", None)  # the function that a view hands its options to
+    check_options(method, options, how.function, *filter(None, (also,)))
+
+
+def needed(method: str) -> str:
+    """What a method or view explains: `pictures`, a `set` of them, `classes`, or the `net`."""
+    return VIEWS[method].of if method in VIEWS else "pictures"
 
 
 def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:

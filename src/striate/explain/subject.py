@@ -121,7 +121,10 @@ class Subject:
         if isinstance(wanted, str):
             each = [wanted] * len(logits)
         if len(each) != len(logits):
-            raise UsageError(f"expected one target, or {len(logits)}, got {len(each)}")
+            raise UsageError(
+                f"expected one class for all pictures, or one for each of {len(logits)}, "
+                f"got {len(each)}"
+            )
         return np.array([self.index(target) for target in each], np.int64)
 
     def index(self, target: Any) -> int:

@@ -20,7 +20,7 @@ import numpy as np
 from striate.artifact import Artifact, add_form
 from striate.data import load as load_data
 from striate.data.files import pictures_under
-from striate.errors import DataError, EngineError, UsageError, check_known
+from striate.errors import ArtifactError, DataError, EngineError, UsageError, check_known
 from striate.export.undecided import decided
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
@@ -66,8 +66,9 @@ def export(
     or refuses it; the forms before that one are kept.
     """
     forms = check_names(to)
+    check_possible(artifact, forms, has_images=images is not None)
     shown = None
-    if "int8" in forms:
+    if "int8" in forms and images is not None:
         shown, images = _shown_and_asked(images)
     _need_tensorflow_backend()
     probes = probe_images(artifact, images)
@@ -116,13 +117,28 @@ def _decoded(paths: Iterable[Path], spec: Spec) -> Iterator[np.ndarray]:
             yield pixels(path, spec)
 
 
-def _shown_and_asked(images: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+def check_possible(artifact: Artifact, forms: Iterable[str], *, has_images: bool) -> None:
+    """Raise `UsageError` for a form that cannot be had of this net, or not without images, before
+    time is spent on any. It loads no Keras."""
+    if "int8" in forms and not has_images:
+        raise _too_few(0)
+    if "packed" in forms:
+        from striate.export.packed import check_packable
+
+        check_packable(artifact)
+
+
+def _too_few(images: int) -> UsageError:
+    return UsageError(
+        f"int8 needs at least {FEWEST_PICTURES} pictures of the kind that it will see, got "
+        f"{images}: give --data (images=)"
+    )
+
+
+def _shown_and_asked(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The pictures that int8 may see, and the others, that it is compared on."""
-    if images is None or len(images) < FEWEST_PICTURES:
-        raise UsageError(
-            f"int8 needs at least {FEWEST_PICTURES} pictures of the kind that it will see, got "
-            f"{0 if images is None else len(images)}: give --data (images=)"
-        )
+    if len(images) < FEWEST_PICTURES:
+        raise _too_few(len(images))
     return images[::2], images[1::2]
 
 
@@ -161,18 +177,26 @@ def _export_form(
     return add_form(artifact, form, write, check), found
 
 
-def verify(artifact: Artifact, *, images: np.ndarray | None = None) -> list[Agreement]:
+def verify(
+    artifact: Artifact, forms: Iterable[str] | None = None, *, images: np.ndarray | None = None
+) -> list[Agreement]:
     """Hold every form that the artifact has to Keras' answers again, and every file to its hash.
 
-    Raises `ArtifactError` for a changed file, `DisagreementError` for a form that disagrees.
+    forms: only these. Raises `ArtifactError` for a changed file and for a form that is asked for
+    and is not there, `DisagreementError` for a form that disagrees.
     """
+    there = [form for form in artifact.manifest.forms if form in ALL_FORMS]
+    asked = there if forms is None else check_names(forms)
+    if missing := [form for form in asked if form not in there]:
+        raise ArtifactError(
+            f"{artifact.path}: has no {missing[0]} to verify; it holds {', '.join(there) or 'none'}"
+        )
     artifact.check()
     probes = probe_images(artifact, images)
     probes, expected = decided(artifact, probes, reference_scores(artifact, probes))
     return [
         check_form(artifact, form, engine, probes, expected, accept_loss=True)
-        for form in artifact.manifest.forms
-        if form in ALL_FORMS
+        for form in asked
         for engine in ALL_FORMS[form][1]
         if ENGINES[engine].file in artifact.manifest.files
     ]

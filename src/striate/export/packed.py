@@ -385,11 +385,9 @@ def functions() -> list[onnx.FunctionProto]:
 # === The file ===
 
 
-def write(artifact: Artifact, directory: Path) -> None:
-    """Write the classifier layer by layer. Raises `UsageError` for a net without binary layers, or
-    with a layer that none of striate's binary nets has."""
-    layers = artifact.model.layers
-    if not any(type(layer).__name__.startswith("Binary") for layer in layers):
+def check_packable(artifact: Artifact) -> None:
+    """Raise `UsageError` for a net without binary layers, or with whitening; it loads no Keras."""
+    if not any(kind.startswith("Binary") for kind in artifact.layer_kinds()):
         raise UsageError(
             f"{artifact.path}: {artifact.manifest.model['name']} has no binary layers to pack; "
             "`striate models` lists those of the family xnornet"
@@ -400,9 +398,14 @@ def write(artifact: Artifact, directory: Path) -> None:
             f"{artifact.path}: expected pictures that are normalised by channel, got "
             f"{whitening.method}, which has no packed form; export it to onnx"
         )
+
+
+def write(artifact: Artifact, directory: Path) -> None:
+    """Write the classifier layer by layer. Raises `UsageError` for a layer that none of striate's
+    binary nets has."""
     graph = Graph()
     values = {artifact.model.input.name: _normalised(graph, artifact)}
-    for layer in layers:
+    for layer in artifact.model.layers:
         if type(layer).__name__ == "InputLayer":
             continue
         handler = compact.handler_of(LAYERS, layer)

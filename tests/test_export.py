@@ -1,5 +1,6 @@
 """Every exported form gives Keras' answers, and a broken one is caught."""
 
+import os
 from importlib import metadata
 
 import numpy as np
@@ -288,6 +289,41 @@ def test_the_graph_decodes_to_the_same_pixels_bit_for_bit(tmp_path, fit, interpo
         in_graph = tf.function(pixels_function(spec))(tf.constant(sources)).numpy()
         on_host = np.stack([pixels(data, spec) for data in sources])
         assert (in_graph == on_host).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of POSIX")
+@pytest.mark.parametrize("form", ["saved_model", "onnx", "litert"])
+def test_a_full_disk_is_one_clear_line_and_leaves_the_version_as_it_was(tmp_path, form):
+    import resource
+
+    made = tiny_artifact(tmp_path / "mine")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        with pytest.raises(EngineError, match=f"{form} cannot be written .*; it was not kept"):
+            export(made, [form])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    left = load(made.path)
+    left.check()
+    assert list(left.manifest.forms) == ["keras"]
+    assert [path.name for path in made.path.parent.iterdir()] == ["1"]
+
+
+def test_a_version_that_takes_no_files_is_refused_before_any_work(tmp_path, monkeypatch):
+    made = tiny_artifact(tmp_path / "mine")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != made.path)
+    with pytest.raises(UsageError, match="expected a folder that takes files"):
+        export(made, ["onnx"])
+
+
+def test_a_batch_of_any_size_has_a_name_in_onnx(tmp_path):
+    import onnx
+
+    made, _ = export(tiny_artifact(tmp_path / "mine"), ["onnx"])
+    graph = onnx.load(made.path / "model.onnx").graph
+    axes = [value.type.tensor_type.shape.dim[0] for value in (*graph.input, *graph.output)]
+    assert [axis.dim_param for axis in axes] == ["N", "N"]
 
 
 def test_export_needs_the_tensorflow_backend_and_says_so(tmp_path, monkeypatch):

@@ -8,18 +8,20 @@ from pathlib import Path
 from striate.errors import UsageError
 
 
-def check_place(path: str | os.PathLike, ending: str) -> None:
-    """Raise `UsageError` for a file that cannot be made, before the work of which it tells.
+def check_writable(path: str | os.PathLike, *, ending: str = "") -> None:
+    """Make a file's folder, and see that it takes the file, before the work that fills it.
 
-    ending: what its name has to end in, as `.png`.
+    ending: what its name has to end in, as `.png`. Raises `UsageError` for what cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() != ending:
+    if not path.name.lower().endswith(ending):
         raise UsageError(f"expected a file name that ends in {ending}, got {path}")
-    if not path.parent.is_dir():
-        raise UsageError(f"{path}: cannot be written (there is no folder {path.parent})")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise UsageError(f"{path}: cannot be written there")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror})") from None
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise UsageError(f"{path}: expected a file that can be written")
 
 
 @contextlib.contextmanager

@@ -32,11 +32,11 @@ def bench(
     from striate.artifact import load
     from striate.bench import bench as measure
     from striate.bench.chart import draw
-    from striate.files import check_place
+    from striate.files import check_writable
 
     loaded = load(artifact)
     if chart:
-        check_place(chart, ".png")
+        check_writable(chart, ending=".png")
     with progress("rounds") as advance:
         rows = measure(
             loaded,

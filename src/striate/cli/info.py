@@ -9,7 +9,7 @@ import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, table
 from striate.errors import UsageError
-from striate.files import check_place
+from striate.files import check_writable
 
 if TYPE_CHECKING:
     from striate.costs import LayerCosts, Totals
@@ -34,8 +34,8 @@ def info(
     if artifact and (input_shape or num_classes is not None):
         raise UsageError("an artifact's input and classes are fixed: expected the name of a net")
     pictures = [(path, ending) for path, ending in ((png, ".png"), (svg, ".svg")) if path]
-    for place in pictures:
-        check_place(*place)
+    for path, ending in pictures:
+        check_writable(path, ending=ending)
     shape = _shape(input_shape)
     document = _artifact(name) if artifact else _net(name, shape, num_classes)
     if layers or pictures:

@@ -33,8 +33,9 @@ from striate.evaluate.answers import (
 )
 from striate.evaluate.corruptions import SEVERITIES, Robustness, check_names
 from striate.evaluate.inside import ATTACKED, WORK, Inside, look_inside
-from striate.evaluate.report import check_writable, write_report
+from striate.evaluate.report import write_report
 from striate.evaluate.views import Viewing, check_views, spec_of_views
+from striate.files import check_writable
 from striate.lazy import Verb
 from striate.runtime import open_engine
 

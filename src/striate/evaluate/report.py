@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from striate.artifact import Artifact
-from striate.errors import UsageError
 from striate.files import whole
 
 if TYPE_CHECKING:
@@ -35,17 +34,6 @@ def write_report(evaluation: "Evaluation", artifact: Artifact, path: str | os.Pa
     with whole(path) as fresh:
         fresh.write_text(page, "utf-8")
     return Path(path)
-
-
-def check_writable(path: str | os.PathLike) -> None:
-    """Make the report's folder, and see that it takes a file, before the work that fills it."""
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path}: the report cannot be written ({error.strerror})") from None
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise UsageError(f"{path}: expected a file that can be written, for the report")
 
 
 def render(evaluation: "Evaluation", artifact: Artifact) -> str:

@@ -20,7 +20,14 @@ import numpy as np
 from striate.artifact import Artifact, add_form
 from striate.data import load as load_data
 from striate.data.files import pictures_under
-from striate.errors import ArtifactError, DataError, EngineError, UsageError, check_known
+from striate.errors import (
+    ArtifactError,
+    DataError,
+    EngineError,
+    UsageError,
+    check_known,
+    first_line,
+)
 from striate.export.undecided import decided
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
@@ -118,8 +125,11 @@ def _decoded(paths: Iterable[Path], spec: Spec) -> Iterator[np.ndarray]:
 
 
 def check_possible(artifact: Artifact, forms: Iterable[str], *, has_images: bool) -> None:
-    """Raise `UsageError` for a form that cannot be had of this net, or not without images, before
-    time is spent on any. It loads no Keras."""
+    """Raise `UsageError` for a form that cannot be had of this net, or not without images, and
+    where the version takes no files, before time is spent on any. It loads no Keras."""
+    for folder in (artifact.path, artifact.path.parent):  # a form is staged beside the version
+        if not os.access(folder, os.W_OK):
+            raise UsageError(f"{folder}: expected a folder that takes files; export a copy of it")
     if "int8" in forms and not has_images:
         raise _too_few(0)
     if "packed" in forms:
@@ -156,7 +166,14 @@ def _export_form(
     found = []
 
     def write(staged: Path) -> None:
-        import_module(writer).write(artifact, staged, **more)
+        from tensorflow.errors import OpError
+
+        try:
+            import_module(writer).write(artifact, staged, **more)
+        except (OSError, OpError) as error:  # a full disk, by Python's word or by TensorFlow's
+            raise EngineError(
+                f"{artifact.path}: {form} cannot be written ({first_line(error)}); it was not kept"
+            ) from error
 
     def check(staged: Path) -> dict[str, Any]:
         for engine in engines:

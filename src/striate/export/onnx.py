@@ -24,4 +24,6 @@ def write(artifact: Artifact, directory: Path) -> None:
             scores_function(artifact), input_signature=[image_spec(artifact)], opset=OPSET
         )
     fuse(model.graph)
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.save(model, directory / "model.onnx")

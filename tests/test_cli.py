@@ -303,6 +303,7 @@ CAT = PHOTOS / "cat.jpg"
     [
         (["export", SHIPPED, "--to", "onnx,packed"], "has no binary layers to pack"),
         (["export", SHIPPED, "--to", "onnx,int8"], "int8 needs at least 8 pictures"),
+        (["export", SHIPPED, "--to", "onnx,int8", "--data", PHOTOS], "will see, got 4"),
         (["explain", SHIPPED, CAT, "--method", "gradcam"], "Did you mean 'grad_cam'"),
         (["explain", SHIPPED, CAT, "--set", "windw=0.3"], "grad_cam has no option 'windw'"),
         (["explain", SHIPPED], "grad_cam explains pictures: name some, or a data set with --data"),

@@ -144,6 +144,19 @@ def test_members_that_do_not_fit_are_refused(members, tmp_path, changes, message
     assert not (tmp_path / "committee").exists()
 
 
+def test_info_names_the_members_and_sends_whoever_wants_a_picture_to_them(members, tmp_path):
+    from typer.testing import CliRunner
+
+    from striate.cli import app
+
+    made = ensemble([m.path for m in members], tmp_path / "committee")
+    told = CliRunner().invoke(app, ["info", str(made.path)])
+    assert "ensemble of net0/1 (lenet5), net1/1 (lenet5)\n" in told.stdout
+    drawn = CliRunner().invoke(app, ["info", str(made.path), "--png", str(tmp_path / "a.png")])
+    assert isinstance(drawn.exception, UsageError)
+    assert "draw its members" in str(drawn.exception)
+
+
 def test_one_alone_is_no_ensemble(members, tmp_path):
     with pytest.raises(UsageError, match="at least 2 artifacts, got 1"):
         ensemble(members[:1], tmp_path / "committee")

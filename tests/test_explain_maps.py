@@ -210,7 +210,7 @@ def test_a_target_for_each_picture_is_its_own_however_they_are_batched(averaging
     given = images((32, 32, 3))
     for target in ((4, 0, 2), np.array([4, 0, 2])):
         assert explain(averaging, given, target=target, batch_size=2).targets.tolist() == [4, 0, 2]
-    with pytest.raises(UsageError, match="one target, or 3, got 4"):
+    with pytest.raises(UsageError, match="one for each of 3, got 4"):
         explain(averaging, given, target=[4, 0, 2, 1], batch_size=2)
 
 

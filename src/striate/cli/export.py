@@ -42,9 +42,9 @@ def export(
     loaded = load(artifact)
     asked = None if to is None else check_names(listed(to, "--to"))
     forms = asked or list(FORMS)
-    if not check:
-        check_possible(loaded, forms, has_images=data is not None)
     images = some_pictures(loaded, data, pictures) if data else None
+    if not check:
+        check_possible(loaded, forms, images)
     load_tensorflow()
     if check:
         with quiet_libraries():

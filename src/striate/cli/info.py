@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, table
+from striate.committee import NAME as ENSEMBLE
 from striate.errors import UsageError
 from striate.files import check_writable
 
@@ -38,6 +39,8 @@ def info(
         check_writable(path, ending=ending)
     shape = _shape(input_shape)
     document = _artifact(name) if artifact else _net(name, shape, num_classes)
+    if artifact and pictures and document["model"]["name"] == ENSEMBLE:
+        raise UsageError(f"{name}: an ensemble has no picture of its own; draw its members")
     if layers or pictures:
         model = _trained(name) if artifact else _built(name, shape, num_classes)
         if layers:
@@ -272,12 +275,11 @@ def _artifact(path: str) -> dict[str, Any]:
 def _spoken_artifact(document: dict[str, Any]) -> dict[str, str]:
     """The same facts for a person."""
     net, metrics = document["model"], document["metrics"]
-    options = _settings(net["options"])
     version = "" if document["version"] is None else f", version {document['version']}"
     lines = {
         "path": document["path"],
         "name": f"{document['name']}{version}, written {document['created']}",
-        "net": f"{net['name']}{f' ({options})' if options else ''}",
+        "net": _spoken_net(net),
         "input": _times(net["input_shape"]),
         "pixels": _settings({k: _short(v) for k, v in document["preprocess"].items()}),
         "classes": f"{net['num_classes']:,}: {_listed(document['labels'])}",
@@ -292,6 +294,20 @@ def _spoken_artifact(document: dict[str, Any]) -> dict[str, str]:
         "licence": document["licence"],
     }
     return {key: value for key, value in lines.items() if value}
+
+
+def _spoken_net(net: dict[str, Any]) -> str:
+    """The net with its options, or an ensemble's members with their nets."""
+    if net["name"] == ENSEMBLE:
+        return f"ensemble of {', '.join(_member(m) for m in net['options']['members'])}"
+    options = _settings(net["options"])
+    return f"{net['name']}{f' ({options})' if options else ''}"
+
+
+def _member(member: dict[str, Any]) -> str:
+    """A member of an ensemble: an artifact, or a snapshot of the run that wrote it."""
+    where = [str(member[key]) for key in ("artifact", "version") if member.get(key)]
+    return f"{'/'.join(where)} ({member['model']})" if where else member["model"]
 
 
 def _short(value: Any) -> Any:

@@ -73,10 +73,10 @@ def export(
     or refuses it; the forms before that one are kept.
     """
     forms = check_names(to)
-    check_possible(artifact, forms, has_images=images is not None)
+    check_possible(artifact, forms, images)
     shown = None
     if "int8" in forms and images is not None:
-        shown, images = _shown_and_asked(images)
+        shown, images = images[::2], images[1::2]
     _need_tensorflow_backend()
     probes = probe_images(artifact, images)
     probes, expected = decided(artifact, probes, reference_scores(artifact, probes))
@@ -124,32 +124,24 @@ def _decoded(paths: Iterable[Path], spec: Spec) -> Iterator[np.ndarray]:
             yield pixels(path, spec)
 
 
-def check_possible(artifact: Artifact, forms: Iterable[str], *, has_images: bool) -> None:
-    """Raise `UsageError` for a form that cannot be had of this net, or not without images, and
+def check_possible(
+    artifact: Artifact, forms: Iterable[str], images: np.ndarray | None = None
+) -> None:
+    """Raise `UsageError` for a form that cannot be had of this net, or not with so few images, and
     where the version takes no files, before time is spent on any. It loads no Keras."""
     for folder in (artifact.path, artifact.path.parent):  # a form is staged beside the version
         if not os.access(folder, os.W_OK):
             raise UsageError(f"{folder}: expected a folder that takes files; export a copy of it")
-    if "int8" in forms and not has_images:
-        raise _too_few(0)
+    n = 0 if images is None else len(images)
+    if "int8" in forms and n < FEWEST_PICTURES:
+        raise UsageError(
+            f"int8 needs at least {FEWEST_PICTURES} pictures of the kind that it will see, got "
+            f"{n}: give --data (images=)"
+        )
     if "packed" in forms:
         from striate.export.packed import check_packable
 
         check_packable(artifact)
-
-
-def _too_few(images: int) -> UsageError:
-    return UsageError(
-        f"int8 needs at least {FEWEST_PICTURES} pictures of the kind that it will see, got "
-        f"{images}: give --data (images=)"
-    )
-
-
-def _shown_and_asked(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures that int8 may see, and the others, that it is compared on."""
-    if len(images) < FEWEST_PICTURES:
-        raise _too_few(len(images))
-    return images[::2], images[1::2]
 
 
 def _export_form(

@@ -17,6 +17,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -593,18 +594,25 @@ def test_what_was_sent_before_sigterm_is_answered(base, tiny):
     assert min(lost) > gone
 
 
-def test_a_terminal_that_closes_drains_unless_nohup_ran_the_server(tiny):
-    server = ServerProcess(tiny.path.parent)
-    server.terminate(signal.SIGHUP)
-    assert server.wait() == 0
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+@contextlib.contextmanager
+def inherited(disposition: signal.Handlers) -> Iterator[None]:
+    """What children do at SIGHUP; nohup, which may run the tests too, has them ignore it."""
+    before = signal.signal(signal.SIGHUP, disposition)
     try:
-        with ServerProcess(tiny.path.parent) as server:
-            server.terminate(signal.SIGHUP)
-            time.sleep(0.5)
-            assert HttpClient(server.url, "tiny").status()
+        yield
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_closes_drains_unless_nohup_ran_the_server(tiny):
+    with inherited(signal.SIG_DFL):
+        server = ServerProcess(tiny.path.parent)
+    server.terminate(signal.SIGHUP)
+    assert server.wait() == 0
+    with inherited(signal.SIG_IGN), ServerProcess(tiny.path.parent) as server:
+        server.terminate(signal.SIGHUP)
+        time.sleep(0.5)
+        assert HttpClient(server.url, "tiny").status()
 
 
 def test_a_server_without_standard_streams_serves(tiny):

@@ -125,7 +125,7 @@ def test_the_shipped_net_names_what_is_in_photographs():
     coffee, cat = json.loads(ran.stdout)
     assert coffee["top"][0]["label"] == "espresso"
     assert {row["index"] for row in cat["top"]} == {281, 282, 285}
-    assert coffee["engine"] in ("onnx", "litert")
+    assert coffee["engine"] in ("onnx", "litert", "openvino")  # the fastest that there is
 
 
 def test_a_folder_stands_for_the_pictures_in_it(call):

@@ -91,6 +91,7 @@ def test_importing_is_cheap(module):
     assert ran.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 def test_striate_before_tensorflow_leaves_keras_whole():
     code = "import striate, tensorflow, keras; keras.layers.Dense; striate.create_model('lenet5')"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)

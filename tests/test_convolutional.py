@@ -20,6 +20,7 @@ def net(name, size, **options):
     return model
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "size", "options"),
     [

@@ -73,6 +73,7 @@ def ring(tmp_path_factory):
     return base / "rows.npz", artifacts
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bend_lowers_the_barrier_of_the_straight_line(ring, kind):
     data, (a, b) = ring

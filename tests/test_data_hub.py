@@ -147,6 +147,7 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch, source, mod
         load(source)
 
 
+@pytest.mark.long
 def test_a_collection_trains_a_net_and_judges_it(written, tmp_path):
     source = written({"train": pictures(30), "test": pictures(9, 100)})
     recipe = make_recipe({"model": {"name": "lenet5", "channels": 3}, "epochs": 1, "batch_size": 8})

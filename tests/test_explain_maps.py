@@ -80,6 +80,7 @@ def test_smoothgrad_without_noise_is_saliency_and_with_it_the_mean(linear, avera
     np.testing.assert_allclose(found, np.abs(weights).max(axis=-1), rtol=1e-4)
 
 
+@pytest.mark.long
 def test_integrated_gradients_add_up_to_the_rise_of_the_score(linear, averaging):
     for subject, shape, steps, tolerance in [
         (linear[0], (8, 6, 3), 1, 1e-4),

@@ -9,6 +9,8 @@ from striate.explain.planted import PATTERNS, planted, pointing_game
 from striate.explain.trust import STEPS, deletion, filled, insertion, randomisation, road
 from striate.registry import create_model
 
+pytestmark = pytest.mark.long  # a net is trained for them
+
 
 @pytest.fixture(scope="module")
 def sighted():
@@ -33,7 +35,6 @@ def maps_of(sighted, method: str, **options) -> np.ndarray:
     return explain(subject, unseen.images, method=method, target=unseen.labels, **options).maps
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("method", ["grad_cam", "grad_cam_plus_plus", "occlusion"])
 def test_maps_point_at_the_planted_evidence_and_not_at_its_decoy(sighted, method):
     coarse = {"window": 0.25, "stride": 0.125} if method == "occlusion" else {}

@@ -466,6 +466,7 @@ def test_bodies_of_refused_calls_are_not_sent():
         assert len(unary(bytes(1 << 20), timeout=30)) == 1 << 20
 
 
+@pytest.mark.long
 def test_a_client_that_takes_no_answers_is_not_read_any_more():
     """Else what it asks for would pile up. That it is read is what ended its pings: there may be
     10,000, and here are more."""

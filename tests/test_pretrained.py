@@ -70,6 +70,7 @@ def reference(request):
     return request.param, shake(model), shape, options
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".h5", ".weights.h5"])
 def test_answers_as_the_net_of_keras_applications_does(reference, suffix, tmp_path):
     name, theirs, shape, options = reference

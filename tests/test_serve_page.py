@@ -125,6 +125,7 @@ def drawn(browser) -> None:
     lines.release().perform()
 
 
+@pytest.mark.long
 def test_a_drawing_is_asked_about_in_the_colours_of_the_net(browser, drawings, digits):
     opened(browser, drawings)
     assert browser.find_element(By.ID, "pad").is_displayed()  # a net of small grey pictures

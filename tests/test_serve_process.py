@@ -149,6 +149,7 @@ def test_servers_that_mean_to_share_their_ports(tiny):
         assert second.process.poll() is None
 
 
+@pytest.mark.long
 def test_a_connection_over_rest_outlives_a_pause(served):
     """Balancers keep idle connections for a minute; a server that closes sooner fails requests."""
     connection = http.client.HTTPConnection(f"127.0.0.1:{served.rest_port}", timeout=30)
@@ -209,6 +210,7 @@ def trickled(server: ServerProcess, *parts: bytes, pause: float) -> tuple[bytes,
     return answered, time.monotonic() - start
 
 
+@pytest.mark.long
 def test_a_rest_client_that_stalls_is_told_so_and_its_connection_ends(tiny):
     first = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
     head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\n"

@@ -357,6 +357,7 @@ def test_folds_end_in_one_net_on_all_the_pictures(stripes, tmp_path):
     assert "val" not in found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("fold", [2, 4])  # the fourth is the last net, on all the pictures
 def test_folds_that_were_interrupted_go_on_and_come_to_the_same(
     stripes, tmp_path, monkeypatch, fold

@@ -92,6 +92,11 @@ def test_every_batch_normalisation_of_pictures_is_replaced():
     assert "BatchNormalization" not in kinds
 
 
+def test_a_net_without_batch_normalisation_is_its_own_graph():
+    net = create_model("lenet5", num_classes=3)
+    assert fused(net) is net
+
+
 @pytest.mark.parametrize("options", [{"renorm": True}, {"axis": 1}, {"dtype": "mixed_float16"}])
 def test_what_the_operation_cannot_do_stays_with_keras(options):
     image = keras.Input((4, 4, 4))

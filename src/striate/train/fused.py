@@ -19,6 +19,8 @@ def fused(net: keras.Model) -> keras.Model:
     instead = {
         layer: FusedBatchNormalization(layer) for layer in net.layers if _can_be_fused(layer)
     }
+    if not instead:
+        return net
 
     def call(layer, *args, **kwargs):
         return instead.get(layer, layer)(*args, **kwargs)

@@ -54,14 +54,14 @@ def explain(
     if images and data is not None:
         raise UsageError("expected pictures or --data, got both")
     from striate.artifact import load
-    from striate.data.files import pictures_under
+    from striate.data.files import named
     from striate.explain import check_asked, draw
     from striate.explain.drawing import make_folder, save_picture
 
     options, rows = _options(settings or []), []
     check_asked(method, options)
     source = load(artifact)
-    pictures: Any = [p for path in images or [] for p in pictures_under(path)[0] or [path]]
+    pictures: Any = named(images or [])
     _check_subjects(method, pictures, data, target)
     make_folder(output)
     load_tensorflow()

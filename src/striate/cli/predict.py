@@ -20,7 +20,7 @@ def predict(
     import numpy as np
 
     from striate.artifact import load
-    from striate.data.files import pictures_under
+    from striate.data.files import named
     from striate.errors import DataError, UsageError
     from striate.preprocess import pixels
     from striate.runtime import needs_tensorflow, open_engine
@@ -31,7 +31,7 @@ def predict(
     with quiet_libraries():
         opened = open_engine(loaded, engine)
     if loaded.preprocess.kind == "picture":
-        images = [p for path in images for p in pictures_under(path)[0] or [path]]
+        images = named(images)
     failed = 0
     answers = []
     for path in images:

@@ -5,18 +5,16 @@ import functools
 import hashlib
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
 from striate.data.pipeline import CACHE_BYTES, Examples, prepare
-from striate.data.records import Problem, Records
+from striate.data.records import Images, Problem, Records
 from striate.data.splits import stratified_folds, stratified_split
 from striate.errors import DataError, UsageError, did_you_mean
 from striate.preprocess import KINDS, Spec
 
 SPLITS = ("train", "val", "test")
-Images = Sequence[Path | bytes] | np.ndarray
 IMBALANCE = 10.0  # the largest class over the smallest, from which a warning is due
 
 

@@ -47,6 +47,11 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
     return pictures, unread
 
 
+def named(paths: Iterable[Path]) -> list[Path]:
+    """What paths name: for a folder the pictures in it and below, else the path itself."""
+    return [file for path in paths for file in pictures_under(path)[0] or [path]]
+
+
 def leads_up(folder: Path) -> bool:
     """Whether a folder is a link to one of those that it lies in."""
     here = folder.parent.resolve()

@@ -7,19 +7,16 @@ import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 
-from striate.data.records import Problem
+from striate.data.records import Images, Problem, Source
 from striate.errors import DataError
 from striate.preprocess import Spec, pixels
 
 CACHE_BYTES = 2 << 30  # pictures are kept in memory up to this, decoded again and again beyond it
 THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter while it decodes
 AHEAD = 2  # batches that are being decoded while one is used
-
-Source = Path | bytes | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -136,7 +133,7 @@ def _each_class_alike(labels: np.ndarray, random: np.random.Generator) -> np.nda
 
 
 def prepare(
-    images: Sequence[Source] | np.ndarray,
+    images: Images,
     labels: np.ndarray,
     names: Sequence[str],
     indices: np.ndarray,

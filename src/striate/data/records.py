@@ -6,6 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+Source = Path | bytes | np.ndarray  # of one picture: a file, what is in such a file, its levels
+Images = Sequence[Path | bytes] | np.ndarray
+
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
@@ -36,7 +39,7 @@ class Records:
     """
 
     names: Sequence[str]
-    images: Sequence[Path | bytes] | np.ndarray
+    images: Images
     labels: Sequence[str]
     digests: Sequence[bytes]
     splits: Sequence[str] | None = None

@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from striate import metrics
 from striate.data import Dataset
 from striate.data.pipeline import THREADS
+from striate.data.records import Source
 from striate.errors import DataError, EngineError
 from striate.evaluate.corruptions import SEVERITIES, Robustness, judge_batch
 from striate.preprocess import Spec, pixels
@@ -209,12 +209,10 @@ def _batches(
         yield batch
 
 
-def _decoded(
-    sources: Iterable[Path | bytes | np.ndarray], spec: Spec, ahead: int
-) -> Iterator[np.ndarray | DataError]:
+def _decoded(sources: Iterable[Source], spec: Spec, ahead: int) -> Iterator[np.ndarray | DataError]:
     """Pixels in order, decoded by threads; at most `ahead` of them wait for the engine."""
 
-    def decode(source: Path | np.ndarray) -> np.ndarray | DataError:
+    def decode(source: Source) -> np.ndarray | DataError:
         try:
             return pixels(source, spec)
         except DataError as error:

@@ -98,7 +98,7 @@ def some_pictures(artifact: Artifact, data: str | os.PathLike, most: int) -> np.
     Raises `DataError` where there are none, or none of what the net takes.
     """
     spec = artifact.preprocess
-    if spec.kind == "picture" and (paths := _pictures_in(data)):
+    if spec.kind == "picture" and (paths := pictures_under(Path(data))[0]):
         found = list(_decoded([paths[i] for i in _spread(len(paths), most)], spec))
         if not found:
             raise DataError(f"{data}: none of its {len(paths)} pictures can be read")
@@ -106,11 +106,6 @@ def some_pictures(artifact: Artifact, data: str | os.PathLike, most: int) -> np.
     dataset = load_data(data, kind=spec.kind, split=0)
     examples = dataset.examples(spec, _spread(len(dataset), most))
     return examples.pixels(np.arange(len(examples)))
-
-
-def _pictures_in(source: str | os.PathLike) -> list[Path]:
-    """Those in a folder and below, by their names."""
-    return pictures_under(Path(source))[0] if Path(source).is_dir() else []
 
 
 def _spread(n: int, most: int) -> np.ndarray:

@@ -10,6 +10,7 @@ others are.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,12 @@ def _read(source: str, parts: Parts) -> tuple[list[tuple[str, bytes, int, str]],
 
 
 def _hugging_face(name: str) -> tuple[Parts, list[str], list[Problem]]:
-    datasets = _library("datasets", "datasets", "hf")
+    datasets = _library("datasets", "hf")
     name, _, configuration = name.partition(":")
     written = any((Path(name) / file).exists() for file in ("dataset_dict.json", "state.json"))
-    found = datasets.load_from_disk(name) if written else None
-    if found is None:
+    if written:
+        found = datasets.load_from_disk(name)
+    else:
         found = datasets.load_dataset(name, configuration or None)
     if isinstance(found, datasets.Dataset):
         found = {"train": found}
@@ -114,7 +116,7 @@ def _rows(part: Any, image: str, label: str) -> Iterator[Row]:
 
 
 def _tensorflow_datasets(name: str) -> tuple[Parts, list[str], list[Problem]]:
-    tfds = _library("tensorflow_datasets", "tensorflow-datasets", "tfds")
+    tfds = _library("tensorflow_datasets", "tfds")
     builder = tfds.builder(name)
     features = builder.info.features
     image = _one(name, features, tfds.features.Image, "pictures")
@@ -141,12 +143,11 @@ _READERS: dict[str, Callable[[str], tuple[Parts, list[str], list[Problem]]]] = {
 # === Both ===
 
 
-def _library(module: str, package: str, extra: str) -> Any:
-    from importlib import import_module
-
+def _library(module: str, extra: str) -> Any:
     try:
         return import_module(module)
     except ModuleNotFoundError:
+        package = module.replace("_", "-")
         raise UsageError(
             f'{extra}:NAME needs {package}: pip install "striate[{extra}]" or pip install {package}'
         ) from None

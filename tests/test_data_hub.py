@@ -1,6 +1,8 @@
 """Published collections by name: read by the libraries that fetch them, from files of our own."""
 
 import io
+import json
+import subprocess
 import sys
 
 import numpy as np
@@ -27,6 +29,12 @@ def pictures(n: int, first: int = 0) -> dict:
     """n different pictures, every third of the second class."""
     images = [{"bytes": picture(first + i), "path": None} for i in range(n)]
     return {"image": images, "label": [int(i % 3 == 0) for i in range(n)]}
+
+
+def run(*arguments):
+    """The program, as it is from a shell."""
+    command = [sys.executable, "-m", "striate", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture
@@ -145,6 +153,16 @@ def test_without_the_library_it_is_said_what_to_install(monkeypatch, source, mod
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(UsageError, match=f"pip install {package}"):
         load(source)
+
+
+@pytest.mark.long
+def test_a_collection_trains_a_net_from_the_command_line(written, tmp_path):
+    source = written({"train": pictures(30), "test": pictures(9, 100)})
+    quick = ["--epochs", "1", "--batch-size", "8", "--set", "model.channels=3"]
+    ran = run("train", "lenet5", "--data", source, "-o", tmp_path / "spots", *quick)
+    assert ran.returncode == 0, ran.stderr
+    ran = run("evaluate", tmp_path / "spots", "--data", source, "--json")
+    assert json.loads(ran.stdout)["n"] == 9
 
 
 @pytest.mark.long

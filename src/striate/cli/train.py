@@ -119,10 +119,12 @@ def _print_folds(judged: dict[str, Any]) -> None:
 
 
 def check_source(recipe: Any) -> None:
-    """`UsageError` where there are no pictures to train on."""
+    """`UsageError` where there are no pictures to train on, as far as the name tells."""
+    from striate.data import hub
+
     if recipe.data.source is None:
         raise UsageError("expected pictures to train on: --data FOLDER")
-    if not Path(recipe.data.source).exists():
+    if not hub.matches(recipe.data.source, None) and not Path(recipe.data.source).exists():
         raise UsageError(f"--data: expected pictures, but {recipe.data.source} does not exist")
 
 

@@ -38,7 +38,7 @@ def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.n
         from sklearn.manifold import TSNE
     except ModuleNotFoundError:
         raise UsageError(
-            "t-SNE needs scikit-learn: pip install striate[explain]; pca does not"
+            't-SNE needs scikit-learn: pip install "striate[explain]"; pca does not'
         ) from None
 
     if len(points) < 4:

@@ -1,6 +1,6 @@
 """Spans of calls, for OpenTelemetry, where `--tracing` asks for them.
 
-    pip install striate[tracing]
+    pip install "striate[tracing]"
     OTEL_EXPORTER_OTLP_ENDPOINT=http://collector:4318 striate serve models/mine --tracing
 
 A call is a span, below the one that its client names (`traceparent`, W3C Trace Context: a header,
@@ -42,7 +42,7 @@ class Tracing:
             given = trace.get_tracer_provider()
             self._own = _provider() if isinstance(given, trace.ProxyTracerProvider) else None
         except ImportError:
-            message = "--tracing needs OpenTelemetry: pip install striate[tracing]"
+            message = '--tracing needs OpenTelemetry: pip install "striate[tracing]"'
             raise UsageError(message) from None
         self._trace, self._propagator = trace, TraceContextTextMapPropagator()
         self._tracer = (self._own or given).get_tracer("striate.serve")

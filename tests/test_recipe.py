@@ -61,6 +61,10 @@ def test_paths_and_names_are_taken_as_they_are_typed():
         (["model.size=0"], "recipe: model.size should be greater than or equal to 1"),
         (["strategy=gradul"], "strategy.name should be"),
         (["augment=3"], "augment should be a group of keys with values, or be left out, got 3"),
+        (
+            ["strategy=linear_probe", "strategy.unfreeze_from=fc1"],
+            "should stand with strategy=lp_ft",
+        ),
         (["schedule.steps=3"], "schedule.steps should be a list, such as [1, 2], got 3"),
         (["augment.crop_scale=[0.5]"], "augment.crop_scale.1 should be there"),
         (["augment.crop_scale=[0.5, 0.6, 1]"], "augment.crop_scale should have fewer values"),

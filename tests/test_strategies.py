@@ -279,7 +279,8 @@ def test_a_gain_within_the_noise_does_not_count_as_distance():
 
 def test_auto_is_decided_before_training_and_kept_with_the_result(stripes, tmp_path, capsys):
     base = train({**LENET, "strategy": "full"}, tmp_path / "base", data=stripes, progress=False)
-    recipe = {"model": {"name": "lenet5", "weights": str(base.path)}, "strategy": "auto"}
+    asked = {"name": "auto", "unfreeze_from": "fc1"}  # which a linear probe has no use for
+    recipe = {"model": {"name": "lenet5", "weights": str(base.path)}, "strategy": asked}
     made = train(recipe, tmp_path / "mine", data=stripes)
     kept = made.manifest.recipe["strategy"]
     assert kept["name"] in ("linear_probe", "early_features")

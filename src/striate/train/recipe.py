@@ -247,6 +247,17 @@ class Strategy(Group):
     until: str | None = None
     reason: str | None = None
 
+    @field_validator("unfreeze_from")
+    @classmethod
+    def _can_learn(cls, layer: str | None, others: ValidationInfo) -> str | None:
+        name = others.data.get("name")
+        if layer is not None and name in ("linear_probe", "early_features"):
+            raise ValueError(
+                f"should stand with strategy=lp_ft, gradual, layerwise or full; under {name} the "
+                "classifier alone learns"
+            )
+        return layer
+
 
 class Probe(Group):
     """The linear classifier on frozen features; see `striate.train.probe`.

@@ -28,7 +28,8 @@ from striate.errors import UsageError
 from striate.registry import ModelSpec
 from striate.train import probe
 from striate.train.build import Start
-from striate.train.frozen import Body, Known
+from striate.train.frozen import SILENT, Body, Known
+from striate.train.progress import Watcher
 from striate.train.recipe import Recipe
 
 MANY = 200  # pictures a class
@@ -80,7 +81,12 @@ class Measured:
 
 
 def decided(
-    recipe: Recipe, net: Any, start: Start, train: Examples, known: Known | None = None
+    recipe: Recipe,
+    net: Any,
+    start: Start,
+    train: Examples,
+    known: Known | None = None,
+    watch: Watcher = SILENT,
 ) -> tuple[Recipe, str | None]:
     """The recipe with `auto` and the stage of `early_features` chosen, and why, in one line.
 
@@ -95,7 +101,7 @@ def decided(
         return recipe, None
     if strategy.name == "early_features" and strategy.until:
         return _ending(recipe, strategy.until), None
-    found = measured(recipe, net, spec, train, known)
+    found = measured(recipe, net, spec, train, known, watch)
     if strategy.name == "auto":
         name, reason = chosen(found)
     elif found.best_early is None:
@@ -105,7 +111,10 @@ def decided(
     else:
         name = "early_features"
         reason = f"early_features: the net ends at {found.best_early} ({_accuracies(found)})"
-    recipe = recipe.changed(strategy={"name": name, "reason": reason})
+    settings: dict[str, Any] = {"name": name, "reason": reason}
+    if name in ("linear_probe", "early_features"):
+        settings["unfreeze_from"] = None  # of whatever else `auto` might have chosen
+    recipe = recipe.changed(strategy=settings)
     return (_ending(recipe, found.best_early) if name == "early_features" else recipe), reason
 
 
@@ -121,7 +130,12 @@ def chosen(found: Measured) -> tuple[str, str]:
 
 
 def measured(
-    recipe: Recipe, net: Any, spec: ModelSpec, train: Examples, known: Known | None = None
+    recipe: Recipe,
+    net: Any,
+    spec: ModelSpec,
+    train: Examples,
+    known: Known | None = None,
+    watch: Watcher = SILENT,
 ) -> Measured:
     """Cross-validate a probe on each stage of a net, on its training pictures alone."""
     names = {layer.name for layer in net.layers}
@@ -130,11 +144,11 @@ def measured(
     classes = net.outputs[0].shape[-1]
     body = Body(net, layers, train.preprocess, known)
     chunk = train.some(np.unique(np.linspace(0, len(train) - 1, MOST).astype(np.int64)))
-    features = body.vectors(chunk, recipe.batch_size)
+    features = body.vectors(chunk, recipe.batch_size, watch=watch)
     parts = np.split(features, np.cumsum(body.widths)[:-1], axis=1)
+    probed = watch.steps(zip(layers, parts, strict=True), len(layers), "probing each stage")
     right = {
-        layer: _named_rightly(x, chunk.labels, classes, recipe.probe.l2)
-        for layer, x in zip(layers, parts, strict=True)
+        layer: _named_rightly(x, chunk.labels, classes, recipe.probe.l2) for layer, x in probed
     }
     return Measured(len(train) / classes, right)
 

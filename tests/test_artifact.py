@@ -51,6 +51,11 @@ def test_the_goldens_are_what_the_loaded_model_answers(artifact):
     assert np.allclose(answered.sum(axis=1), 1, atol=1e-5)
 
 
+def test_an_artifact_shows_itself_in_a_line(artifact):
+    said = f"{artifact.manifest.model['name']}, {len(artifact.labels)} classes"
+    assert repr(artifact) == f"<Artifact {artifact.path}: {said}>"
+
+
 def test_versions_count_up_and_the_newest_answers_for_the_name(tmp_path):
     first, second = tiny_artifact(tmp_path / "mine"), tiny_artifact(tmp_path / "mine")
     assert (first.version, second.version) == (1, 2)

@@ -122,7 +122,7 @@ def _kinds_of(annotation: Any) -> tuple[type, ...]:
     return (*kinds, int) if float in kinds else kinds  # JSON may have 1 for 1.0
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Artifact:
     """A classifier on disk: `load(path)` makes one, `write_version` a new one.
 
@@ -133,6 +133,11 @@ class Artifact:
 
     path: Path
     manifest: Manifest
+
+    def __repr__(self) -> str:
+        """In a line: a manifest has pages."""
+        net, count = self.manifest.model["name"], len(self.labels)
+        return f"<Artifact {self.path}: {net}, {count:,} classes>"
 
     @property
     def name(self) -> str:

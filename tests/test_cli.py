@@ -1,10 +1,17 @@
 """The command line as a person meets it: quick, one JSON document, one line for a mistake."""
 
+import contextlib
+import fcntl
 import json
+import os
+import pty
+import re
 import resource
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -442,10 +449,61 @@ def test_doctor_says_which_backend_keras_will_run_on(
     assert json.loads(ran.stdout)["keras_backend"] == backend
 
 
+def test_a_backend_that_is_not_installed_is_one_clear_line(monkeypatch, call, pictures):
+    monkeypatch.setenv("KERAS_BACKEND", "jacks")
+    code, out, error = call("train", "lenet5", "--data", pictures)
+    assert (code, out) == (2, "")
+    assert error.startswith("striate: Keras is to run on jacks, which is not installed; ")
+    assert error.count("\n") == 1
+
+
 def test_a_table_shows_names_as_they_are(capsys):
     table(["[a]", "b"], [["[/red] cat", ":smile: [bold]"]], title="[x]/1")
     out = capsys.readouterr().out
     assert all(name in out for name in ("[a]", "[/red] cat", ":smile: [bold]", "[x]/1"))
+
+
+def on_a_terminal(*arguments, columns=80):
+    """What the real program writes to a terminal of that width, as lines."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    hidden = {"COLUMNS", "LINES", "NO_COLOR", "TERM"}
+    environment = {k: v for k, v in os.environ.items() if k not in hidden} | {"TERM": "xterm"}
+    command = [sys.executable, "-m", "striate", *map(str, arguments)]
+    with subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, env=environment):
+        os.close(theirs)
+        written = b""
+        with contextlib.suppress(OSError):  # how a terminal ends on Linux
+            while piece := os.read(ours, 65536):
+                written += piece
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode()).replace("\r", "").splitlines()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["serve", "--help"],
+        ["models"],
+        ["recipes"],
+        ["explain", "--list"],
+        ["doctor"],
+        ["info", SHIPPED],
+    ],
+)
+def test_a_terminal_of_80_columns_shows_everything_whole(arguments):
+    lines = on_a_terminal(*arguments)
+    assert [line for line in lines if len(line) > 80] == []
+    assert [line for line in lines if re.match(r"  [a-z]+ .*\.\.\.$", line)] == []
+    assert "…" not in "".join(lines)
+
+
+def test_what_a_narrow_terminal_has_no_room_for_is_named():
+    narrow, wide = on_a_terminal("models", "lenet5"), on_a_terminal("models", "lenet5", columns=160)
+    assert "(a wider terminal shows more: family, total)" in narrow
+    assert not any("a wider terminal" in line for line in wide)
+    assert any("61,706" in line for line in narrow)
 
 
 def test_interrupted_output_is_no_error():

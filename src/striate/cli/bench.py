@@ -24,7 +24,7 @@ def bench(
     chart: Annotated[Path | None, typer.Option(help="Draw the table as a PNG here.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Time every form of an artifact in every engine, side by side.
+    """Time every form of an artifact in every engine.
 
     Each engine has a process of its own and they take turns. Latency is of one picture, throughput
     of batches; both are medians, with quartiles. Answers are compared with the goldens.
@@ -82,4 +82,5 @@ def _print(rows: list["Timing"], title: str, batch: int) -> None:
             for row in rows
         ],
         title=title,
+        spare=["kernel", "quartiles"],
     )

@@ -3,8 +3,11 @@
 import contextlib
 import json
 import os
+import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -41,6 +44,22 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
+def print_path(path: Path) -> None:
+    """Print where an artifact is, for whatever reads standard output; a person has been told."""
+    if not sys.stdout.isatty() or not sys.stderr.isatty():
+        print(path)
+
+
+def keras_backend() -> str:
+    """What Keras will run on: the environment says it, or else Keras' own file."""
+    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        configured = json.loads((home / "keras.json").read_text("utf-8")).get("backend")
+    except (OSError, ValueError, AttributeError):  # none, or none that Keras would understand
+        configured = None
+    return os.environ.get("KERAS_BACKEND") or configured or "tensorflow"
+
+
 def listed(text: str, option: str) -> list[str]:
     """The names that an option gives, separated by commas; `UsageError` where it gives none."""
     names = [name.strip() for name in text.split(",") if name.strip()]
@@ -49,24 +68,91 @@ def listed(text: str, option: str) -> list[str]:
     return names
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
-    """Print a table; numbers to the right. Without a terminal, plain and as wide as it needs."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    title: str = "",
+    spare: Sequence[str] = (),
+) -> None:
+    """Print a table; numbers to the right. Without a terminal, plain and as wide as it needs.
 
-    rows = [list(row) for row in rows]
-    drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for i, column in enumerate(columns):
-        numeric = all(isinstance(row[i], (int, float)) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", no_wrap=True)
-    for row in rows:
-        drawn.add_row(*(_cell(value) for value in row))
+    spare: columns to do without, in this order, where the terminal is too narrow; a line says so.
+    """
+    from rich.console import Console
+
+    columns, rows = list(columns), list(rows)
+    cells = [[_cell(value) for value in row] for row in rows]
+    numeric = [all(isinstance(row[i], (int, float)) for row in rows) for i in range(len(columns))]
     # Cells are what a person called a class or a file: neither markup nor :smile: means more there.
     console = Console(markup=False, emoji=False)
     if not console.is_terminal:
-        console.width = 200
-    console.print(drawn)
+        console.width = 10_000
+    kept = list(range(len(columns)))
+    left_out = []
+    for name in spare:
+        if _width(columns, cells, numeric, kept) <= console.width:
+            break
+        kept = [i for i in kept if columns[i] != name]
+        left_out.append(name)
+    console.print(_drawn(columns, cells, numeric, kept, title))
+    if left_out:
+        note(f"(a wider terminal shows more: {', '.join(left_out)})")
+
+
+WRAPS = 30  # characters of text that stay on one line before a column is left out
+
+
+def _width(columns: list[str], cells: list[list[str]], numeric: list[bool], kept: list[int]) -> int:
+    """How wide these columns are together, long texts wrapped."""
+    from rich.cells import cell_len
+
+    longest = [max(cell_len(row[i]) for row in [columns, *cells]) for i in kept]
+    return (
+        3 * len(kept)
+        - 1
+        + sum(
+            width if numeric[i] else min(width, WRAPS)
+            for i, width in zip(kept, longest, strict=True)
+        )
+    )
+
+
+def _drawn(
+    columns: list[str],
+    cells: list[list[str]],
+    numeric: list[bool],
+    kept: list[int],
+    title: str,
+) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    drawn = Table(title=title or None, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for i in kept:
+        drawn.add_column(
+            columns[i],
+            justify="right" if numeric[i] else "left",
+            no_wrap=numeric[i],
+            overflow="fold",
+        )
+    for row in cells:
+        drawn.add_row(*(row[i] for i in kept))
+    return drawn
+
+
+def facts(lines: Mapping[str, str], *, indent: int = 0) -> None:
+    """Print names and what there is to say of each, wrapped between words on a terminal."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 10_000
+    margin = max(map(len, lines), default=0) + indent
+    for name, text in lines.items():
+        wrapped = textwrap.wrap(
+            text,
+            max(width - margin - 2, 20),
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        print(f"{name:>{margin}}  " + f"\n{' ' * (margin + 2)}".join(wrapped or [""]))
 
 
 def _cell(value: Any) -> str:
@@ -116,8 +202,29 @@ def quiet_libraries() -> Iterator[None]:
 
 
 def load_tensorflow() -> None:
-    """Import TensorFlow, where there is one, without its announcements; `import keras` follows."""
-    with quiet_libraries(), contextlib.suppress(ModuleNotFoundError):
+    """Import TensorFlow, where there is one, without its announcements; `import keras` follows.
+
+    `UsageError` where Keras is told to run on what is not installed.
+    """
+    if util.find_spec(backend := keras_backend()) is None:
+        more = ' (pip install "striate[jax]")' if backend == "jax" else ""
+        raise UsageError(
+            f"Keras is to run on {backend}, which is not installed{more}; KERAS_BACKEND names "
+            "another: tensorflow or jax"
+        )
+    with waiting("loading TensorFlow"), quiet_libraries(), contextlib.suppress(ModuleNotFoundError):
         import tensorflow as tf
 
         tf.get_logger().setLevel("ERROR")
+
+
+@contextlib.contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on a terminal what it is that takes some seconds, for as long as it does."""
+    if sys.stderr.isatty():
+        print(f"{what} ...", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)

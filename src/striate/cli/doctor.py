@@ -1,13 +1,10 @@
 """`striate doctor`: what this machine and this environment can do."""
 
-import json
-import os
 import platform
 from importlib import metadata, util
-from pathlib import Path
 from typing import Any
 
-from striate.cli.console import Json, emit, quiet_libraries, table
+from striate.cli.console import Json, emit, facts, keras_backend, quiet_libraries, table
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -16,7 +13,7 @@ def doctor(as_json: Json = False) -> None:
     """Say what this machine and environment can do."""
     document: dict[str, Any] = {
         "machine": _machine(),
-        "keras_backend": _backend(),
+        "keras_backend": keras_backend(),
         "backends": {name: _version(name) for name in BACKENDS},
         "engines": _engines(),
         "binary": _binary(),
@@ -24,8 +21,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         emit(document)
         return
-    for key, value in document["machine"].items():
-        print(f"{key:>10}  {value}")
+    facts({key: str(value) for key, value in document["machine"].items()}, indent=2)
     print()
     rows = [
         [name, version or "not installed", "in use" if name == document["keras_backend"] else ""]
@@ -37,17 +33,7 @@ def doctor(as_json: Json = False) -> None:
     binary = document["binary"]
     print(f"binary convolutions run by {binary['kernel']}, of {', '.join(binary['kernels'])}")
     if not binary["library"]:
-        print("(at the speed of floats: no compiled kernels; with a C compiler, reinstall striate)")
-
-
-def _backend() -> str:
-    """What Keras will run on: the environment says it, or else Keras' own file."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    try:
-        configured = json.loads((home / "keras.json").read_text("utf-8")).get("backend")
-    except (OSError, ValueError, AttributeError):  # none, or none that Keras would understand
-        configured = None
-    return os.environ.get("KERAS_BACKEND") or configured or "tensorflow"
+        print("(no kernels are compiled: as slow as floats; reinstall with a C compiler)")
 
 
 def _machine() -> dict[str, Any]:

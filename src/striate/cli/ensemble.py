@@ -32,7 +32,7 @@ class _JoinsByDefault(TyperGroup):
 
 ensemble = typer.Typer(
     cls=_JoinsByDefault,
-    help="Several artifacts as one: `striate ensemble A B C -o saved_models/committee`.",
+    help="Several artifacts as one: `striate ensemble A B -o C`.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -58,7 +58,7 @@ def join(
     data: Data = None,
     as_json: Json = False,
 ) -> None:
-    """Write one artifact whose scores are the mean of several artifacts' scores.
+    """Write one artifact whose scores are the mean of several.
 
     The members need the same labels and the same size of picture; their nets may differ. It costs
     the work of all of them; --average-weights costs that of one, and suits nets of one training run
@@ -90,12 +90,12 @@ def curve(
     kind: Annotated[str, typer.Option(help="bezier or chain.")] = "bezier",
     epochs: Annotated[int, typer.Option(min=0, help="Passes that train the bend.")] = 30,
     learning_rate: Annotated[float, typer.Option(help="Of SGD; it falls to 0.")] = 0.01,
-    batch_size: Annotated[int, typer.Option(min=1)] = 64,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pictures a step.")] = 64,
     points: Annotated[int, typer.Option(min=3, help="Places that are measured.")] = 21,
     seed: Annotated[int, typer.Option(min=0, help="Of everything that is random.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Find a curve of low loss between two trainings of one net, and draw it.
+    """Find a curve of low loss between two trainings of a net.
 
     Loss and accuracy along it stand beside those of the straight line between the weights.
     """

@@ -20,7 +20,7 @@ Engine = Annotated[
         "onnx-int8, litert-int8, litert-float16."
     ),
 ]
-BatchSize = Annotated[int, typer.Option(min=1)]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures at a time.")]
 Views = Annotated[
     str | None, typer.Option(help="Also the mean over views: mirror, crops (five) or ten_crops.")
 ]
@@ -92,8 +92,9 @@ def print_evaluation(found: "Evaluation") -> None:
     top5 = f"top-5 {found.top5:.1%}, " if len(found.labels) > 5 else ""  # else it says nothing
     print(
         f"accuracy {found.accuracy:.1%} (95 %: {low:.1%} to {high:.1%}) on {found.n} pictures "
-        f"({found.data['split']}), {top5}calibration error {found.ece:.3f}"
+        f"({found.data['split']})"
     )
+    print(f"{top5}calibration error {found.ece:.3f}")
     if found.data["trained_on"]:
         print("the net learnt from these very pictures: it does better here than on new ones")
     print(f"{found.images_per_second:.0f} pictures a second by {found.kernel}")

@@ -35,15 +35,27 @@ def explain(
     ),
     target: Annotated[
         list[str] | None,
-        typer.Option("--class", help="Label or index to explain, by default the answer; or many."),
+        typer.Option(
+            "--class",
+            metavar="LABEL",
+            help="Label or index to explain, by default the answer; may be repeated.",
+        ),
     ] = None,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", help="An option of the method, as window=0.3.")
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of the method, as window=0.3; may be repeated.",
+        ),
     ] = None,
     show: Annotated[bool, typer.Option("--list", help="List the methods, and end.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Say why a classifier answers as it does: maps over pictures, and pictures of what it sees."""
+    """Say why a classifier answers so: maps over pictures, views.
+
+    Maps say where in a picture the answer comes from, views what the net sees; --list names all.
+    """
     if show:
         _list(as_json)
         return

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from striate.cli.console import Json, emit, listed, load_tensorflow, note, quiet_libraries, table
+from striate.cli.console import (
+    Json,
+    emit,
+    listed,
+    load_tensorflow,
+    note,
+    quiet_libraries,
+    table,
+    waiting,
+)
 
 
 def export(
@@ -30,10 +39,11 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Write and verify SavedModel, ONNX and LiteRT; on request packed, int8 and float16.
+    """Write SavedModel, ONNX, LiteRT and others, each verified.
 
-    A form that does not give Keras' answers is an error, and is not kept. Of int8 and float16, the
-    same first class on 99 % of the pictures is asked.
+    Packed, int8 and float16 are written on request alone. A form that does not give Keras' answers
+    is an error, and is not kept. Of int8 and float16, the same first class on 99 % of the pictures
+    is asked.
     """
     from striate.artifact import load
     from striate.export import FORMS, check_names, check_possible, some_pictures, verify
@@ -47,7 +57,7 @@ def export(
         check_possible(loaded, forms, images)
     load_tensorflow()
     if check:
-        with quiet_libraries():
+        with waiting("verifying"), quiet_libraries():
             rows = verify(loaded, asked, images=images)
         if not rows:
             note(f"{loaded.path}: holds no exported form, only the Keras net, which is as it was")
@@ -62,19 +72,20 @@ def export(
         emit([row.to_dict() for row in rows])
         return
     table(
-        ["form", "engine", "kernel", "MB", "max |difference|", "same top-1", "n", "ms"],
+        ["form", "engine", "MB", "|difference|", "same top-1", "n", "ms", "kernel"],
         [
             [
                 row.form,
                 row.engine,
-                row.kernel,
                 round(row.bytes / 1e6, 2),
                 f"{row.max_abs_diff:.1e}",
                 f"{row.top1_agreement:.0%}",
                 row.n,
                 row.latency_ms,
+                row.kernel,
             ]
             for row in rows
         ],
-        title=f"{loaded.path}: every form against Keras (ms: one picture, batch 1)",
+        title=f"{loaded.path}: the largest difference of a score from Keras; ms for one picture",
+        spare=["kernel"],
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, table
+from striate.cli.console import Json, emit, facts, load_tensorflow, table
 from striate.committee import NAME as ENSEMBLE
 from striate.errors import UsageError
 from striate.files import check_writable
@@ -21,7 +21,9 @@ BATCHES = (1, 32)  # whose memory is told
 
 def info(
     name: Annotated[str, typer.Argument(help="A net (`striate models`) or an artifact directory.")],
-    layers: Annotated[bool, typer.Option(help="Also list the layers and what each costs.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also list the layers and what each costs.")
+    ] = False,
     input_shape: Annotated[
         str | None, typer.Option(help="Of a net: another input, such as 96,96,3.")
     ] = None,
@@ -30,7 +32,7 @@ def info(
     svg: Annotated[Path | None, typer.Option(help="Draw the net into this file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Describe one net or one artifact: facts, work, memory, layers, a picture."""
+    """Describe a net or an artifact: facts, work, layers, a picture."""
     artifact = Path(name).is_dir()
     if artifact and (input_shape or num_classes is not None):
         raise UsageError("an artifact's input and classes are fixed: expected the name of a net")
@@ -51,8 +53,7 @@ def info(
         emit(document)
         return
     rows = document.pop("layers", None)
-    for key, value in (_spoken_artifact if artifact else _spoken)(document).items():
-        print(f"{key:>16}  {value}")
+    facts((_spoken_artifact if artifact else _spoken)(document))
     if rows:
         _print_layers(rows)
 
@@ -158,7 +159,7 @@ def _spoken(document: dict[str, Any]) -> dict[str, str]:
             for verb, sizes in (("answer", memory["inference"]), ("train", memory["training"]))
         },
         "receptive field": _sight(document),
-        "maps": ", ".join(document["pyramid"]),
+        "pyramid": ", ".join(document["pyramid"]),
         "options": _settings(document["options"]),
     }
     return {key: value for key, value in lines.items() if value}
@@ -200,9 +201,8 @@ def _layer(row: "LayerCosts") -> dict[str, Any]:
 
 
 def _print_layers(rows: list[dict[str, Any]]) -> None:
-    columns = ["layer", "kind", "output", "parameters", "MACs", "activation bytes", "sees"]
     table(
-        columns,
+        ["layer", "kind", "output", "parameters", "MACs", "activation bytes", "sees"],
         [
             [
                 row["name"],
@@ -215,6 +215,7 @@ def _print_layers(rows: list[dict[str, Any]]) -> None:
             ]
             for row in rows
         ],
+        spare=["kind", "activation bytes", "sees"],
     )
     sums = (sum(row[key] for row in rows) for key in ("parameters", "macs", "activation_bytes"))
     print("{:,} parameters, {:,} multiply-adds, {:,} bytes of activations".format(*sums))

@@ -65,6 +65,7 @@ def models(
             ]
             for spec in found
         ],
+        spare=["family", "total", "classes", "input", "pretrained"],
     )
     print(f"{len(found)} nets")
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries
+from striate.cli.console import Json, emit, load_tensorflow, quiet_libraries
 from striate.errors import StriateError, UsageError
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "furniture"
@@ -50,7 +50,6 @@ def quickstart(
 
     say("striate quickstart: from a folder of pictures to a classifier that answers")
     unseen = step("Pictures: one folder a class", _copy_pictures, directory)
-    note("   (loading TensorFlow takes some seconds)")
     load_tensorflow()
     artifact = step("Fine-tune a net that has seen ImageNet", _finetune, directory)
     evaluation = step("Evaluate on pictures held out", _evaluate, artifact, directory)
@@ -108,7 +107,7 @@ def _export(artifact: Any) -> tuple[Any, dict[str, Any]]:
         artifact, rows = export(artifact)
     return artifact, {
         row.form: f"{row.bytes / 1e6:4.1f} MB, {row.latency_ms:5.1f} ms a picture, "
-        f"max |difference| {row.max_abs_diff:.0e} by {row.kernel}"
+        f"max |difference| {row.max_abs_diff:.0e}"
         for row in rows
     }
 
@@ -176,7 +175,8 @@ def _what_next(directory: Path) -> str:
     striate = "striate" if shutil.which("striate") else sys.argv[0]
     return f"""Look at {directory / "report.html"}, then try:
 
-  {striate} predict {served} {directory / "unseen"}/*.png
+  {striate} predict {served} \\
+      {directory / "unseen"}
   {striate} serve {served} --rest_api_port 8501
 
 With your own pictures, one folder a class:

@@ -12,7 +12,7 @@ def recipes(
     name: Annotated[str | None, typer.Argument(help="Print this one, a YAML file.")] = None,
     as_json: Json = False,
 ) -> None:
-    """List the recipes of `striate train`, or print one to change it."""
+    """List the recipes of `striate train`, or print one."""
     from striate.train import make_recipe, recipe_head, shipped_recipes
 
     shipped = shipped_recipes()

@@ -46,7 +46,7 @@ def lr(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Suggest a learning rate: a short run at rates that rise until the loss explodes.
+    """Suggest a learning rate by a short run at rising rates.
 
     Writes the curve as lr.png and lr.json. The suggestion is where the loss falls fastest.
     """
@@ -92,7 +92,7 @@ def random(
     sets: Sets = None,
     as_json: Json = False,
 ) -> None:
-    """Train with random draws from ranges, and list the draws, the best first.
+    """Train with random draws from ranges; list the best first.
 
     The same command again goes on where it was interrupted; more --trials add to them.
     """
@@ -135,8 +135,16 @@ def _folder(output: Path | None, wanted: "Recipe") -> Path:
 
 def _print_trials(found: "list[Trial]") -> None:
     keys = list(found[0].values)
+    ends = [key.rpartition(".")[2] for key in keys]
     table(
-        ["trial", *keys, "val_accuracy", "val_loss", "seconds", ""],
+        [
+            "trial",
+            *(keys if len(set(ends)) < len(ends) else ends),
+            "val_accuracy",
+            "val_loss",
+            "seconds",
+            "",
+        ],
         [
             [
                 trial.number,
@@ -148,4 +156,5 @@ def _print_trials(found: "list[Trial]") -> None:
             ]
             for trial in found
         ],
+        spare=["seconds"],
     )

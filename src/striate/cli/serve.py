@@ -20,7 +20,7 @@ def serve(
         list[str] | None, typer.Argument(metavar="[DIRECTORY] [--flag=value]...")
     ] = None,
 ) -> None:
-    """Answer over TensorFlow Serving's gRPC and REST, and the Open Inference Protocol."""
+    """Answer over TensorFlow Serving's gRPC and REST, and KServe v2."""
     from striate import __version__
     from striate.serve.flags import help_text, parse
     from striate.serve.options import ServerOptions

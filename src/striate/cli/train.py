@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, table
+from striate.cli.console import Json, emit, load_tensorflow, print_path, table
 from striate.errors import UsageError
 
 if TYPE_CHECKING:
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Data = Annotated[
     str | None,
     typer.Option(
-        "--data", help="Labelled pictures (or what the net takes): a folder, CSV, npz or IDX."
+        "--data",
+        help="Labelled pictures (or what the net takes): a folder, CSV, npz, IDX, hf:NAME, ...",
     ),
 ]
 Output = Annotated[
@@ -106,7 +107,7 @@ def run(recipe: Any, output: Path | None, as_json: bool, folds: int | None = Non
         return
     if folds is not None:
         _print_folds(found["folds"])
-    print(artifact.path)
+    print_path(artifact.path)
 
 
 def _print_folds(judged: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ line that says so; one that nobody knows is an error.
 """
 
 import dataclasses
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
@@ -98,13 +99,17 @@ def flags() -> dict[str, dataclasses.Field]:
     return {field.name: field for field in dataclasses.fields(ServerOptions)}
 
 
-def help_text() -> str:
-    """The page that `striate serve --help` prints."""
+def help_text(width: int = 80) -> str:
+    """The page that `striate serve --help` prints, in lines of at most `width` characters."""
     lines = [
         "Usage: striate serve [DIRECTORY] [--flag=value]...",
         "",
-        "Answer over TensorFlow Serving's gRPC and REST, and the Open Inference Protocol, until",
-        "SIGTERM, which lets requests in flight end. New versions are found and loaded.",
+        *textwrap.wrap(
+            "Answer over TensorFlow Serving's gRPC and REST, and over KServe v2 (the Open "
+            "Inference Protocol), until SIGTERM, which lets requests in flight end. New versions "
+            "are found and loaded.",
+            width,
+        ),
     ]
     group = ""
     for name, field in flags().items():
@@ -112,7 +117,11 @@ def help_text() -> str:
             group = field.metadata["group"]
             lines += ["", f"{group}:"]
         lines.append(f"  {_written(name, field)}")
-        lines.append(f"      {field.metadata['help']}{_default(field)}")
+        indent = " " * 6
+        said = f"{field.metadata['help']}{_default(field)}"
+        lines += textwrap.wrap(
+            said, width, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+        )
     return "\n".join(lines)
 
 

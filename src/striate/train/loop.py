@@ -102,7 +102,8 @@ class Run:
         classes = head.kernel.shape[-1]
         weights = self._class_weights(("weights", "sampling"))
         l2 = self.recipe.probe.l2
-        kernel, bias = probe.solve(features, labels, classes, l2=l2, weights=weights)
+        with self.watch.busy("solving for the classifier"):
+            kernel, bias = probe.solve(features, labels, classes, l2=l2, weights=weights)
         assign([head.kernel, head.bias], [kernel, bias])
         logits = features @ kernel + bias
         row = {

@@ -1,8 +1,11 @@
 """What a person sees while a run is under way, on stderr: a bar on a terminal, lines elsewhere."""
 
+import contextlib
 import sys
+import textwrap
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
 T = TypeVar("T")
@@ -18,6 +21,9 @@ class Watcher(Protocol):
     def steps(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
         """Pass items on while counting them; `done` of `total` are already behind."""
 
+    def busy(self, what: str) -> AbstractContextManager[Any]:
+        """Work of a length that nobody knows, by its name for as long as it takes."""
+
 
 class Silent:
     """Says nothing."""
@@ -27,6 +33,9 @@ class Silent:
 
     def steps(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
         yield from items
+
+    def busy(self, what: str) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
 
 
 class Lines:
@@ -43,6 +52,9 @@ class Lines:
                 last = time.monotonic()
                 self.say(f"{what}: {i} of {total}")
 
+    def busy(self, what: str) -> AbstractContextManager[Any]:
+        return contextlib.nullcontext()
+
 
 class Bar:
     """A bar that the next line replaces."""
@@ -53,7 +65,10 @@ class Bar:
         self._console = Console(stderr=True, highlight=False)
 
     def say(self, line: str) -> None:
-        self._console.print(line, markup=False, soft_wrap=True)
+        # Words stay whole, and so does a path, which somebody may copy.
+        width = self._console.width
+        lines = textwrap.wrap(line, width, break_long_words=False, break_on_hyphens=False)
+        self._console.print("\n".join(lines), markup=False, soft_wrap=True)
 
     def steps(self, items: Iterable[T], total: int, what: str, done: int = 0) -> Iterator[T]:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -65,6 +80,9 @@ class Bar:
                 yield item
                 progress.advance(task)
 
+    def busy(self, what: str) -> AbstractContextManager[Any]:
+        return self._console.status(what, spinner="line")
+
 
 def watcher(progress: bool) -> Watcher:
     """What suits stderr as it is; silence where progress is not wanted."""
@@ -74,10 +92,9 @@ def watcher(progress: bool) -> Watcher:
 
 
 def row_line(row: dict[str, Any], epochs: int) -> str:
-    """An epoch's row of `metrics.jsonl` as a line for a person."""
-    parts = [f"{row['phase']}"]
-    if row.get("epoch"):
-        parts.append(f"epoch {row['epoch']}/{epochs}")
-    names = ("loss", "accuracy", "val_loss", "val_accuracy")
-    parts += [f"{name} {row[name]:.4f}" for name in names if name in row]
+    """An epoch's row of `metrics.jsonl` as a line for a person, hardly ever longer than 80."""
+    parts = [f"{row['phase']} {row['epoch']}/{epochs}" if row.get("epoch") else row["phase"]]
+    for name, digits in (("loss", 4), ("accuracy", 3)):
+        held_out = f" (val {row[f'val_{name}']:.{digits}f})" if f"val_{name}" in row else ""
+        parts.append(f"{name} {row[name]:.{digits}f}{held_out}")
     return "  ".join([*parts, f"{row['seconds']:.1f} s"])

@@ -163,7 +163,8 @@ def train(
         made = _published(base, store)
         if made is None:
             fitted = _run(prepared, store, watch, Logs(store.directory / "tensorboard"))
-            made = _publish(base, fitted, prepared, dataset, store, fits)
+            with watch.busy("writing the artifact"):
+                made = _publish(base, fitted, prepared, dataset, store, fits)
         _keep_logs(store, made)
         for each in stores:
             discard(each)
@@ -298,16 +299,15 @@ def prepare(
     recipe = build.resolved(recipe, start)
     build.make_deterministic(recipe)
     devices.use(recipe.devices, recipe.batch_size)
-    train_examples = build.pixels_of(dataset, start, recipe, train)
-    val_examples = build.pixels_of(dataset, start, recipe, val)
-    test_examples = build.pixels_of(dataset, start, recipe, test)
-    every = (train_examples, val_examples, test_examples)
+    with watch.busy(f"reading {dataset.noun}s"):
+        every = [build.pixels_of(dataset, start, recipe, part) for part in (train, val, test)]
+    train_examples = every[0]
     for examples in every:
         for problem in examples.problems if examples else ():
             watch.say(str(problem))
     _check_classes(dataset, train_examples)
     net = build.build(start, recipe, len(dataset.classes))
-    recipe, reason = transfer.decided(recipe, net, start, train_examples, known)
+    recipe, reason = transfer.decided(recipe, net, start, train_examples, known, watch)
     if reason:
         watch.say(reason)
     if recipe.model.options != start.options:  # the net ends earlier

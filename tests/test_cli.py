@@ -177,11 +177,11 @@ def test_finetune_evaluate_export_predict_one_after_the_other(call, pictures, tm
 def test_evaluate_says_where_the_net_learnt_from_the_pictures(call, pictures, tmp_path):
     call("train", "lenet5", "--data", pictures, "--folds", 2, "--epochs", 1, "-o", tmp_path / "m")
     _, out, _ = call("evaluate", tmp_path / "m", "--data", pictures)
-    assert " pictures (all), calibration error" in out  # of two classes the best five are no news
+    assert " pictures (all)\ncalibration error" in out  # of two classes the best five are no news
     assert "the net learnt from these very pictures" in out
     call("train", "lenet5", "--data", pictures, "--epochs", 1, "-o", tmp_path / "held")
     _, out, _ = call("evaluate", tmp_path / "held", "--data", pictures)
-    assert " pictures (val), " in out
+    assert " pictures (val)\n" in out
     assert "the net learnt from" not in out
 
 
@@ -317,6 +317,7 @@ CAT = PHOTOS / "cat.jpg"
         (["explain", SHIPPED, "--method", "maximise"], "name it with --class"),
         (["explain", SHIPPED, "nowhere.jpg"], "nowhere.jpg: cannot be read"),
         (["explain", "nowhere", CAT], "nowhere: expected an artifact directory"),
+        (["explain", SHIPPED, CAT, "-m", "codes"], "t-SNE needs scikit-learn"),
         (["info", "lenet5", "--input-shape", "8,8,1"], "at least 16 x 16 pixels, got 8 x 8"),
         (["info", "lenet5", "--num-classes", 0], "num_classes of at least 1"),
         (["info", "lenet5", "--png", "net.svg"], "a file name that ends in .png, got net.svg"),
@@ -328,7 +329,7 @@ CAT = PHOTOS / "cat.jpg"
 def test_a_mistake_is_told_before_keras_is_loaded_and_leaves_nothing(
     arguments, complaint, tmp_path
 ):
-    without = "import sys; sys.modules['keras'] = sys.modules['tensorflow'] = None"
+    without = "import sys; sys.modules.update(dict.fromkeys(['keras', 'tensorflow', 'sklearn']))"
     program = f"{without}; from striate.cli import main; main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)

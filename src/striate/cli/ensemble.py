@@ -106,7 +106,7 @@ def curve(
         raise UsageError("expected the pictures that both were trained on: --data FOLDER")
     made_folder(output)
     load_tensorflow()
-    with progress("connecting") as advance:
+    with progress("connecting", ends=False) as advance:
         found = connect(
             first,
             second,

@@ -286,6 +286,8 @@ def check_asked(method: str, options: Mapping[str, Any]) -> None:
     how = VIEWS[method] if method in VIEWS else METHODS[method]
     also = getattr(how, "options", None)  # the function that a view hands its options to
     check_options(method, options, how.function, *filter(None, (also,)))
+    if method in VIEWS:
+        VIEWS[method].check(options)
 
 
 def needed(method: str) -> str:

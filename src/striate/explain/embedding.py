@@ -5,6 +5,7 @@ Van der Maaten, Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, on the net
 """
 
 import functools
+from importlib import util
 
 import numpy as np
 
@@ -29,17 +30,21 @@ def pca(points: np.ndarray, components: int = 2) -> np.ndarray:
     return found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])])
 
 
+def check_tsne() -> None:
+    """`UsageError` where scikit-learn is not installed."""
+    if util.find_spec("sklearn") is None:
+        raise UsageError(
+            't-SNE needs scikit-learn: pip install "striate[explain]"; plane=pca needs nothing'
+        )
+
+
 def tsne(points: np.ndarray, *, perplexity: float = 30.0, seed: int = 0) -> np.ndarray:
     """float64 [N, 2] of points [N, d], by scikit-learn, started from the principal components.
 
     perplexity: about how many neighbours each point has; less than a third of the points.
     """
-    try:
-        from sklearn.manifold import TSNE
-    except ModuleNotFoundError:
-        raise UsageError(
-            't-SNE needs scikit-learn: pip install "striate[explain]"; pca does not'
-        ) from None
+    check_tsne()
+    from sklearn.manifold import TSNE
 
     if len(points) < 4:
         raise UsageError(f"t-SNE: expected at least 4 pictures, got {len(points)}")

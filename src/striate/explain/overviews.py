@@ -3,13 +3,16 @@
 Each takes a subject, pixels float32 [N, H, W, C] and targets int [N], and gives one drawing.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from striate.errors import UsageError
 from striate.explain.activations import activity
 from striate.explain.charts import bars, contours, curve, scatter
 from striate.explain.drawing import Drawing
-from striate.explain.embedding import codes, pca, tsne
+from striate.explain.embedding import check_tsne, codes, pca, tsne
 from striate.explain.fgsm import LEVELS, endurance
 from striate.explain.filters import grid
 from striate.explain.landscape import landscape, mean_loss
@@ -18,6 +21,15 @@ from striate.explain.paths import deletions
 from striate.explain.subject import Subject
 
 LOSS = "mean cross-entropy, nats"
+
+
+def check_plane(options: Mapping[str, Any]) -> None:
+    """`UsageError` for a plane that there is not, or not here."""
+    plane = options.get("plane", "tsne")
+    if plane not in ("tsne", "pca"):
+        raise UsageError(f"codes: expected plane=tsne or plane=pca, got {plane!r}")
+    if plane == "tsne":
+        check_tsne()
 
 
 def codes_scatter(
@@ -30,8 +42,7 @@ def codes_scatter(
     seed: int = 0,
 ) -> list[Drawing]:
     """The pictures' features in a plane, by `tsne` (perplexity and seed are its own) or `pca`."""
-    if plane not in ("tsne", "pca"):
-        raise UsageError(f"codes: expected plane=tsne or plane=pca, got {plane!r}")
+    check_plane({"plane": plane})
     found = codes(subject, pixels)
     points = pca(found) if plane == "pca" else tsne(found, perplexity=perplexity, seed=seed)
     facts = {"plane": plane, "points": points.tolist(), "targets": targets.tolist()}

@@ -6,7 +6,8 @@ for each picture, or for each target where it needs no pictures, or one of them 
 
 import dataclasses
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from striate.explain.maximise import maximise
 from striate.explain.minimal import minimal
 from striate.explain.overviews import (
     block_bars,
+    check_plane,
     codes_scatter,
     dead_filters,
     endurance_curve,
@@ -42,13 +44,15 @@ class View:
     """function: (subject, pixels, targets, **options) -> a drawing each. shows: what, in words.
 
     of: what it needs: "pictures", a "set" of them in one drawing, "classes" (targets alone), or
-    "net" (neither). options: the function that the view hands its other options to.
+    "net" (neither). options: the function that the view hands its other options to. check: told the
+    options before anything is loaded; raises `UsageError` where it cannot be drawn.
     """
 
     function: Callable[..., list[Drawing]]
     shows: str
     of: str = "pictures"
     options: Callable | None = None
+    check: Callable[[Mapping[str, Any]], None] = lambda options: None
 
 
 def activation_grid(
@@ -175,7 +179,7 @@ VIEWS: dict[str, View] = {
     "minimal": View(minimal_attack, "the nearest picture taken for the target", options=minimal),
     "robustness": View(endurance_curve, "how many survive fgsm, over epsilon", "set"),
     "dead": View(dead_filters, "the filters that no picture excites", "set"),
-    "codes": View(codes_scatter, "which pictures the net finds alike", "set"),
+    "codes": View(codes_scatter, "which pictures the net finds alike", "set", check=check_plane),
     "patches": View(patches, "the places that excite a unit most", "set", exciting_patches),
     "landscape": View(loss_contours, "the loss around the net's weights", "set", landscape),
     "paths": View(block_bars, "the loss without each residual block", "set", deletions),

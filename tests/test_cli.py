@@ -318,6 +318,7 @@ CAT = PHOTOS / "cat.jpg"
         (["explain", SHIPPED, "nowhere.jpg"], "nowhere.jpg: cannot be read"),
         (["explain", "nowhere", CAT], "nowhere: expected an artifact directory"),
         (["explain", SHIPPED, CAT, "-m", "codes"], "t-SNE needs scikit-learn"),
+        (["train", "lenet5", "--data", "hf:mnist"], "hf:NAME needs datasets: pip install"),
         (["info", "lenet5", "--input-shape", "8,8,1"], "at least 16 x 16 pixels, got 8 x 8"),
         (["info", "lenet5", "--num-classes", 0], "num_classes of at least 1"),
         (["info", "lenet5", "--png", "net.svg"], "a file name that ends in .png, got net.svg"),
@@ -329,7 +330,8 @@ CAT = PHOTOS / "cat.jpg"
 def test_a_mistake_is_told_before_keras_is_loaded_and_leaves_nothing(
     arguments, complaint, tmp_path
 ):
-    without = "import sys; sys.modules.update(dict.fromkeys(['keras', 'tensorflow', 'sklearn']))"
+    missing = ["keras", "tensorflow", "sklearn", "datasets"]
+    without = f"import sys; sys.modules.update(dict.fromkeys({missing}))"
     program = f"{without}; from striate.cli import main; main()"
     command = [sys.executable, "-c", program, *map(str, arguments)]
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)

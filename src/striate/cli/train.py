@@ -125,7 +125,9 @@ def check_source(recipe: Any) -> None:
 
     if recipe.data.source is None:
         raise UsageError("expected pictures to train on: --data FOLDER")
-    if not hub.matches(recipe.data.source, None) and not Path(recipe.data.source).exists():
+    if hub.matches(recipe.data.source, None):
+        hub.check_installed(recipe.data.source)
+    elif not Path(recipe.data.source).exists():
         raise UsageError(f"--data: expected pictures, but {recipe.data.source} does not exist")
 
 

@@ -10,7 +10,7 @@ others are.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module
+from importlib import import_module, util
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,17 @@ def matches(source: str, kind: str | None) -> bool:
     return source.partition(":")[0] in _READERS and kind in (None, "picture")
 
 
+def check_installed(source: str) -> None:
+    """`UsageError` where the library that fetches a collection is missing; loads nothing."""
+    extra = source.partition(":")[0]
+    module = _MODULES[extra]
+    if util.find_spec(module) is None:
+        package = module.replace("_", "-")
+        raise UsageError(
+            f'{extra}:NAME needs {package}: pip install "striate[{extra}]" or pip install {package}'
+        )
+
+
 def read(source: str, kind: str | None) -> Records:
     """The pictures of a collection, with its own classes and splits.
 
@@ -37,6 +48,7 @@ def read(source: str, kind: str | None) -> Records:
     (-1), and both are said. Raises `UsageError` where the library is not installed, and `DataError`
     where it cannot give the collection, or one without pictures and classes.
     """
+    check_installed(source)
     library, _, name = source.partition(":")
     try:
         parts, classes, problems = _READERS[library](name)
@@ -85,7 +97,7 @@ def _read(source: str, parts: Parts) -> tuple[list[tuple[str, bytes, int, str]],
 
 
 def _hugging_face(name: str) -> tuple[Parts, list[str], list[Problem]]:
-    datasets = _library("datasets", "hf")
+    datasets = import_module(_MODULES["hf"])
     name, _, configuration = name.partition(":")
     written = any((Path(name) / file).exists() for file in ("dataset_dict.json", "state.json"))
     if written:
@@ -116,7 +128,7 @@ def _rows(part: Any, image: str, label: str) -> Iterator[Row]:
 
 
 def _tensorflow_datasets(name: str) -> tuple[Parts, list[str], list[Problem]]:
-    tfds = _library("tensorflow_datasets", "tfds")
+    tfds = import_module(_MODULES["tfds"])
     builder = tfds.builder(name)
     features = builder.info.features
     image = _one(name, features, tfds.features.Image, "pictures")
@@ -134,6 +146,7 @@ def _tensorflow_datasets(name: str) -> tuple[Parts, list[str], list[Problem]]:
     return parts, list(features[label].names), problems
 
 
+_MODULES = {"hf": "datasets", "tfds": "tensorflow_datasets"}
 _READERS: dict[str, Callable[[str], tuple[Parts, list[str], list[Problem]]]] = {
     "hf": _hugging_face,
     "tfds": _tensorflow_datasets,
@@ -141,16 +154,6 @@ _READERS: dict[str, Callable[[str], tuple[Parts, list[str], list[Problem]]]] = {
 
 
 # === Both ===
-
-
-def _library(module: str, extra: str) -> Any:
-    try:
-        return import_module(module)
-    except ModuleNotFoundError:
-        package = module.replace("_", "-")
-        raise UsageError(
-            f'{extra}:NAME needs {package}: pip install "striate[{extra}]" or pip install {package}'
-        ) from None
 
 
 def _columns(features: Any, kind: type) -> list[str]:

@@ -295,7 +295,10 @@ def prepare(
     if left_out:
         kind = KINDS[get_spec(recipe.model.name).kind].noun
         watch.say(f"left out, since {recipe.model.name} takes {kind}s: {', '.join(left_out)}")
-    start = build.measured(build.start_of(recipe), recipe, dataset, train)
+    with watch.busy("opening the weights"):
+        start = build.start_of(recipe)
+    with watch.busy(f"measuring the {dataset.noun}s"):
+        start = build.measured(start, recipe, dataset, train)
     recipe = build.resolved(recipe, start)
     build.make_deterministic(recipe)
     devices.use(recipe.devices, recipe.batch_size)

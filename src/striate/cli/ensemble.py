@@ -144,7 +144,7 @@ def _print_curve(found: "Curve") -> None:
         title="held-out pictures" if split == "val" else "training pictures",
     )
     print(
-        f"barrier of the training loss: {found.barrier(found.line):.3f} nats on the straight line, "
+        f"barrier of the training loss: {found.barrier(found.line):.3f} nats on the line, "
         f"{found.barrier(found.curve):.3f} on the curve"
     )
 

@@ -67,8 +67,9 @@ def lr(
     print(f"--set optimizer.learning_rate={found.suggestion:g}")
     print(
         f"the loss falls fastest at {found.steepest:.1e}; "
-        f"a tenth of the rate of its lowest is {found.tenth:.1e}; {picture}"
+        f"a tenth of the rate of its lowest is {found.tenth:.1e}"
     )
+    print(picture)
 
 
 @search.command()

@@ -33,9 +33,9 @@ static int plain_dot(const striate_shape *s, const float *image, const uint32_t 
             int row = y * s->stride - s->pad + ky, column = x * s->stride - s->pad + kx;
             int outside = row < 0 || column < 0 || row >= s->height || column >= s->width;
             if (outside && !s->pad_one) continue;
-            const float *pixel = image + ((size_t)row * s->width + column) * s->channels;
+            size_t pixel = outside ? 0 : ((size_t)row * s->width + column) * s->channels;
             for (int c = 0; c < s->channels; c++)
-                sum += (outside || pixel[c] >= 0) == bit(filter, c) ? 1 : -1;
+                sum += (outside || image[pixel + c] >= 0) == bit(filter, c) ? 1 : -1;
         }
     return sum;
 }

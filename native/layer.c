@@ -66,6 +66,51 @@ void striate_pack(const float *values, int64_t pixels, int32_t channels, uint32_
     striate_choose("", 0)->pack(values, pixels, channels, bits, striate_words(channels));
 }
 
+/* === A layer's memory === */
+
+/* Where things are in the scratch memory, in bytes from its beginning. They are counted in 64 bits
+ * on every machine: a small file can ask for more than an address of 32 bits reaches. */
+typedef struct {
+    uint64_t pixels;    /* the input in the kernel's own form, with its padding */
+    uint64_t bits;      /* the same as bits, where those are something else */
+    uint64_t odd;       /* odd groups of each pixel, see striate_row */
+    uint64_t odd_sums;  /* and of each output pixel's window */
+    uint64_t means;     /* mean |x| of each pixel */
+    uint64_t scales;    /* K of each output pixel */
+    uint64_t threshold, flip; /* padded to whole blocks */
+    uint64_t end;
+} places;
+
+/* Pixels of a flat layer that are handled together. */
+static int64_t flat_piece(const striate_layer *layer) {
+    int64_t fit = FLAT_BYTES / (int64_t)layer->pixel_bytes;
+    return (fit / FLAT_WIDTH + 1) * FLAT_WIDTH;
+}
+
+static places places_of(const striate_layer *layer) {
+    uint64_t inputs = (uint64_t)layer->padded_height * layer->padded_width;
+    uint64_t outputs = (uint64_t)layer->out_height * layer->out_width;
+    if (layer->flat) inputs = outputs = (uint64_t)flat_piece(layer);
+    uint64_t filters = (uint64_t)layer->blocks * layer->kernel->block;
+    uint64_t sizes[] = {inputs * layer->pixel_bytes,
+                        layer->kernel->expand ? inputs * layer->pixel_words * 4 : 0,
+                        inputs * sizeof(int32_t),
+                        outputs * sizeof(int32_t),
+                        inputs * sizeof(float),
+                        outputs * sizeof(float),
+                        filters * sizeof(int32_t),
+                        filters * sizeof(int32_t)};
+    uint64_t at[9] = {0};
+    for (int i = 0; i < 8; i++) at[i + 1] = at[i] + (sizes[i] + 63) / 64 * 64;
+    return (places){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
+}
+
+/* Whether this machine's addresses reach so far. */
+static int has_room(const striate_layer *layer) {
+    return places_of(layer).end <= PTRDIFF_MAX &&
+           (uint64_t)layer->blocks * layer->block_bytes <= PTRDIFF_MAX;
+}
+
 /* === Making a layer === */
 
 static int makes_sense(const striate_shape *s) {
@@ -215,7 +260,7 @@ striate_layer *striate_layer_new(const striate_shape *shape, const uint32_t *wei
     layer->pixel_bytes = (size_t)layer->pixel_words * chosen->word_bytes;
     layer->block_bytes =
         ((size_t)block * taps * layer->pixel_words * chosen->weight_bytes + 63) / 64 * 64;
-    if (make_border_table(layer, weights) || order_weights(layer, weights)) {
+    if (!has_room(layer) || make_border_table(layer, weights) || order_weights(layer, weights)) {
         striate_layer_free(layer);
         return NULL;
     }
@@ -237,43 +282,7 @@ const char *striate_layer_kernel(const striate_layer *layer) { return layer->ker
 
 /* === Running a layer === */
 
-/* Where things are in the scratch memory, in bytes from its beginning. */
-typedef struct {
-    size_t pixels;      /* the input in the kernel's own form, with its padding */
-    size_t bits;        /* the same as bits, where those are something else */
-    size_t odd;         /* odd groups of each pixel, see striate_row */
-    size_t odd_sums;    /* and of each output pixel's window */
-    size_t means;       /* mean |x| of each pixel */
-    size_t scales;      /* K of each output pixel */
-    size_t threshold, flip; /* padded to whole blocks */
-    size_t end;
-} places;
-
-/* Pixels of a flat layer that are handled together. */
-static int64_t flat_piece(const striate_layer *layer) {
-    int64_t fit = FLAT_BYTES / (int64_t)layer->pixel_bytes;
-    return (fit / FLAT_WIDTH + 1) * FLAT_WIDTH;
-}
-
-static places places_of(const striate_layer *layer) {
-    size_t inputs = (size_t)layer->padded_height * layer->padded_width;
-    size_t outputs = (size_t)layer->out_height * layer->out_width;
-    if (layer->flat) inputs = outputs = (size_t)flat_piece(layer);
-    size_t filters = (size_t)layer->blocks * layer->kernel->block;
-    size_t sizes[] = {inputs * layer->pixel_bytes,
-                      layer->kernel->expand ? inputs * layer->pixel_words * 4 : 0,
-                      inputs * sizeof(int32_t),
-                      outputs * sizeof(int32_t),
-                      inputs * sizeof(float),
-                      outputs * sizeof(float),
-                      filters * sizeof(int32_t),
-                      filters * sizeof(int32_t)};
-    size_t at[9] = {0};
-    for (int i = 0; i < 8; i++) at[i + 1] = at[i] + (sizes[i] + 63) / 64 * 64;
-    return (places){at[0], at[1], at[2], at[3], at[4], at[5], at[6], at[7], at[8]};
-}
-
-size_t striate_scratch_bytes(const striate_layer *layer) { return places_of(layer).end; }
+size_t striate_scratch_bytes(const striate_layer *layer) { return (size_t)places_of(layer).end; }
 
 /* What the tasks of one image (or of one piece of a flat layer) work on. */
 typedef struct {

@@ -129,11 +129,17 @@ static box box_of(const striate_fitting *fitting, const striate_facts *net, int 
     return found;
 }
 
+/* Memory for a picture; NULL where it is short, or addresses of 32 bits do not reach so far. */
+static uint8_t *pixels_of(int height, int width, int channels) {
+    uint64_t bytes = (uint64_t)height * (uint64_t)width * (uint64_t)channels;
+    return bytes <= PTRDIFF_MAX ? malloc((size_t)bytes) : NULL;
+}
+
 /* A box of the picture as out_height x out_width pixels in rows of `line` bytes. */
 static int resize(const striate_fitting *fitting, const uint8_t *from, int height, int width,
                   int channels, box part, uint8_t *to, int out_height, int out_width, size_t line) {
     size_t step = (size_t)channels;
-    uint8_t *middle = malloc((size_t)height * out_width * step);
+    uint8_t *middle = pixels_of(height, out_width, channels);
     if (!middle) return -1;
     axis across = {width, out_width, (float)part.left, (float)part.right, height, channels,
                    step, width * step, step, out_width * step};
@@ -160,7 +166,7 @@ int32_t striate_picture(const striate_model *model, const uint8_t *pixels, int32
     int named = channels == 1 || channels == 3 || channels == 4;
     if (!named || height < 1 || width < 1 || height > most || width > most) return -1;
     size_t wanted = (size_t)net.channels, line = net.width * wanted;
-    uint8_t *all = malloc((size_t)height * width * wanted);
+    uint8_t *all = pixels_of(height, width, net.channels);
     if (!all) return -1;
     convert(pixels, (size_t)height * width, channels, all, net.channels);
     box part = box_of(&fitting, &net, height, width);

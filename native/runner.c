@@ -174,9 +174,8 @@ static int64_t weights_of(const record *r, int64_t channels) {
     }
 }
 
-static int slides(uint32_t kind) {
-    return kind == CONV || kind == DEPTHWISE || kind == SIGN_CONV || kind == BINARY_CONV ||
-           kind == MAX_POOL;
+static int slides(uint32_t k) {
+    return k == CONV || k == DEPTHWISE || k == SIGN_CONV || k == BINARY_CONV || k == MAX_POOL;
 }
 
 /* Whether every window of an operation that slides lies on the padded map and meets the map. */

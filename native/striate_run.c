@@ -4,8 +4,8 @@
  *
  * A picture is a binary PPM or PGM of any size, or the net's own pixels as raw bytes; `-` is the
  * standard input. -s prints every score, in order, instead of the first few labels. Without a
- * picture it says what the model is. STRIATE_KERNEL names a kernel. Exit code 1: a file is refused;
- * 2: not used as above.
+ * picture it says what the model is. STRIATE_KERNEL names a kernel. Exit code 1: a file is refused,
+ * while the others are answered; 2: not used as above.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -115,6 +115,8 @@ static int classify(session *s, const char *name) {
     double start = now();
     striate_model_run(s->model, s->threads, s->image, s->scores, s->arena);
     double milliseconds = 1e3 * (now() - start);
+    for (int i = 0; i < s->facts.classes; i++)
+        if (s->scores[i] != s->scores[i]) return complain(name, "the net's answer is no number (NaN)");
     for (int i = 0; s->all_scores && i < s->facts.classes; i++) printf("%.9g\n", s->scores[i]);
     if (s->all_scores) return 0;
     printf("%s  (%.2f ms, %s, threads: %d)\n", name, milliseconds, s->facts.kernel, s->threads);
@@ -151,7 +153,8 @@ static int run(session *s, const char *name, int pictures, char **names) {
     int failed = !s->image || !s->scores || !s->arena;
     if (failed) complain(name, "memory is short");
     else if (!pictures) describe(s, name, bytes);
-    for (int i = 0; i < pictures && !failed; i++) failed = classify(s, names[i]);
+    int answered = failed ? 0 : pictures;
+    for (int i = 0; i < answered; i++) failed |= classify(s, names[i]);
     free(s->image);
     free(s->scores);
     free(s->arena);
@@ -160,20 +163,51 @@ static int run(session *s, const char *name, int pictures, char **names) {
     return failed;
 }
 
+static const char usage[] =
+    "usage: striate_run [-n THREADS] [-k LABELS] [-s] model.packed [picture ...]\n";
+
+static const char help[] =
+    "Classifies pictures by a packed model; without a picture, says what the model is.\n\n"
+    "  picture      a binary PPM or PGM of any size, or the net's own pixels as raw bytes;\n"
+    "               - is the standard input: djpeg photo.jpg | striate_run model.packed -\n"
+    "  -n THREADS   that compute [1]\n"
+    "  -k LABELS    that are printed, the best first [5]\n"
+    "  -s           print every score, in the order of the classes, and nothing else\n"
+    "  -h, --help   print this\n\n"
+    "STRIATE_KERNEL in the environment names the kernel that computes.\n";
+
+/* A whole number of at least 1; 0 for anything else. */
+static int count_of(const char *text) {
+    char *end;
+    long value = text ? strtol(text, &end, 10) : 0;
+    return value < 1 || value > 1 << 30 || *end ? 0 : (int)value;
+}
+
+/* Takes the options; returns the place of the first argument that is none, or 0 for a mistake. */
+static int take_options(session *s, char **arguments) {
+    int i = 1;
+    for (; arguments[i] && arguments[i][0] == '-' && arguments[i][1]; i++) {
+        if (!strcmp(arguments[i], "-s")) s->all_scores = 1;
+        else if (!strcmp(arguments[i], "-n")) s->threads = count_of(arguments[++i]);
+        else if (!strcmp(arguments[i], "-k")) s->labels = count_of(arguments[++i]);
+        else return 0;
+        if (!s->threads || !s->labels) return 0;
+    }
+    return i;
+}
+
 int main(int count, char **arguments) {
     session s = {.threads = 1, .labels = 5};
-    int i = 1;
-    for (; i < count && arguments[i][0] == '-' && arguments[i][1]; i++) {
-        char option = arguments[i][1];
-        if (option == 's') s.all_scores = 1;
-        else if (option == 'n' && i + 1 < count) s.threads = atoi(arguments[++i]);
-        else if (option == 'k' && i + 1 < count) s.labels = atoi(arguments[++i]);
-        else i = count;
+    if (count > 1 && (!strcmp(arguments[1], "-h") || !strcmp(arguments[1], "--help"))) {
+        printf("%s\n%s", usage, help);
+        return 0;
     }
-    if (i >= count || s.threads < 1) {
-        fprintf(stderr, "usage: striate_run [-n THREADS] [-k LABELS] [-s] model.packed "
-                        "[picture.ppm ...]\n");
+    int first = count > 1 ? take_options(&s, arguments) : 0;
+    if (!first || first >= count) {
+        fputs(usage, stderr);
         return 2;
     }
-    return run(&s, arguments[i], count - i - 1, arguments + i + 1);
+    int failed = run(&s, arguments[first], count - first - 1, arguments + first + 1);
+    int lost = fflush(stdout) || ferror(stdout);
+    return lost ? complain("standard output", "cannot be written") : failed;
 }

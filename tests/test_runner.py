@@ -183,16 +183,26 @@ def native_model(native, spec: Preprocess) -> NativeModel:
         *[ctypes.c_int32] * 3,
         ctypes.c_void_p,
     ]
-    channels = np.ones(spec.channels, np.float32)
-    operations = [
-        compact.Operation(
-            "pixels", (0,), arrays={"before_gain": channels, "before_shift": channels}
-        ),
-        compact.Operation("mean", (1,)),
-    ]
-    artifact = SimpleNamespace(preprocess=spec, labels=["a", "b", "c"][: spec.channels])
-    file = compact.to_bytes(cast(Artifact, artifact), operations)
+    channels = np.ones(spec.channels)
+    pixels = picture_of(spec.channels, {"before_gain": channels, "before_shift": channels})
+    file = packed([pixels, MEAN], spec, ["a", "b", "c"][: spec.channels])
     return NativeModel(file, binary.chosen_kernel(), native)
+
+
+MEAN = compact.Operation("mean", (1,))
+
+
+def picture_of(channels: int, arrays: dict) -> compact.Operation:
+    """The operation that takes the pixels in."""
+    numbers = {name: np.asarray(values, np.float32) for name, values in arrays.items()}
+    assert all(len(values) == channels for values in numbers.values())
+    return compact.Operation("pixels", (0,), arrays=numbers)
+
+
+def packed(operations: list[compact.Operation], spec: Preprocess, labels: list[str]) -> bytes:
+    """A compact file of these operations."""
+    artifact = SimpleNamespace(preprocess=spec, labels=labels)
+    return compact.to_bytes(cast(Artifact, artifact), operations)
 
 
 # === The program ===
@@ -251,12 +261,52 @@ def test_the_program_says_in_one_line_what_is_wrong(artifacts, program, tmp_path
         ((model, other), 1, "at most 100 million pixels"),
         ((), 2, "usage: striate_run"),
         (("-x", model), 2, "usage: striate_run"),
+        (("-sx", model), 2, "usage: striate_run"),
+        (("-n", "two", model), 2, "usage: striate_run"),
+        (("-k", "0", model), 2, "usage: striate_run"),
+        ((model, "-n"), 1, "-n: cannot be read"),
+        (("-n",), 2, "usage: striate_run"),
     ]
     for arguments, code, complaint in mistakes:
         said = run(program, *arguments)
         assert (said.returncode, said.stdout) == (code, "")
         assert complaint in said.stderr
         assert said.stderr.count("\n") == 1
+
+
+def test_the_program_answers_the_other_pictures_where_one_cannot_be_read(
+    artifacts, program, tmp_path
+):
+    model, path = artifacts["xnor_vgg_mnist"].file(FILE), photo(tmp_path)
+    said = run(program, "-k", "1", model, "nowhere", path)
+    assert (said.returncode, said.stderr) == (1, "striate_run: nowhere: cannot be read\n")
+    assert said.stdout.startswith(str(path))
+
+
+def test_the_program_explains_itself(program):
+    for option in ("-h", "--help"):
+        said = run(program, option)
+        assert (said.returncode, said.stderr) == (0, "")
+        assert all(word in said.stdout for word in ("usage", "PPM", "-n THREADS", "-k", "-s"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' full device")
+def test_the_program_says_that_its_answer_was_lost(artifacts, program, tmp_path):
+    with open("/dev/full", "w") as full:
+        command = [program, artifacts["xnor_vgg_mnist"].file(FILE), photo(tmp_path)]
+        said = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert said.returncode == 1
+    assert said.stderr == "striate_run: standard output: cannot be written\n"
+
+
+def test_an_answer_that_is_no_number_is_an_error(program, tmp_path):
+    net = [picture_of(1, {"before_gain": [np.nan], "before_shift": [0]}), MEAN]
+    model, pixel = tmp_path / FILE, tmp_path / "pixel"
+    model.write_bytes(packed(net, Preprocess(1, 1, 1, mean=(0.0,), scale=(1.0,)), ["a"]))
+    pixel.write_bytes(b"\1")
+    said = run(program, model, pixel)
+    assert (said.returncode, said.stdout) == (1, "")
+    assert "no number (NaN)" in said.stderr
 
 
 @pytest.mark.parametrize(
@@ -304,6 +354,54 @@ def test_what_is_wrong_with_a_file_is_said(artifacts, native):
     for wrong in (file[:100], b"x" + file[1:], file[:-1], file[:-1] + b"x"):
         with pytest.raises(EngineError, match="packed model"):
             steps_of(wrong)
+
+
+def enormous() -> bytes:
+    """A small file whose working memory is more than 4 GB: just 0.5 GB to whoever counts the bytes
+    in 32 bits."""
+    filters, side, pad = 32767, 15, 8
+    numbers = np.zeros(filters, np.int32)
+    bits, one = np.zeros((filters, 1), np.uint32), np.ones(1, np.float32)
+    taps = np.zeros((side, side, -(-filters // 32)), np.uint32)
+    operations = [
+        picture_of(1, {"before_gain": one, "before_shift": one}),
+        compact.Operation(
+            "binary_conv",
+            (1,),
+            units=filters,
+            window=(1, 1),
+            strides=(1, 1),
+            arrays={"weights": bits, "threshold": numbers, "flip": numbers},
+        ),
+        compact.Operation(
+            "binary_conv",
+            (2,),
+            units=1,
+            window=(side, side),
+            strides=(1, 1),
+            pads=(pad,) * 4,
+            arrays={"weights": taps, "gain": one, "shift": one},
+        ),
+        compact.Operation("mean", (3,)),
+    ]
+    return packed(operations, Preprocess(1, 65520, 1, mean=(0.0,), scale=(1.0,)), ["a"])
+
+
+def test_a_small_file_that_asks_for_enormous_memory_is_refused(native):
+    assert "too much memory" in refused(enormous(), native)
+
+
+def test_32_bits_do_not_wrap_around_at_a_file_that_asks_for_enormous_memory(tmp_path):
+    flags = ["-m32", "-msse2", "-mfpmath=sse"]
+    probe = [compiler(), *flags, "-pthread", "-x", "c", "-", "-o", tmp_path / "probe", "-lm"]
+    source = "#include <stdio.h>\nint main(void) { return 0; }"
+    if subprocess.run(probe, input=source, text=True, capture_output=True).returncode:
+        pytest.skip("this compiler makes no programs of 32 bits (gcc-multilib)")
+    built = make(tmp_path, "striate_run", f"CFLAGS=-O1 {' '.join(flags)}")
+    (tmp_path / FILE).write_bytes(enormous())
+    said = run(built, tmp_path / FILE)
+    assert said.returncode == 1, said.stdout
+    assert "operation 2, a binary convolution that no kernel computes" in said.stderr
 
 
 @pytest.mark.long

@@ -22,7 +22,7 @@ def build(tmp_path, **environment: str) -> list[str]:
         shutil.copy(ROOT / name, source / name)
     for folder in ("src", "native", "saved_models/squeezenet1_1"):
         skip = shutil.ignore_patterns("__pycache__", "build")
-        shutil.copytree(ROOT / folder, source / folder, ignore=skip)
+        shutil.copytree(ROOT / folder, source / folder, ignore=skip, dirs_exist_ok=True)
     command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
     environment = {**os.environ, **environment}
     subprocess.run(command, cwd=source, env=environment, check=True, capture_output=True)
@@ -36,6 +36,17 @@ def test_with_a_compiler_the_wheel_brings_compiled_kernels(tmp_path):
     name, *files = build(tmp_path)
     assert "striate/native/libstriate.so" in files
     assert not name.endswith("-none-any.whl")
+
+
+def test_a_library_that_lies_in_the_checkout_is_not_taken_into_the_wheel(tmp_path):
+    """It may be another processor's, or older than the sources."""
+    (tmp_path / "source" / "native" / "build").mkdir(parents=True)
+    stale = tmp_path / "source" / "native" / "build" / "libstriate.so"
+    stale.write_bytes(b"stale")
+    os.utime(stale, (2**32, 2**32))  # newer than every source
+    _, *files = build(tmp_path, CC="false")
+    assert not any("libstriate" in file for file in files)
+    assert stale.read_bytes() == b"stale"
 
 
 @pytest.mark.parametrize("compiler", ["no-such-compiler", "false"])

@@ -87,3 +87,31 @@ def test_an_engine_whose_process_is_killed_is_an_error_that_says_so(artifact):
     worker._process.wait()
     with pytest.raises(EngineError, match=r"onnx engine ended its process \(exit status -9\)"):
         worker.time_one_round()
+
+
+def test_an_engine_that_ends_between_two_rounds_is_left_out_and_the_others_are_timed(artifact):
+    reasons = []
+
+    def kill_one(done: int, total: int) -> None:
+        if done == 1:
+            (victim,) = (worker for worker in workers if worker.engine == "onnx")
+            victim._process.kill()
+            victim._process.wait()
+
+    workers: list[Worker] = []
+
+    def started(*arguments, **options) -> Worker:
+        workers.append(Worker(*arguments, **options))
+        return workers[-1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("striate.bench.Worker", started)
+        rows = bench(
+            artifact,
+            engines=["onnx", "litert"],
+            rounds=2,
+            on_progress=kill_one,
+            on_refusal=reasons.append,
+        )
+    assert [row.engine for row in rows] == ["litert"]
+    assert "onnx engine ended its process" in reasons[0]

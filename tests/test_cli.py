@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from typer.testing import CliRunner
 
 from making import PHOTOS, SHIPPED, tiny_artifact
 from striate import cli
-from striate.cli.console import table
+from striate.cli.console import emit, table, write_json
 from striate.export import export
 
 
@@ -430,6 +431,43 @@ def test_a_net_that_answers_with_a_map_is_no_classifier(call, tmp_path):
     code, _, err = call("predict", made.path, PHOTOS / "cat.jpg")
     assert code == 2
     assert "answers with a map [32, 32, 4]" in one_line(err)
+
+
+def test_doctor_says_what_is_wrong_with_the_kernels_beside_all_else(monkeypatch):
+    monkeypatch.setenv("STRIATE_KERNEL", "quantum")
+    ran = CliRunner().invoke(cli.app, ["doctor", "--json"])
+    document = json.loads(ran.stdout)
+    assert ran.exit_code == 0
+    assert document["machine"]["cores"]
+    assert document["binary"]["kernel"] is None
+    assert "got 'quantum'" in document["binary"]["problem"]
+    said = CliRunner().invoke(cli.app, ["doctor"]).stdout
+    assert "binary convolutions cannot run: expected a binary kernel" in said
+
+
+def test_doctor_names_no_kernel_of_an_engine_that_is_not_installed(monkeypatch):
+    monkeypatch.setattr("striate.runtime.installed", dict)
+    rows = json.loads(CliRunner().invoke(cli.app, ["doctor", "--json"]).stdout)["engines"]
+    assert {(row["version"], row["kernel"]) for row in rows} == {("not installed", None)}
+
+
+def test_json_has_null_where_a_number_is_not_finite(capsys, tmp_path):
+    document = {"a": [float("nan"), 1.5, (float("-inf"), "NaN")], "b": None}
+    expected = {"a": [None, 1.5, [None, "NaN"]], "b": None}
+    emit(document)
+    assert json.loads(capsys.readouterr().out) == expected
+    write_json(document, tmp_path / "found.json")
+    assert json.loads((tmp_path / "found.json").read_text()) == expected
+
+
+def test_scores_that_are_no_numbers_are_an_error(monkeypatch):
+    def unfit(*arguments, **options):
+        return SimpleNamespace(name="onnx", predict=lambda images: np.full((1, 1000), np.nan))
+
+    monkeypatch.setattr("striate.runtime.open_engine", unfit)
+    ran = CliRunner().invoke(cli.app, ["predict", str(SHIPPED), str(PHOTOS / "cat.jpg")])
+    assert ran.exit_code == 1
+    assert "cat.jpg: the onnx engine's scores are no numbers" in str(ran.exception)
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,12 @@ def bench(
                 continue
             workers.append(open_processes.enter_context(contextlib.closing(worker)))
         for done in range(rounds):
-            for worker in workers:
-                worker.time_one_round()
+            for worker in list(workers):
+                try:
+                    worker.time_one_round()
+                except EngineError as error:
+                    on_refusal(str(error))
+                    workers.remove(worker)
             on_progress(done + 1, rounds)
         rows = [_timing(artifact, worker) for worker in workers]
     return sorted(rows, key=lambda row: row.latency_ms)

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import sys
@@ -21,7 +22,17 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 def emit(document: Any) -> None:
     """Print the one JSON document of a verb on standard output, indented for a person."""
-    print(json.dumps(document, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False))
+    indent = 2 if sys.stdout.isatty() else None
+    print(json.dumps(_finite(document), indent=indent, ensure_ascii=False))
+
+
+def _finite(value: Any) -> Any:
+    """A document in which null stands for NaN and infinity, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def made_folder(path: Path) -> Path:
@@ -36,7 +47,7 @@ def made_folder(path: Path) -> Path:
 def write_json(document: Any, path: Path) -> None:
     """Write a JSON document, indented, whole or not at all."""
     with whole(path) as fresh:
-        fresh.write_text(json.dumps(document, indent=2) + "\n", "utf-8")
+        fresh.write_text(json.dumps(_finite(document), indent=2) + "\n", "utf-8")
 
 
 def note(text: str) -> None:

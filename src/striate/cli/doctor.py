@@ -31,6 +31,9 @@ def doctor(as_json: Json = False) -> None:
     rows = [[e["engine"], e["version"], e["kernel"]] for e in document["engines"]]
     table(["engine", "version", "kernel"], rows)
     binary = document["binary"]
+    if binary["problem"]:
+        print(f"binary convolutions cannot run: {binary['problem']}")
+        return
     print(f"binary convolutions run by {binary['kernel']}, of {', '.join(binary['kernels'])}")
     if not binary["library"]:
         print("(no kernels are compiled: as slow as floats; reinstall with a C compiler)")
@@ -73,26 +76,34 @@ def _engines() -> list[dict[str, str | None]]:
 
     versions = installed()
     return [
-        {"engine": name, "version": versions.get(name, "not installed"), "kernel": _kernel(name)}
+        {
+            "engine": name,
+            "version": versions.get(name, "not installed"),
+            "kernel": _kernel(name) if name in versions else None,
+        }
         for name in ENGINES
     ]
 
 
 def _binary() -> dict[str, Any]:
-    """Which kernel computes binary convolutions; `library` is None where only numpy can."""
+    """Which kernel computes binary convolutions; `library` is None where only numpy can.
+
+    problem: why none can, as a library of another version or an unknown STRIATE_KERNEL.
+    """
+    from striate.errors import StriateError
     from striate.runtime.binary import chosen_kernel, kernels, library
 
-    native = library()
-    return {
-        "kernel": chosen_kernel(),
-        "kernels": kernels(),
-        "library": native and native._name,
-    }
+    try:
+        native = library()
+        found: dict[str, Any] = {"kernel": chosen_kernel(), "kernels": kernels()}
+    except StriateError as error:
+        return {"kernel": None, "kernels": [], "library": None, "problem": str(error)}
+    return {**found, "library": native and native._name, "problem": None}
 
 
 def _kernel(engine: str) -> str | None:
     """What does the arithmetic, where finding out costs little."""
-    if engine == "onnx" and util.find_spec("onnxruntime"):
+    if engine == "onnx":
         import onnxruntime
 
         with quiet_libraries():

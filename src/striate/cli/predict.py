@@ -21,7 +21,7 @@ def predict(
 
     from striate.artifact import load
     from striate.data.files import named
-    from striate.errors import DataError, UsageError
+    from striate.errors import DataError, EngineError, UsageError
     from striate.preprocess import pixels
     from striate.runtime import needs_tensorflow, open_engine
 
@@ -46,6 +46,11 @@ def predict(
             raise UsageError(
                 f"{loaded.path}: expected a net that names what is in a picture, got one that "
                 f"answers with a map {list(scores.shape)}; ask it in Python"
+            )
+        if not np.isfinite(scores).all():
+            raise EngineError(
+                f"{path}: the {opened.name} engine's scores are no numbers (NaN); "
+                f"`striate export {artifact} --check` says which forms agree"
             )
         order = np.argsort(-scores, kind="stable")[:top]
         best = [

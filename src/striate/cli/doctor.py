@@ -36,7 +36,10 @@ def doctor(as_json: Json = False) -> None:
         return
     print(f"binary convolutions run by {binary['kernel']}, of {', '.join(binary['kernels'])}")
     if not binary["library"]:
-        print("(no kernels are compiled: as slow as floats; reinstall with a C compiler)")
+        print(
+            "(no kernels are compiled: as slow as floats; with make and a C compiler,\n"
+            "reinstall striate, or in a checkout run `make -C native`)"
+        )
 
 
 def _machine() -> dict[str, Any]:

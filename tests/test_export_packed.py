@@ -135,6 +135,34 @@ def test_layers_without_a_packed_form_are_named():
     assert compact.LAYERS.keys() == packed.LAYERS.keys()
     with pytest.raises(UsageError, match=r"is a LeakyReLU, which has no packed form"):
         compact.handler_of(packed.LAYERS, keras.layers.LeakyReLU())
+    with pytest.raises(UsageError, match=r"has its activation tanh within it .* no packed form"):
+        compact.handler_of(packed.LAYERS, keras.layers.Conv2D(4, 3, activation="tanh"))
+    with pytest.raises(UsageError, match=r"is dilated, which has no packed form"):
+        compact.handler_of(packed.LAYERS, keras.layers.DepthwiseConv2D(3, dilation_rate=2))
+
+
+def test_normalisations_and_dense_layers_may_lack_some_of_their_vectors(tmp_path):
+    import keras
+
+    keras.utils.set_random_seed(0)
+    inputs = x = keras.Input((8, 8, 3))
+    for lacking in ({"scale": False}, {"center": False}, {"scale": False, "center": False}):
+        x = BinaryConv2D(12, 3, pad=1)(keras.layers.BatchNormalization(**lacking)(x))
+    x = keras.layers.Dense(3, use_bias=False)(keras.layers.GlobalAveragePooling2D()(x))
+    model, numbers = keras.Model(inputs, x), np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([numbers.uniform(0.5, 2, weight.shape) for weight in layer.weights])
+    artifact = write_version(
+        tmp_path / "mine",
+        model=model,
+        labels=["a", "b", "c"],
+        preprocess=preset("caffe", 8, 8, 3),
+        model_name="made by hand",
+        goldens=np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8),
+    )
+    _, rows = export(artifact, ["packed"])
+    assert max(row.max_abs_diff for row in rows) <= 1e-5
 
 
 def test_padding_of_1_and_the_scale_of_the_inputs_are_packed_too(tmp_path, monkeypatch):

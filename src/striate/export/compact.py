@@ -102,11 +102,27 @@ class Net:
 def handler_of(table: dict[str, Callable[..., Any]], layer) -> Callable[..., Any]:
     """What a table does with such a layer; `UsageError` where it has nothing."""
     kind = type(layer).__name__
+    activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
     if kind not in table:
-        raise UsageError(
-            f"packed: layer {layer.name!r} is a {kind}, which has no packed form; export it to onnx"
-        )
-    return table[kind]
+        refused = f"is a {kind}"
+    elif activation != "linear":
+        refused = f"has its activation {activation} within it and not behind it"
+    elif np.any(np.not_equal(getattr(layer, "dilation_rate", 1), 1)):
+        refused = "is dilated"
+    else:
+        return table[kind]
+    raise UsageError(
+        f"packed: layer {layer.name!r} {refused}, which has no packed form; export it to onnx"
+    )
+
+
+def gain_and_shift(layer) -> tuple[np.ndarray, np.ndarray]:
+    """A batch normalisation as value * gain + shift, whichever of its four vectors it has."""
+    mean, variance = (np.asarray(w, np.float32) for w in (layer.moving_mean, layer.moving_variance))
+    gamma = np.asarray(layer.gamma, np.float32) if layer.scale else np.ones_like(mean)
+    beta = np.asarray(layer.beta, np.float32) if layer.center else np.zeros_like(mean)
+    gain = gamma / np.sqrt(variance + np.float32(layer.epsilon))
+    return gain, beta - mean * gain
 
 
 def spatial(layer, size: int, kernel: int, stride: int) -> tuple[int, int]:
@@ -128,9 +144,8 @@ def relu(net: Net, layer, x: Map) -> Map:
 
 def batch_normalisation(net: Net, layer, x: Map) -> Map:
     x = net.done(x)
-    gamma, beta, mean, variance = (np.asarray(w, np.float32) for w in layer.get_weights())
-    gain = gamma / np.sqrt(variance + np.float32(layer.epsilon))
-    return dataclasses.replace(x, gain=gain, shift=beta - mean * gain)
+    gain, shift = gain_and_shift(layer)
+    return dataclasses.replace(x, gain=gain, shift=shift)
 
 
 def sliding(layer, window, strides) -> dict[str, Any]:
@@ -202,8 +217,8 @@ ONE_PIXEL: dict[str, Any] = {"window": (1, 1), "strides": (1, 1)}
 
 def dense(net: Net, layer, x: Map) -> Map:
     """A dense layer is a 1x1 convolution of one pixel."""
-    kernel, bias = layer.get_weights()
-    arrays = {"weights": panels(kernel[None, None]), **affine(None, bias)}
+    kernel, *bias = layer.get_weights()
+    arrays = {"weights": panels(kernel[None, None]), **affine(None, bias[0] if bias else None)}
     return net.add("conv", net.done(x), units=layer.units, arrays=arrays, **ONE_PIXEL)
 
 

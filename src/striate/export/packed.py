@@ -102,10 +102,8 @@ def relu(graph: Graph, layer, x: Tensor) -> Tensor:
 
 def batch_normalisation(graph: Graph, layer, x: Tensor) -> Tensor:
     x = graph.done(x)
-    values = [np.asarray(w, np.float32) for w in layer.get_weights()]
-    gamma, beta, mean, variance = values
-    gain = gamma / np.sqrt(variance + np.float32(layer.epsilon))
-    return dataclasses.replace(x, gain=gain, shift=beta - mean * gain)
+    gain, shift = compact.gain_and_shift(layer)
+    return dataclasses.replace(x, gain=gain, shift=shift)
 
 
 def window(layer, kernel, strides) -> dict[str, Any]:
@@ -182,8 +180,7 @@ def flatten(graph: Graph, layer, x: Tensor) -> Tensor:
 
 
 def dense(graph: Graph, layer, x: Tensor) -> Tensor:
-    kernel, bias = layer.get_weights()
-    inputs = graph.constant(kernel), graph.constant(bias)
+    inputs = [graph.constant(values) for values in layer.get_weights()]
     return Tensor(graph.add("Gemm", graph.done(x).name, *inputs), "flat")
 
 

@@ -11,8 +11,9 @@ from striate import cli
 from striate.data import load
 from striate.errors import UsageError
 from striate.search import Range, RangeTest, random_search, range_test
-from striate.search import random as searching
-from striate.search.random import Trial, at_the_edge
+from striate.search import trials as searching
+from striate.search.random import at_the_edge
+from striate.search.trials import Trial
 from striate.train import fit
 from striate.train.failures import Diverged
 from striate.train.recipe import make_recipe

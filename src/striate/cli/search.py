@@ -1,4 +1,4 @@
-"""`striate search`: a learning rate by a range test, several hyper-parameters by random search."""
+"""`striate search`: a learning rate by a range test, several numbers at random, a net."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,13 +15,14 @@ from striate.cli.console import (
     write_json,
 )
 from striate.cli.train import BatchSize, Data, Epochs, Seed, Sets, changes, check_source, chosen
+from striate.errors import UsageError
 
 if TYPE_CHECKING:
     from striate.search import Trial
     from striate.train import Recipe
 
 search = typer.Typer(
-    help="Look for a learning rate, or for several hyper-parameters.",
+    help="Look for a learning rate, for several hyper-parameters, or for a net.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -106,15 +107,68 @@ def random(
     found = random_search(
         wanted, None, drawn_from, trials=trials, output=folder, seed=wanted.seed, progress=True
     )
-    write_json([trial.to_dict() for trial in found], folder / "trials.json")
-    if as_json:
-        emit([trial.to_dict() for trial in found])
-        return
-    _print_trials(found)
-    if found[0].error is None:
-        for line in at_the_edge(found[0], drawn_from):
-            note(f"striate: {line}")
-        print(found[0].sets)
+    best = found[0]
+    notes = at_the_edge(best, drawn_from) if best.error is None else []
+    _tell(found, folder, as_json, notes)
+
+
+Choices = Annotated[str, typer.Option(metavar="A:B:...", help="Of each layer, to choose among.")]
+
+
+@search.command()
+def architecture(
+    recipe: Annotated[
+        str, typer.Argument(help="nas_v1_cifar, whose layers are written, or a recipe of it.")
+    ] = "nas_v1_cifar",
+    data: Data = None,
+    output: Output = None,
+    trials: Annotated[int, typer.Option(min=1, help="Nets to train.")] = 100,
+    layers: Annotated[int, typer.Option(min=1, help="Of each net.")] = 8,
+    filters: Choices = "24:36:48:64",
+    sizes: Annotated[
+        str, typer.Option(metavar="A:B:...", help="Of filters, down and across, to choose among.")
+    ] = "1:3:5:7",
+    strides: Choices = "1",
+    rate: Annotated[float, typer.Option(help="The learning rate of the net that writes.")] = 6e-4,
+    epochs: Epochs = None,
+    batch_size: BatchSize = None,
+    seed: Seed = None,
+    sets: Sets = None,
+    as_json: Json = False,
+) -> None:
+    """Let a recurrent net write nets and learn from their accuracy (Zoph and Le 2016).
+
+    Lists the nets, the best first. The same command again goes on where it was interrupted; more
+    --trials add to them.
+    """
+    from striate.search import Space, architecture_search
+
+    space = Space(
+        layers,
+        filters=_choices("--filters", filters),
+        sizes=_choices("--sizes", sizes),
+        strides=_choices("--strides", strides),
+    )
+    wanted = _wanted(recipe, changes(data, epochs, batch_size, seed, sets))
+    folder = _folder(output, wanted)
+    found = architecture_search(
+        wanted,
+        None,
+        space,
+        trials=trials,
+        output=folder,
+        seed=wanted.seed,
+        learning_rate=rate,
+        progress=True,
+    )
+    _tell(found, folder, as_json)
+
+
+def _choices(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(map(int, text.split(":")))
+    except ValueError:
+        raise UsageError(f"{option}: expected whole numbers such as 1:3:5, got {text!r}") from None
 
 
 DEFAULT_RANGES = (
@@ -132,6 +186,22 @@ def _wanted(recipe: str, sets: list[str]) -> "Recipe":
 
 def _folder(output: Path | None, wanted: "Recipe") -> Path:
     return made_folder(output or Path("search") / wanted.model.name)
+
+
+def _tell(
+    found: "list[Trial]", folder: Path, as_json: bool, notes: list[str] | None = None
+) -> None:
+    """Keep the trials, show them, and say what repeats the best."""
+    document = [trial.to_dict() for trial in found]
+    write_json(document, folder / "trials.json")
+    if as_json:
+        emit(document)
+        return
+    _print_trials(found)
+    for line in notes or []:
+        note(f"striate: {line}")
+    if found[0].error is None:
+        print(found[0].sets)
 
 
 def _print_trials(found: "list[Trial]") -> None:

@@ -6,25 +6,18 @@ that trials can be taken up after a kill, run anywhere and in any order, and rep
 """
 
 import dataclasses
-import json
 import math
 import os
-import shlex
-import time
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 
 from striate.data import Dataset
 from striate.errors import UsageError, did_you_mean
-from striate.lazy import keras
-from striate.train.checkpoint import write_atomically
-from striate.train.failures import Diverged, OutOfMemory
-from striate.train.progress import Watcher, watcher
+from striate.search.trials import Book, Trial, best_first, open_judged, say, tried
+from striate.train.progress import watcher
 from striate.train.recipe import Recipe, make_recipe
-from striate.train.run import fit, open_dataset
 
 KINDS = ("log", "uniform", "choice")
 EDGE = 0.1  # of a range: where a best value says that the range ends too early
@@ -103,33 +96,6 @@ def _is_whole(key: str) -> bool:
     return int in (kind, *(getattr(option, "__origin__", option) for option in get_args(kind)))
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial:
-    """One trial and what came of it.
-
-    number: from 0; values: key -> what was drawn; val_accuracy, val_loss: at its end, None where it
-    failed; seconds; error: why it failed.
-    """
-
-    number: int
-    values: dict[str, Any]
-    val_accuracy: float | None = None
-    val_loss: float | None = None
-    seconds: float = 0.0
-    error: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it, as JSON holds it."""
-        return dataclasses.asdict(self)
-
-    @property
-    def sets(self) -> str:
-        """What repeats it with `striate train`."""
-        return " ".join(
-            f"--set {shlex.quote(f'{key}={value}')}" for key, value in self.values.items()
-        )
-
-
 def random_search(
     recipe: Any,
     data: str | os.PathLike | Dataset | None,
@@ -164,17 +130,16 @@ def random_search(
     drawn = [{r.key: r.draw(seed, number) for r in ranges} for number in range(trials)]
     recipes = [make_recipe(recipe, _as_sets(values)) for values in drawn]
     watch = watcher(progress)
-    dataset = open_dataset(recipe, data, watch)
-    if "val" not in dataset.splits:
-        raise UsageError("random search needs validation pictures; set data.validation")
-    book = _Book(output, _facts(recipe, ranges, seed, dataset))
+    dataset = open_judged(recipe, data, watch)
+    searched = {"ranges": [f"{r.key}={r.kind}:{':'.join(r.points)}" for r in ranges]}
+    book = Book(output, recipe, dataset, seed=seed, **searched)
     done = {trial.number: trial for trial in book.read()}
     for number, values in enumerate(drawn):
         if number not in done:
-            done[number] = _tried(number, values, recipes[number], dataset)
+            done[number] = tried(number, values, recipes[number], dataset)
             book.add(done[number])
-            _say(done[number], trials, watch)
-    return sorted((done[number] for number in range(trials)), key=_rank)
+            say(done[number], trials, watch)
+    return best_first(done[number] for number in range(trials))
 
 
 def at_the_edge(best: Trial, ranges: Iterable[Range]) -> list[str]:
@@ -186,81 +151,5 @@ def at_the_edge(best: Trial, ranges: Iterable[Range]) -> list[str]:
     ]
 
 
-def _tried(number: int, values: dict[str, Any], recipe: Recipe, dataset: Dataset) -> Trial:
-    started = time.monotonic()
-    train, val = dataset.split("train"), dataset.split("val")
-    try:
-        fitted = fit(recipe, dataset, train, val)
-    except (Diverged, OutOfMemory) as error:
-        return Trial(number, values, seconds=_since(started), error=str(error))
-    finally:
-        keras.utils.clear_session()
-    accuracy, loss = fitted.val_accuracy, fitted.val_loss
-    return Trial(number, values, round(accuracy, 6), round(loss, 6), _since(started))
-
-
-def _since(started: float) -> float:
-    return round(time.monotonic() - started, 3)
-
-
 def _as_sets(values: dict[str, Any]) -> list[str]:
     return [f"{key}={value}" for key, value in values.items()]
-
-
-def _rank(trial: Trial) -> tuple:
-    """The most accurate first, of equals the one with the least loss; what failed last."""
-    if trial.val_accuracy is None or trial.val_loss is None:
-        return (1, trial.number)
-    return (0, -trial.val_accuracy, trial.val_loss, trial.number)
-
-
-def _say(trial: Trial, trials: int, watch: Watcher) -> None:
-    what = trial.error or f"val_accuracy {trial.val_accuracy:.4f}  val_loss {trial.val_loss:.4f}"
-    values = "  ".join(f"{key} {value}" for key, value in trial.values.items())
-    watch.say(f"trial {trial.number}, {trial.number + 1} of {trials}  {values}  {what}")
-
-
-# === The directory of a search ===
-
-
-def _facts(recipe: Recipe, ranges: list[Range], seed: int, dataset: Dataset) -> dict[str, Any]:
-    """All that decides what a trial finds."""
-    return {
-        "recipe": recipe.model_dump(mode="json", exclude={"data": {"source", "cache_gb"}}),
-        "ranges": [f"{r.key}={r.kind}:{':'.join(r.points)}" for r in ranges],
-        "seed": seed,
-        "data": dataset.fingerprint,
-        "splits": {name: dataset.digest_of(name) for name in dataset.splits},
-        "backend": keras.backend.backend(),
-    }
-
-
-class _Book:
-    """`search.json`, what is searched, and `trials.jsonl`, a line a trial, under a directory."""
-
-    def __init__(self, directory: str | os.PathLike | None, facts: dict[str, Any]) -> None:
-        self._trials = None if directory is None else Path(directory) / "trials.jsonl"
-        if self._trials is None:
-            return
-        self._trials.parent.mkdir(parents=True, exist_ok=True)
-        path = self._trials.with_name("search.json")
-        if not path.exists():
-            write_atomically(path, json.dumps(facts, indent=2).encode())
-        elif json.loads(path.read_text("utf-8")) != facts:
-            raise UsageError(
-                f"{directory} holds a search with another recipe, ranges, seed or data; "
-                "expected a new directory"
-            )
-
-    def read(self) -> list[Trial]:
-        """The trials that are done."""
-        if self._trials is None or not self._trials.exists():
-            return []
-        return [Trial(**json.loads(line)) for line in self._trials.read_text("utf-8").splitlines()]
-
-    def add(self, trial: Trial) -> None:
-        """Write a trial down so that a kill at any moment leaves it whole or not at all."""
-        if self._trials is None:
-            return
-        lines = [json.dumps(t.to_dict()) + "\n" for t in (*self.read(), trial)]
-        write_atomically(self._trials, "".join(lines).encode())

@@ -15,7 +15,7 @@ import pytest
 from comparing import float64, pictures
 from striate.registry import create_model
 
-torch = pytest.importorskip("torch", reason="needs the oracle: pip install striate[oracle]")
+torch = pytest.importorskip("torch", reason='needs the oracle: pip install "striate[oracle]"')
 torch.set_num_threads(1)  # more would wait for each other, spinning, beside Keras' own
 
 Shape = tuple[int, int, int]

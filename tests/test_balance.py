@@ -93,6 +93,7 @@ def recall_of_the_small_class(dataset, balance, strategy):
     return (fitted.val_logits.argmax(axis=1)[fitted.val.labels == 1] == 1).mean()
 
 
+@pytest.mark.long
 def test_the_small_class_is_found_again(unbalanced):
     recall = {
         balance: recall_of_the_small_class(unbalanced, balance, "full")

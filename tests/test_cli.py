@@ -175,6 +175,7 @@ def test_finetune_evaluate_export_predict_one_after_the_other(call, pictures, tm
     assert json.loads(out)[0]["top"][0]["label"] == "warm"
 
 
+@pytest.mark.long
 def test_evaluate_says_where_the_net_learnt_from_the_pictures(call, pictures, tmp_path):
     call("train", "lenet5", "--data", pictures, "--folds", 2, "--epochs", 1, "-o", tmp_path / "m")
     _, out, _ = call("evaluate", tmp_path / "m", "--data", pictures)

@@ -82,6 +82,7 @@ def test_it_is_one_flat_graph_of_logits(members, tmp_path):
     assert net.count_params() == sum(member.model.count_params() for member in members)
 
 
+@pytest.mark.long
 def test_members_of_other_nets_and_normalisations_each_get_their_own(members, pictures, tmp_path):
     other = tiny_artifact(tmp_path / "other", name="squeezenet1_1", shape=SHAPE, seed=2)
     other = again(other, tmp_path / "caffe", preprocess=preset("caffe", *SHAPE))
@@ -110,6 +111,7 @@ def test_its_goldens_are_the_members_in_turn(members, tmp_path):
     np.testing.assert_allclose(scores, mean_scores(members, images), rtol=0, atol=1e-6)
 
 
+@pytest.mark.long
 def test_every_exported_form_gives_its_scores(members, pictures, tmp_path):
     other = again(members[1], tmp_path / "other", preprocess=preset("caffe", *SHAPE))
     made, rows = export(ensemble([members[0], other], tmp_path / "committee"))
@@ -194,6 +196,7 @@ def test_averaged_weights_are_the_mean(members, tmp_path):
     assert made.manifest.temperature == pytest.approx(product**0.5, abs=1e-4)
 
 
+@pytest.mark.long
 def test_batch_normalisation_is_measured_anew_and_needs_data(table, tmp_path):
     nets = [tiny_artifact(tmp_path / f"n{i}", name="resnet18", shape=SHAPE, seed=i) for i in (0, 1)]
     with pytest.raises(UsageError, match=r"batch normalisation.*--data"):

@@ -79,6 +79,7 @@ def test_a_walk_towards_a_class_arrives(subject, pictures):
     assert (answers(subject, moved) == wanted).mean() > 0.8
 
 
+@pytest.mark.long
 def test_the_nearest_adversary_is_nearer_than_any_walk(subject, pictures):
     few = pictures[:2]
     wanted = (answers(subject, few) + 1) % 5

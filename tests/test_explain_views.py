@@ -196,6 +196,7 @@ def test_an_inversion_has_the_features_of_the_picture(subject, pictures):
     assert after < 0.2 * before
 
 
+@pytest.mark.long
 def test_style_moves_the_gram_matrices_and_keeps_the_content(subject, pictures):
     content, style = pictures[:1], pictures[1:2] * 0.3
     made = transfer_style(subject, content, style, steps=40)

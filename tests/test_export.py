@@ -46,6 +46,7 @@ def test_a_grouped_convolution_is_one_node_of_an_onnx_file(tmp_path):
     assert not any("convolution_op" in vars(layer) for layer in grouped)
 
 
+@pytest.mark.long
 def test_a_hard_sigmoid_is_one_node_of_an_onnx_file(tmp_path):
     import onnx
 
@@ -242,6 +243,7 @@ def test_the_saved_model_explains_its_scores_as_grad_cam_does(exported):
     np.testing.assert_allclose(found["heat_map"], heat, atol=1e-4 * heat.max())
 
 
+@pytest.mark.long
 def test_the_saved_model_of_a_net_that_reads_several_stages_explains_by_the_last(tmp_path):
     import tensorflow as tf
 

@@ -28,6 +28,8 @@ NETS = {
     "xnor_mobilenet_v1": (33, 33, 3),
 }
 
+pytestmark = pytest.mark.long  # nets are trained, exported and run
+
 
 @pytest.fixture(scope="module")
 def packed(tmp_path_factory):
@@ -101,7 +103,6 @@ def test_the_file_is_plain_onnx_for_any_runtime(tmp_path):
         np.testing.assert_allclose(found, scores[:1], atol=1e-4)
 
 
-@pytest.mark.long
 def test_it_is_served_like_any_other_form(packed):
     artifact, _ = packed
     assert usable(artifact) == ["packed", "runner", "keras"]

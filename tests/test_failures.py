@@ -113,6 +113,7 @@ def test_a_batch_of_one_gets_other_advice():
         raise MemoryError
 
 
+@pytest.mark.long
 def test_a_run_out_of_memory_goes_on_where_it_was_or_begins_anew_with_less(
     data, tmp_path, monkeypatch
 ):

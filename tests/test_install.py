@@ -30,6 +30,7 @@ def build(tmp_path, **environment: str) -> list[str]:
     return [wheel.name, *zipfile.ZipFile(wheel).namelist()]
 
 
+@pytest.mark.long
 def test_with_a_compiler_the_wheel_brings_compiled_kernels(tmp_path):
     if not shutil.which(os.environ.get("CC", "cc")) or not shutil.which("make"):
         pytest.skip("needs make and a C compiler (cc)")

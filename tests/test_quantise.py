@@ -167,6 +167,7 @@ def test_ranges_follow_what_training_sees_and_inference_leaves_them():
     assert np.asarray(ops.max(layer(np.float32([[9.0]])))) == pytest.approx(2.01, abs=0.01)
 
 
+@pytest.mark.long
 def test_a_recipe_trains_the_net_with_rounding_and_keeps_it_as_it_was(tmp_path):
     digits = pytest.importorskip("sklearn.datasets").load_digits()
     images = np.kron(digits.images * 15.9, np.ones((2, 2))).astype(np.uint8)

@@ -140,7 +140,7 @@ def test_a_net_that_cannot_be_seen_into_says_so_in_lines(tmp_path):
 def test_without_scikit_learn_the_features_are_drawn_by_principal_components(
     artifact, pictures, tmp_path, monkeypatch
 ):
-    monkeypatch.setitem(sys.modules, "sklearn.manifold", None)
+    monkeypatch.setitem(sys.modules, "sklearn", None)
     found = evaluate(artifact, pictures, inside=True, split="all", report=tmp_path / "r.html")
     assert found.inside.plane == "principal components"
     assert "by principal components" in (tmp_path / "r.html").read_text("utf-8")

@@ -19,7 +19,10 @@ import pytest
 from dangerous_training import LONG, run
 from striate.train.checkpoint import read_arrays
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and fork")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL and fork"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +97,6 @@ def same(found, expected):
     assert history == whole_history
 
 
-@pytest.mark.long
 def test_killed_at_touches_of_the_disk(processes, pictures, uninterrupted, tmp_path):
     """Before a flush, before a renaming, while the artifact is published, while the run is
     cleared away."""
@@ -116,7 +118,6 @@ def test_killed_at_touches_of_the_disk(processes, pictures, uninterrupted, tmp_p
     same(result(tmp_path / "out"), expected)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("before_the_end", [0, 1, 2, 3, 4])
 def test_killed_at_the_very_end(processes, pictures, uninterrupted, tmp_path, before_the_end):
     """The artifact is published once, whether or not the process lived to clear its run away."""

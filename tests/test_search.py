@@ -257,6 +257,7 @@ def test_a_search_that_cannot_work_is_one_line_before_any_trial(
     assert pretended == []
 
 
+@pytest.mark.long
 def test_a_trial_is_repeated_by_its_values_and_one_that_diverges_stops_nothing(
     data, tmp_path, monkeypatch, capfd
 ):

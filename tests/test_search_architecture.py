@@ -172,6 +172,7 @@ def test_the_reward_is_the_cube_of_the_accuracy_and_nothing_where_a_net_failed()
     assert reward(Trial(0, {}, error="training diverged")) == 0
 
 
+@pytest.mark.long
 def test_a_killed_search_writes_the_same_nets_when_it_goes_on(
     pretended, data, tmp_path, monkeypatch
 ):

@@ -432,6 +432,7 @@ def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, t
             urllib.request.urlopen(url.replace("https", "http"), timeout=10)
 
 
+@pytest.mark.long
 def test_a_renewed_certificate_is_met_by_who_connects_then_on_both_ports(base, tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make certificates")

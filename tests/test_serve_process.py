@@ -128,6 +128,7 @@ def test_two_servers_do_not_share_a_port(tiny):
         HttpClient(first.url, "tiny").status()
 
 
+@pytest.mark.long
 def test_servers_that_mean_to_share_their_ports(tiny):
     with (
         ServerProcess(tiny.path.parent, reuse_port=True) as first,
@@ -606,6 +607,7 @@ def inherited(disposition: signal.Handlers) -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.long
 def test_a_terminal_that_closes_drains_unless_nohup_ran_the_server(tiny):
     with inherited(signal.SIG_DFL):
         server = ServerProcess(tiny.path.parent)
@@ -682,6 +684,7 @@ def test_a_full_server_refuses_at_once(base, picture):
         assert not is_full(client, picture)
 
 
+@pytest.mark.long
 def test_a_deadline_that_passes_in_the_queue_is_deadline_exceeded(base, tiny):
     images, _ = tiny.goldens()
     many = np.repeat(images[:1], SLOW, axis=0)

@@ -102,7 +102,16 @@ def refused(call, *args, **kwargs) -> tuple[grpc.StatusCode, str]:
 # The same answers by every road
 
 
-@pytest.mark.parametrize("engine", ["onnx", "litert", "openvino", "tensorflow", "keras"])
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "onnx",
+        "litert",
+        "openvino",
+        pytest.param("tensorflow", marks=pytest.mark.long),
+        pytest.param("keras", marks=pytest.mark.long),
+    ],
+)
 def test_the_same_picture_gets_the_same_answers_by_every_road(tiny, picture, engine):
     import tensorflow as tf
 

@@ -192,5 +192,5 @@ def test_without_the_flag_nothing_of_opentelemetry_is_imported(tiny):
 
 def test_where_it_is_not_installed_the_flag_says_how_to(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with pytest.raises(UsageError, match=r"pip install striate\[tracing\]"):
+    with pytest.raises(UsageError, match=r'pip install "striate\[tracing\]"'):
         Tracing()

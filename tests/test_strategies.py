@@ -297,6 +297,7 @@ def test_auto_trains_fresh_weights_in_full(stripes):
 # === Folds ===
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("strategy", ["linear_probe", "early_features"])
 def test_cross_validation_looks_at_each_picture_once_and_finds_the_same(
     stripes, strategy, monkeypatch

@@ -226,6 +226,7 @@ def test_frozen_batch_norm_is_bit_identical_after_fit(colours):
     assert {"stem_conv", "stage7_block1_project_conv", "logits"} <= moved
 
 
+@pytest.mark.long
 def test_unfreezing_from_a_block_leaves_everything_before_it(colours):
     strategy = {"name": "full", "unfreeze_from": "stage6_block2", "freeze_bn": False}
     moved, _ = changed_layers({**MOBILENET, "strategy": strategy}, colours)

@@ -263,6 +263,7 @@ def exported(trained):
 SLOW = {"cnn3d_ji"}  # some 400 operations, of which the converters take their time
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in CASES]
 )

@@ -159,6 +159,7 @@ def test_the_artifact_of_a_net_with_heads_has_none(data, tmp_path, changes):
     made.check()
 
 
+@pytest.mark.long
 def test_heads_learn_and_reach_what_is_below_them(data, tmp_path, monkeypatch):
     from striate.train import build
 
@@ -221,6 +222,7 @@ def test_a_trained_condensenet_is_condensed_and_runs_in_groups(data, tmp_path, m
     np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 def test_only_epochs_of_a_net_that_has_condensed_compete_to_be_the_best(
     data, tmp_path, monkeypatch
 ):

@@ -94,6 +94,7 @@ def test_other_classes_get_a_fresh_classifier(options, tmp_path):
     )
 
 
+@pytest.mark.long
 def test_names_that_keras_made_up_count_on_through_a_session(tmp_path):
     """A session's second net begins with conv2d_94; the published file's first with conv2d_1."""
     for n in (1, 2):

@@ -213,6 +213,7 @@ def test_what_is_measured_are_the_training_pictures(made, stripes):
     np.testing.assert_allclose(mean, (x / 255).mean(axis=0).ravel(), atol=1e-6)
 
 
+@pytest.mark.long
 def test_every_form_answers_as_keras_does(made):
     """Each is verified as it is written: scores within 1e-4 of Keras' on goldens and noise."""
     exported, rows = export.export(artifact.load(made.path), ["saved_model", "onnx", "litert"])

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from striate.train import Recipe
 
 search = typer.Typer(
-    help="Look for a learning rate, for several hyper-parameters, or for a net.",
+    help="Look for a learning rate, hyper-parameters or a net.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -378,6 +378,19 @@ def test_a_check_without_an_exported_form_says_so(call, tmp_path):
     assert "holds no exported form" in err
 
 
+def test_explain_goes_on_past_a_picture_that_cannot_be_read(call, artifact, tmp_path):
+    broken, good, output = tmp_path / "a.jpg", tmp_path / "b.jpg", tmp_path / "why"
+    broken.write_bytes(b"no picture")
+    shutil.copy(CAT, good)
+    code, out, err = call("explain", artifact.path, broken, good, "-o", output, "--json")
+    assert code == 1
+    assert [Path(row["file"]).name for row in json.loads(out)] == ["b.grad_cam.png"]
+    assert str(broken) in err
+    classes = ["--class", "0", "--class", "1"]  # one for each: none may be left out
+    assert call("explain", artifact.path, broken, good, *classes)[:2] == (1, "")
+    assert call("explain", artifact.path, broken)[:2] == (1, "")
+
+
 def test_explain_takes_a_folder_for_the_pictures_in_it(call, artifact, tmp_path):
     code, out, _ = call("explain", artifact.path, PHOTOS, "-o", tmp_path / "why", "--json")
     assert code == 0

@@ -75,9 +75,10 @@ def explain(
     source = load(artifact)
     pictures: Any = named(images or [])
     _check_subjects(method, pictures, data, target)
+    classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them
+    pictures, broken = _readable(pictures, source.preprocess, every=isinstance(classes, list))
     make_folder(output)
     load_tensorflow()
-    classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them
     if data is not None:
         pictures, right = _labelled(source, data, split, most)
         classes = classes or right
@@ -90,6 +91,28 @@ def explain(
             note(f"{path}: {drawing.caption}")
     if as_json:
         emit(rows)
+    if broken:
+        raise typer.Exit(1)
+
+
+def _readable(images: list[Path], preprocess: Any, *, every: bool) -> tuple[list[Path], int]:
+    """(the pictures that can be read, how many cannot), of which it is said why.
+
+    Raises `DataError` where none can; every: where one cannot, as each has a class of its own.
+    """
+    from striate.errors import DataError
+    from striate.preprocess import pixels
+
+    found: list[Path] = []
+    for number, path in enumerate(images, start=1):
+        try:
+            pixels(path, preprocess)
+            found.append(path)
+        except DataError as error:
+            if every or (number == len(images) and not found):
+                raise
+            note(f"striate: {error}")
+    return found, len(images) - len(found)
 
 
 def _check_subjects(

@@ -138,6 +138,7 @@ def test_principal_components_are_scikit_learn_s():
     np.testing.assert_allclose(np.abs(pca(points)), np.abs(theirs), rtol=1e-6, atol=1e-9)
 
 
+@pytest.mark.long
 def test_tsne_keeps_groups_together(subject, pictures):
     pytest.importorskip("sklearn")
     assert codes(subject, pictures, batch_size=4).shape == (6, 64)

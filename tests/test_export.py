@@ -32,6 +32,7 @@ def exported(tmp_path_factory):
     return export(artifact)
 
 
+@pytest.mark.long
 def test_a_grouped_convolution_is_one_node_of_an_onnx_file(tmp_path):
     import keras
     import onnx

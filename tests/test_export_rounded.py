@@ -144,6 +144,7 @@ def test_int8_without_pictures_says_what_it_needs(tmp_path):
         export(tiny_artifact(tmp_path / "mine"), ["int8"])
 
 
+@pytest.mark.long
 def test_another_first_class_too_often_is_an_error_unless_accepted(rounded, tmp_path, monkeypatch):
     from striate.export import float16
 

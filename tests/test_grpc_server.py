@@ -155,6 +155,7 @@ def test_the_requests_of_a_stream_are_answered_one_by_one_in_order(echo):
     assert number == 49
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("size", [100, 20_000, 300_000])
 def test_requests_that_come_faster_than_they_are_read_keep_their_bytes(echo, size):
     _, _, stream = echo
@@ -496,6 +497,7 @@ def test_a_client_that_takes_no_answers_is_not_read_any_more():
 # === The end ===
 
 
+@pytest.mark.long
 def test_no_call_is_lost_when_a_server_stops():
     """Clients ask on while five servers stop under them: each call is answered, or was never
     taken up, which is what UNAVAILABLE tells its client."""

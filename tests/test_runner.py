@@ -30,6 +30,8 @@ NETS = {
     "bwn_mobilenet_v1": (17, 17, 3),
 }
 
+pytestmark = pytest.mark.long  # nets are trained and exported, the program is compiled
+
 
 def compiler() -> str:
     found = shutil.which(os.environ.get("CC", "cc"))
@@ -404,7 +406,6 @@ def test_32_bits_do_not_wrap_around_at_a_file_that_asks_for_enormous_memory(tmp_
     assert "operation 2, a binary convolution that no kernel computes" in said.stderr
 
 
-@pytest.mark.long
 def test_files_damaged_at_random_are_refused_or_answered_and_nothing_else(artifacts, tmp_path):
     """Under the address and undefined-behaviour sanitisers; the checksum is mended each time."""
     flags = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]

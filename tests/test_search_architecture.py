@@ -81,6 +81,7 @@ def test_the_probabilities_of_all_nets_sum_to_one():
     )
 
 
+@pytest.mark.long
 def test_nets_are_drawn_as_often_as_their_probabilities_say():
     space = Space(1, filters=(4, 8), sizes=(3,))
     controller = Controller(space, seed=1)
@@ -177,21 +178,21 @@ def test_a_killed_search_writes_the_same_nets_when_it_goes_on(
     pretended, data, tmp_path, monkeypatch
 ):
     options = {"space": SMALL, "learning_rate": 0.1}
-    whole = architecture_search(RECIPE, data, trials=6, **options)
+    whole = architecture_search(RECIPE, data, trials=4, **options)
     pretend = trials.fit
 
     def killed(recipe, *arguments):
-        if len(pretended) == 6 + 3:
+        if len(pretended) == 4 + 2:
             raise KeyboardInterrupt
         return pretend(recipe, *arguments)
 
     monkeypatch.setattr(trials, "fit", killed)
     with pytest.raises(KeyboardInterrupt):
-        architecture_search(RECIPE, data, trials=6, output=tmp_path, **options)
+        architecture_search(RECIPE, data, trials=4, output=tmp_path, **options)
     monkeypatch.setattr(trials, "fit", pretend)
-    resumed = architecture_search(RECIPE, data, trials=6, output=tmp_path, **options)
+    resumed = architecture_search(RECIPE, data, trials=4, output=tmp_path, **options)
     assert [(t.number, t.values) for t in resumed] == [(t.number, t.values) for t in whole]
-    assert pretended[6:] == pretended[:6]
+    assert pretended[4:] == pretended[:4]
 
 
 def test_a_search_that_cannot_work_is_one_line_before_any_net(pretended, data, tmp_path):

@@ -269,6 +269,7 @@ def test_the_time_that_a_client_takes_to_send_is_not_the_servers(tiny):
     assert answered.startswith(b"HTTP/1.1 400 ")
 
 
+@pytest.mark.long
 def test_a_timeout_of_0_is_none(tiny):
     images, scores = tiny.goldens()
     with ServerProcess(tiny.path.parent, rest_api_timeout_in_ms=0, stall_seconds=0) as server:
@@ -527,6 +528,7 @@ def test_sigterm_lets_the_request_in_flight_end(base, tiny, picture, face):
             client.predict([picture])
 
 
+@pytest.mark.long
 def test_a_request_that_the_drain_does_not_wait_for_is_answered_without_a_traceback(tiny):
     head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{"
     with (
@@ -778,6 +780,7 @@ def test_sigterm_while_a_model_is_loaded_ends_the_server(tiny):
         assert process.stdout.read() == "SIGTERM: stopped before anything was served\n"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
 def test_who_does_not_read_what_is_announced_does_not_stop_the_drain(tiny, reader):
     """A pipe that nobody reads any more, or a full one."""

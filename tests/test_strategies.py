@@ -345,6 +345,7 @@ def test_what_is_known_of_one_ending_is_not_taken_for_another(stripes):
         np.testing.assert_allclose(together[0].val_logits, alone.val_logits, atol=1e-4)
 
 
+@pytest.mark.long
 def test_folds_end_in_one_net_on_all_the_pictures(stripes, tmp_path):
     made = train(LENET, tmp_path / "m", data=stripes, folds=3, progress=False, strategy="full")
     found = made.manifest.metrics

@@ -111,6 +111,7 @@ def test_without_validation_pictures_an_artifact_is_still_written(data, tmp_path
     assert "no validation pictures" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_recipe_file_a_dictionary_and_sets_train_the_same(data, tmp_path):
     (tmp_path / "r.yaml").write_text(f"model: lenet5\nepochs: 1\nseed: 4\ndata: {{source: {data}}}")
     made = [

@@ -142,6 +142,19 @@ def test_layers_without_a_packed_form_are_named():
         compact.handler_of(packed.LAYERS, keras.layers.DepthwiseConv2D(3, dilation_rate=2))
 
 
+def written(path, model):
+    """An artifact of a net made by hand, of three classes."""
+    shape = model.input_shape[1:]
+    return write_version(
+        path,
+        model=model,
+        labels=["a", "b", "c"],
+        preprocess=preset("caffe", *shape),
+        model_name="made by hand",
+        goldens=np.random.default_rng(0).integers(0, 256, (4, *shape), dtype=np.uint8),
+    )
+
+
 def test_normalisations_and_dense_layers_may_lack_some_of_their_vectors(tmp_path):
     import keras
 
@@ -154,14 +167,7 @@ def test_normalisations_and_dense_layers_may_lack_some_of_their_vectors(tmp_path
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([numbers.uniform(0.5, 2, weight.shape) for weight in layer.weights])
-    artifact = write_version(
-        tmp_path / "mine",
-        model=model,
-        labels=["a", "b", "c"],
-        preprocess=preset("caffe", 8, 8, 3),
-        model_name="made by hand",
-        goldens=np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3), dtype=np.uint8),
-    )
+    artifact = written(tmp_path / "mine", model)
     _, rows = export(artifact, ["packed"])
     assert max(row.max_abs_diff for row in rows) <= 1e-5
 
@@ -178,14 +184,7 @@ def test_padding_of_1_and_the_scale_of_the_inputs_are_packed_too(tmp_path, monke
         x = keras.layers.BatchNormalization()(x) if i else x
         x = BinaryConv2D(8 + 30 * i, 3, pad=1, strides=1 + i % 2, use_bias=True, **options)(x)
     x = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling2D()(x))
-    artifact = write_version(
-        tmp_path / "mine",
-        model=keras.Model(inputs, x),
-        labels=["a", "b", "c"],
-        preprocess=preset("caffe", 9, 11, 3),
-        model_name="made by hand",
-        goldens=np.random.default_rng(0).integers(0, 256, (4, 9, 11, 3), dtype=np.uint8),
-    )
+    artifact = written(tmp_path / "mine", keras.Model(inputs, x))
     artifact, rows = export(artifact, ["packed"])
     assert max(row.max_abs_diff for row in rows) <= 1e-5
     monkeypatch.setenv("STRIATE_KERNEL", "numpy")

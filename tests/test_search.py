@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from searched import killed_at
 from striate import cli
 from striate.data import load
 from striate.errors import UsageError
@@ -213,17 +214,8 @@ def test_the_best_trial_comes_first_and_what_failed_last(pretended, data):
 
 def test_a_killed_search_goes_on_and_ends_the_same(pretended, data, tmp_path, monkeypatch):
     whole = random_search(LENET, data, RANGES, trials=8)
-    pretend = searching.fit
-
-    def killed(recipe, *arguments):
-        if len(pretended) == 8 + 3:
-            raise KeyboardInterrupt
-        return pretend(recipe, *arguments)
-
-    monkeypatch.setattr(searching, "fit", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(8 + 3, pretended, monkeypatch):
         random_search(LENET, data, RANGES, trials=8, output=tmp_path / "s")
-    monkeypatch.setattr(searching, "fit", pretend)
     resumed = random_search(LENET, data, RANGES, trials=8, output=tmp_path / "s")
     assert len(pretended) == 8 + 8
     assert [(t.number, t.values, t.val_loss) for t in resumed] == [

@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 
+from searched import killed_at
 from striate import cli, create_model
 from striate.errors import UsageError
 from striate.models.nas import LAYERS, read_layers
@@ -179,17 +180,8 @@ def test_a_killed_search_writes_the_same_nets_when_it_goes_on(
 ):
     options = {"space": SMALL, "learning_rate": 0.1}
     whole = architecture_search(RECIPE, data, trials=4, **options)
-    pretend = trials.fit
-
-    def killed(recipe, *arguments):
-        if len(pretended) == 4 + 2:
-            raise KeyboardInterrupt
-        return pretend(recipe, *arguments)
-
-    monkeypatch.setattr(trials, "fit", killed)
-    with pytest.raises(KeyboardInterrupt):
+    with killed_at(4 + 2, pretended, monkeypatch):
         architecture_search(RECIPE, data, trials=4, output=tmp_path, **options)
-    monkeypatch.setattr(trials, "fit", pretend)
     resumed = architecture_search(RECIPE, data, trials=4, output=tmp_path, **options)
     assert [(t.number, t.values) for t in resumed] == [(t.number, t.values) for t in whole]
     assert pretended[4:] == pretended[:4]

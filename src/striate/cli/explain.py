@@ -7,6 +7,7 @@ import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, note, progress, table
 from striate.cli.evaluate import Split
+from striate.cli.pictures import readable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -76,7 +77,11 @@ def explain(
     pictures: Any = named(images or [])
     _check_subjects(method, pictures, data, target)
     classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them
-    pictures, broken = _readable(pictures, source.preprocess, every=isinstance(classes, list))
+    asked = len(pictures)
+    pictures = [path for path, _ in readable(pictures, source.preprocess)]
+    broken = asked - len(pictures)
+    if broken and (not pictures or isinstance(classes, list)):  # a class each, so none may lack
+        raise typer.Exit(1)
     make_folder(output)
     load_tensorflow()
     if data is not None:
@@ -93,26 +98,6 @@ def explain(
         emit(rows)
     if broken:
         raise typer.Exit(1)
-
-
-def _readable(images: list[Path], preprocess: Any, *, every: bool) -> tuple[list[Path], int]:
-    """(the pictures that can be read, how many cannot), of which it is said why.
-
-    Raises `DataError` where none can; every: where one cannot, as each has a class of its own.
-    """
-    from striate.errors import DataError
-    from striate.preprocess import pixels
-
-    found: list[Path] = []
-    for number, path in enumerate(images, start=1):
-        try:
-            pixels(path, preprocess)
-            found.append(path)
-        except DataError as error:
-            if every or (number == len(images) and not found):
-                raise
-            note(f"striate: {error}")
-    return found, len(images) - len(found)
 
 
 def _check_subjects(

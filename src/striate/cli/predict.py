@@ -7,6 +7,7 @@ import typer
 
 from striate.cli.console import Json, emit, load_tensorflow, note, quiet_libraries
 from striate.cli.evaluate import Engine
+from striate.cli.pictures import readable
 
 
 def predict(
@@ -21,8 +22,7 @@ def predict(
 
     from striate.artifact import load
     from striate.data.files import named
-    from striate.errors import DataError, EngineError, UsageError
-    from striate.preprocess import pixels
+    from striate.errors import EngineError, UsageError
     from striate.runtime import needs_tensorflow, open_engine
 
     loaded = load(artifact)
@@ -32,15 +32,8 @@ def predict(
         opened = open_engine(loaded, engine)
     if loaded.preprocess.kind == "picture":
         images = named(images)
-    failed = 0
     answers = []
-    for path in images:
-        try:
-            tensor = pixels(path, loaded.preprocess)
-        except DataError as error:
-            note(f"striate: {error}")
-            failed += 1
-            continue
+    for path, tensor in readable(images, loaded.preprocess):
         scores = opened.predict(tensor[np.newaxis])[0]
         if scores.ndim > 1:
             raise UsageError(
@@ -61,7 +54,7 @@ def predict(
         emit(answers)
     else:
         _print(answers, opened.kernel)
-    if failed:
+    if len(answers) < len(images):
         raise typer.Exit(1)
 
 

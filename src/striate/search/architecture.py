@@ -9,7 +9,6 @@ the reward that REINFORCE raises: answers that did better than the nets before a
 
 import dataclasses
 import os
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -230,8 +229,8 @@ def architecture_search(
         )
     watch = watcher(progress)
     dataset = open_judged(recipe, data, watch)
-    searched = {"space": _listed(space), "seed": seed, "learning_rate": learning_rate}
-    book = Book(output, recipe, dataset, **searched)
+    facts = {"space": dataclasses.asdict(space), "seed": seed, "learning_rate": learning_rate}
+    book = Book(output, recipe, dataset, **facts)
     done = {trial.number: trial for trial in book.read()}
     controller = Controller(space, learning_rate=learning_rate, seed=seed)
     for number in range(trials):
@@ -250,10 +249,3 @@ def architecture_search(
 def reward(trial: Trial) -> float:
     """The cube of the validation accuracy, which sets the good apart from the best; else 0."""
     return (trial.val_accuracy or 0.0) ** 3
-
-
-def _listed(space: Space) -> dict[str, Any]:
-    return {
-        key: list(value) if isinstance(value, Iterable) else value
-        for key, value in dataclasses.asdict(space).items()
-    }

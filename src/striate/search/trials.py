@@ -111,10 +111,10 @@ class Book:
             return
         self._trials.parent.mkdir(parents=True, exist_ok=True)
         path = self._trials.with_name("search.json")
-        facts = {**_facts(recipe, dataset), **searched}
+        facts = json.dumps({**_facts(recipe, dataset), **searched}, indent=2)
         if not path.exists():
-            write_atomically(path, json.dumps(facts, indent=2).encode())
-        elif json.loads(path.read_text("utf-8")) != facts:
+            write_atomically(path, facts.encode())
+        elif json.loads(path.read_text("utf-8")) != json.loads(facts):
             raise UsageError(
                 f"{directory} holds a search with another recipe, "
                 f"{' or '.join(searched)}, or data; expected a new directory"

@@ -222,6 +222,9 @@ class Schedule(Group):
     monitor: Monitor = "val_loss"
 
 
+CLASSIFIER_ALONE = ("linear_probe", "early_features")  # strategies under which no body learns
+
+
 class Strategy(Group):
     """Which part of the net learns, and when; see `striate.train.strategies`.
 
@@ -251,7 +254,7 @@ class Strategy(Group):
     @classmethod
     def _can_learn(cls, layer: str | None, others: ValidationInfo) -> str | None:
         name = others.data.get("name")
-        if layer is not None and name in ("linear_probe", "early_features"):
+        if layer is not None and name in CLASSIFIER_ALONE:
             raise ValueError(
                 f"should stand with strategy=lp_ft, gradual, layerwise or full; under {name} the "
                 "classifier alone learns"

@@ -30,7 +30,7 @@ from striate.train import probe
 from striate.train.build import Start
 from striate.train.frozen import SILENT, Body, Known
 from striate.train.progress import Watcher
-from striate.train.recipe import Recipe
+from striate.train.recipe import CLASSIFIER_ALONE, Recipe
 
 MANY = 200  # pictures a class
 FOLDS = 5
@@ -112,7 +112,7 @@ def decided(
         name = "early_features"
         reason = f"early_features: the net ends at {found.best_early} ({_accuracies(found)})"
     settings: dict[str, Any] = {"name": name, "reason": reason}
-    if name in ("linear_probe", "early_features"):
+    if name in CLASSIFIER_ALONE:
         settings["unfreeze_from"] = None  # of whatever else `auto` might have chosen
     recipe = recipe.changed(strategy=settings)
     return (_ending(recipe, found.best_early) if name == "early_features" else recipe), reason

@@ -5,11 +5,11 @@
 
 Ours takes float32 maps and gives float32 maps, packing included; the peer is the fastest fp32
 convolution of the same shape out of ONNX Runtime, OpenVINO and LiteRT, as far as they are installed
-(LiteRT needs TensorFlow to write its file). In every round each side runs for about three
-milliseconds in turn; a ratio is of the medians, its spread the quartiles of the rounds' own ratios,
-and beside it the ratio of the fastest rounds. Times are of the process's processor, so that other
-programs on the machine count for no side. NCHW for ONNX Runtime and OpenVINO, NHWC for the others,
-as each likes it; the sums are checked to be equal.
+(LiteRT needs TensorFlow to write its file). Every side is bound to its arrays beforehand. In every
+round each side runs for about three milliseconds in turn; a ratio is of the medians, its spread the
+quartiles of the rounds' own ratios, and beside it the ratio of the fastest rounds. Times are of the
+process's processor, so that other programs on the machine count for no side. NCHW for ONNX Runtime
+and OpenVINO, NHWC for the others, as each likes it; the sums are checked to be equal.
 """
 
 import argparse
@@ -62,8 +62,16 @@ def onnxruntime_peer(weights: np.ndarray, maps: np.ndarray):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(onnx_convolution(weights, maps.shape[1]), options)
-    x = {"x": np.ascontiguousarray(maps.transpose(0, 3, 1, 2))}
-    return lambda: session.run(None, x)[0], lambda y: y.transpose(0, 2, 3, 1)
+    y = np.empty((1, weights.shape[-1], *maps.shape[1:3]), np.float32)
+    binding = session.io_binding()
+    binding.bind_cpu_input("x", np.ascontiguousarray(maps.transpose(0, 3, 1, 2)))
+    binding.bind_output("y", "cpu", 0, np.float32, y.shape, y.ctypes.data)
+
+    def run() -> np.ndarray:
+        session.run_with_iobinding(binding)
+        return y
+
+    return run, lambda y: y.transpose(0, 2, 3, 1)
 
 
 def openvino_peer(weights: np.ndarray, maps: np.ndarray):
@@ -164,7 +172,7 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
         for name, conv in convs.items():
             assert np.array_equal(conv.dots(x), expected), f"{name} differs from {peer}"
     out = empty((*x.shape[:3], weights.shape[-1]), np.float32)
-    calls = {name: lambda conv=conv: conv.scores(x, out=out) for name, conv in convs.items()}
+    calls = {name: conv.bind(x, out) for name, conv in convs.items()}
     calls.update({peer: run for peer, (run, _) in peers.items()})
     times: dict[str, list[float]] = {name: [] for name in calls}
     turns = {name: turn_of(call) for name, call in calls.items()}
@@ -188,7 +196,7 @@ def with_threads(
             BinaryConvolution(weights, x.shape[1:], name=name, threads=n, **options)
             for n in (1, threads)
         )
-        calls = {name: lambda: many.scores(x, out=out), ONE: lambda: one.scores(x, out=out)}  # noqa: B023
+        calls = {name: many.bind(x, out), ONE: one.bind(x, out)}
         turn = turn_of(calls[ONE])
         times: dict[str, list[float]] = {side: [] for side in calls}
         for _ in range(rounds):

@@ -1,5 +1,6 @@
 """The C kernels, and numpy in their place, against sums of integers; equality throughout."""
 
+import gc
 import os
 import platform
 import shutil
@@ -139,6 +140,26 @@ def test_scores_are_the_scaled_sums(kernel, seed):
     out = np.empty_like(expected)
     assert conv.scores(pack_bits(x), out=out) is out
     np.testing.assert_array_equal(out, expected)
+
+
+def test_a_bound_call_answers_for_what_its_arrays_hold_by_then(kernel):
+    rng = np.random.default_rng(1)
+    first, second = rng.standard_normal((2, 1, 9, 9, 40)).astype("f4")
+    conv = BinaryConvolution(rng.standard_normal((3, 3, 40, 24)), (9, 9, 40), pad=1, name=kernel)
+    expected = conv.scores(second)
+    x, out = first.copy(), np.empty_like(expected)
+    call = conv.bind(x, out)
+    x[:] = second
+    del conv, x
+    gc.collect()  # the call keeps alive what it works on
+    assert call() is out
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_a_bound_call_takes_no_map_that_it_would_have_to_copy(kernel):
+    conv = BinaryConvolution(np.ones((1, 1, 40, 2)), (4, 4, 40), name=kernel)
+    with pytest.raises(UsageError, match="bind: expected contiguous"):
+        conv.bind(np.ones((1, 4, 4, 80), "f4")[..., ::2], np.empty((1, 4, 4, 2), "f4"))
 
 
 def test_scores_with_the_scale_of_the_inputs_are_those_of_the_keras_layer(kernel):

@@ -121,6 +121,13 @@ class _Run(ctypes.Structure):
         ("scratch", ctypes.c_void_p),
     ]
 
+    def place(self, x: np.ndarray, kind: str, out: np.ndarray) -> None:
+        """Where the maps are, and where what is wanted of them goes."""
+        self.images = len(x)
+        at = address(x)
+        self.values, self.bits = (0, at) if x.dtype == WORD else (at, 0)
+        setattr(self, kind, address(out))
+
 
 @functools.cache
 def library() -> ctypes.CDLL | None:
@@ -281,6 +288,32 @@ class BinaryConvolution:
         scaled = self._numpy_scale(x) * dots if self.scale_inputs else dots
         return np.add(self.alpha * scaled, self.beta, out=out)
 
+    def bind(self, x: np.ndarray, out: np.ndarray) -> Callable[[], np.ndarray]:
+        """`scores(x, out=out)` as a function without arguments, of what `x` holds by then.
+
+        The two arrays are checked once, here. For a loop over the same memory: what a call of
+        `scores` checks has left the caches while the layer ran, and fetching it anew can cost a
+        tenth of a layer. A bound function has working memory of its own, for one thread at a time.
+
+        Raises `UsageError` where `scores` does, and for maps that it would have to copy.
+        """
+        if self._checked(x) is not x:
+            raise UsageError("bind: expected contiguous maps, which every call reads anew")
+        self.scores(x, out=out)
+        if self._layer is None:
+            return functools.partial(self.scores, x, out=out)
+        scratch = self._new_scratch()
+        run = self._new_run("scores", scratch)
+        run.place(x, "scores", out)
+        run.alive = self, x, scratch  # as long as somebody may call
+        compute, layer, pointer = self._native.striate_layer_run, self._layer, ctypes.byref(run)
+
+        def call() -> np.ndarray:
+            compute(layer, pointer)
+            return out
+
+        return call
+
     def bits(self, x: np.ndarray) -> np.ndarray:
         """(dot ^ flip) >= threshold, packed: uint32 [N, h', w', ceil(filters / 32)]."""
         x = self._checked(x)
@@ -320,10 +353,7 @@ class BinaryConvolution:
 
     def _run(self, x: np.ndarray, kind: str, out: np.ndarray) -> np.ndarray:
         run, pointer = self._prepared(kind)
-        run.images = len(x)
-        place = address(x)
-        run.values, run.bits = (0, place) if x.dtype == WORD else (place, 0)
-        setattr(run, kind, address(out))
+        run.place(x, kind, out)
         if self._native.striate_layer_run(self._layer, pointer):
             raise EngineError(f"the {self.kernel} kernel refused a call; please report it")
         return out
@@ -334,19 +364,24 @@ class BinaryConvolution:
         calls = self._memory.__dict__
         if kind not in calls:
             if "scratch" not in calls:
-                size = self._native.striate_scratch_bytes(self._layer)
-                self._memory.scratch = empty((size,), np.uint8)
-            run = _Run(
-                threads=self.threads,
-                scratch=self._memory.scratch.ctypes.data,
-                alpha=self.alpha.ctypes.data,
-                beta=self.beta.ctypes.data,
-                scale_inputs=int(self.scale_inputs and kind == "scores"),
-                threshold=self.threshold.ctypes.data,
-                flip=self.flip.ctypes.data,
-            )
+                self._memory.scratch = self._new_scratch()
+            run = self._new_run(kind, self._memory.scratch)
             calls[kind] = run, ctypes.c_void_p(ctypes.addressof(run))
         return calls[kind]
+
+    def _new_scratch(self) -> np.ndarray:
+        return empty((self._native.striate_scratch_bytes(self._layer),), np.uint8)
+
+    def _new_run(self, kind: str, scratch: np.ndarray) -> _Run:
+        return _Run(
+            threads=self.threads,
+            scratch=scratch.ctypes.data,
+            alpha=self.alpha.ctypes.data,
+            beta=self.beta.ctypes.data,
+            scale_inputs=int(self.scale_inputs and kind == "scores"),
+            threshold=self.threshold.ctypes.data,
+            flip=self.flip.ctypes.data,
+        )
 
     # === By numpy ===
 

@@ -1,6 +1,9 @@
 """ONNX files that striate did not write, as they are: over real sockets, by real clients."""
 
 import json
+import os
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
@@ -195,3 +198,11 @@ def test_a_file_that_is_none_and_types_that_nobody_carries_are_one_line(tmp_path
     save(path, *half, [("Identity", ["x"], ["y"], {})])
     with pytest.raises(ArtifactError, match=r"x is a tensor\(bfloat16\), which is not served"):
         OnnxServable(path, threads=1)
+
+
+def test_onnx_runtime_tells_nobody_what_it_runs(tmp_path):
+    """It keeps an identifier of the machine in the home directory where it would."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    command = [sys.executable, "-c", "import striate, onnxruntime"]
+    subprocess.run(command, env={**kept, "HOME": str(tmp_path)}, check=True)
+    assert [path.name for path in tmp_path.rglob("*")] == []

@@ -15,6 +15,7 @@ The verbs of the command line, in Python:
 `import striate` loads no Keras, no TensorFlow; the first use of what needs them does.
 """
 
+import os
 from importlib import import_module
 from typing import Any
 
@@ -23,6 +24,10 @@ from striate.registry import create_model as create_model
 from striate.registry import list_models as list_models
 
 __version__ = "0.1.0"
+
+# Before anything imports ONNX Runtime, which since 1.29 tells its makers which models it runs, and
+# keeps an identifier of the machine for that, unless it is told not to
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 # name -> where it lives. A verb that is also a package (`train`, `explain`, ...) is that
 # package, which can be called; see `striate.lazy.Verb`.

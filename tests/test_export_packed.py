@@ -191,6 +191,13 @@ def test_padding_of_1_and_the_scale_of_the_inputs_are_packed_too(tmp_path, monke
     assert max(row.max_abs_diff for row in verify(artifact)) <= 1e-5
 
 
+@pytest.mark.parametrize("engine", ["packed", "runner", "auto"])
+def test_a_kernel_that_there_is_not_is_not_blamed_on_the_file(packed, engine, monkeypatch):
+    monkeypatch.setenv("STRIATE_KERNEL", "quantum")
+    with pytest.raises(UsageError, match=r"^STRIATE_KERNEL: expected a binary kernel out of"):
+        open_engine(packed, engine)
+
+
 # === Damaged files ===
 
 READ = """

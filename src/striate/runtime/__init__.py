@@ -133,8 +133,8 @@ def open_engine(
     threads: for one call; None leaves it to the engine. root: read the form's files there instead
     of in the artifact (verification).
 
-    Raises `UsageError` for an unknown name, `EngineError` when the engine is not installed or
-    refuses its file, `ArtifactError` when the artifact has no such form.
+    Raises `UsageError` for an unknown name or kernel, `EngineError` when the engine is not
+    installed or refuses its file, `ArtifactError` when the artifact has no such form.
     """
     if name == "auto":
         return fastest_engine(artifact, threads=threads)
@@ -150,6 +150,8 @@ def open_engine(
     opener: Callable[..., Engine] = import_module(kind.module).open_form
     try:
         return opener(artifact, path, threads)
+    except UsageError:  # of what was asked for, as by STRIATE_KERNEL; the file is no matter
+        raise
     except Exception as error:  # whatever a runtime raises for a file that it cannot read
         raise EngineError(f"{path}: the {name} engine refuses it ({first_line(error)})") from error
 

@@ -134,7 +134,8 @@ def library() -> ctypes.CDLL | None:
     """The compiled kernels, or None where there are none.
 
     Looked for in the environment variable STRIATE_LIBRARY, in the installed package and in the
-    `native/build` of a checkout. Raises `EngineError` for a file that is no such library.
+    `native/build` of a checkout. Raises `UsageError` where the variable names no such library, and
+    `EngineError` where one of the other places holds none.
     """
     package = Path(__file__).parents[1]
     places = [package / "native" / LIBRARY, package.parents[1] / "native" / "build" / LIBRARY]
@@ -142,13 +143,14 @@ def library() -> ctypes.CDLL | None:
     path = Path(named) if named else next((p for p in places if p.is_file()), None)
     if path is None:
         return None
+    wrong, place = (UsageError, f"STRIATE_LIBRARY={path}") if named else (EngineError, str(path))
     try:
         found = ctypes.CDLL(str(path))
         abi = found.striate_abi()
     except (OSError, AttributeError) as error:
-        raise EngineError(f"{path}: expected striate's kernels, got {error}") from None
+        raise wrong(f"{place}: expected striate's kernels, got {error}") from None
     if abi != ABI:
-        raise EngineError(f"{path}: expected version {ABI} of the kernels, got {abi}; rebuild them")
+        raise wrong(f"{place}: expected version {ABI} of the kernels, got {abi}; rebuild them")
     found.striate_kernel_name.restype = ctypes.c_char_p
     found.striate_layer_kernel.restype = ctypes.c_char_p
     found.striate_layer_kernel.argtypes = [ctypes.c_void_p]
@@ -176,10 +178,12 @@ def chosen_kernel(name: str | None = None) -> str:
     Raises `UsageError` for one that this machine cannot run.
     """
     available = kernels()
-    wanted = name or os.environ.get("STRIATE_KERNEL") or available[0]
+    asked = os.environ.get("STRIATE_KERNEL")
+    wanted = name or asked or available[0]
     if wanted not in available:
+        variable = "STRIATE_KERNEL: " if asked and not name else ""
         raise UsageError(
-            f"expected a binary kernel out of {', '.join(available)} on this machine, "
+            f"{variable}expected a binary kernel out of {', '.join(available)} on this machine, "
             f"got {wanted!r}.{did_you_mean(wanted, available)}"
         )
     return wanted

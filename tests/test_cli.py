@@ -456,7 +456,7 @@ def test_doctor_says_what_is_wrong_with_the_kernels_beside_all_else(monkeypatch)
     assert document["binary"]["kernel"] is None
     assert "got 'quantum'" in document["binary"]["problem"]
     said = CliRunner().invoke(cli.app, ["doctor"]).stdout
-    assert "binary convolutions cannot run: expected a binary kernel" in said
+    assert "binary convolutions cannot run: STRIATE_KERNEL: expected a binary kernel" in said
 
 
 def test_doctor_names_no_kernel_of_an_engine_that_is_not_installed(monkeypatch):
@@ -510,6 +510,70 @@ def test_a_backend_that_is_not_installed_is_one_clear_line(monkeypatch, call, pi
     assert (code, out) == (2, "")
     assert error.startswith("striate: Keras is to run on jacks, which is not installed; ")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("absent", "what", "command"),
+    [
+        ("jinja2", "a report", "evaluate {artifact} --data {data} --report {new}/report.html"),
+        ("matplotlib", "a report", "report {artifact} --data {data} -o {new}/report.html"),
+        ("matplotlib", "--chart", "bench {artifact} --chart {new}/chart.png"),
+        ("matplotlib", "the curve of a search", "search lr lenet5 --data {data} -o {new}"),
+        ("matplotlib", "the picture of a curve", "ensemble curve a b --data {data} -o {new}"),
+        ("matplotlib", "an explanation", "explain {artifact} {data}/cold/0.png -o {new}"),
+        ("matplotlib", "a picture of a net", "info lenet5 --png {new}/net.png"),
+        ("tf2onnx", "export to onnx", "export {artifact} --to onnx"),
+        ("tensorflow", "export to saved_model, onnx, litert", "export {artifact}"),
+        ("ai_edge_litert", "quickstart", "quickstart {new}"),
+    ],
+)
+def test_a_missing_library_is_told_before_work_begins(
+    absent, what, command, call, artifact, pictures, tmp_path, monkeypatch
+):
+    import tensorflow  # noqa: F401  # what is loaded already stays usable where it hides
+
+    monkeypatch.setitem(sys.modules, absent, None)
+    new = tmp_path / "new"
+    code, out, error = call(*command.format(artifact=artifact.path, data=pictures, new=new).split())
+    package = absent.replace("_", "-")
+    assert (code, out) == (1, "")
+    assert error == f"striate: {what} needs what is not installed here: pip install {package}\n"
+    assert not new.exists()
+
+
+def test_quickstart_on_a_backend_that_cannot_export_stops_before_it_trains(
+    call, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("KERAS_BACKEND", "jax")
+    code, _, error = call("quickstart", tmp_path / "new")
+    assert code == 2
+    assert error.endswith("run it with KERAS_BACKEND=tensorflow\n")
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("absent", "package"), [("starlette", "starlette"), ("yaml", "pyyaml"), ("grpc", "grpcio")]
+)
+def test_an_import_that_fails_for_want_of_a_library_is_one_clear_line(
+    absent, package, call, monkeypatch
+):
+    def verb(*arguments):
+        raise ModuleNotFoundError(f"No module named {absent!r}", name=f"{absent}.part")
+
+    monkeypatch.setitem(sys.modules, absent, None)
+    monkeypatch.setattr(cli, "app", verb)
+    code, out, error = call("serve")
+    assert (code, out) == (1, "")
+    assert error == f"striate: this needs what is not installed here: pip install {package}\n"
+
+
+def test_an_import_that_fails_for_another_reason_shows_where(call, monkeypatch):
+    def verb(*arguments):
+        raise ModuleNotFoundError("No module named 'numpy.gone'", name="numpy.gone")
+
+    monkeypatch.setattr(cli, "app", verb)
+    with pytest.raises(ModuleNotFoundError):
+        call("models")
 
 
 def test_a_table_shows_names_as_they_are(capsys):

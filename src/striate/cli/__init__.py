@@ -11,6 +11,7 @@ import typer
 
 from striate import __version__
 from striate.errors import StriateError
+from striate.libraries import missing_library
 
 app = typer.Typer(
     name="striate",
@@ -97,6 +98,11 @@ def main() -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `striate ... | head`
         sys.exit(0)
+    except ModuleNotFoundError as error:
+        if (message := missing_library(error)) is None:
+            raise
+        print(f"striate: {message}", file=sys.stderr)
+        sys.exit(1)
     except OSError as error:  # a folder that nobody may write to, a full disk
         print(f"striate: {error}", file=sys.stderr)
         sys.exit(1)

@@ -33,9 +33,11 @@ def bench(
     from striate.bench import bench as measure
     from striate.bench.chart import draw
     from striate.files import check_writable
+    from striate.libraries import need
 
     loaded = load(artifact)
     if chart:
+        need("--chart", "matplotlib")
         check_writable(chart, ending=".png")
     with progress("rounds") as advance:
         rows = measure(

@@ -16,6 +16,7 @@ from striate.cli.console import (
     write_json,
 )
 from striate.errors import UsageError
+from striate.libraries import need
 
 if TYPE_CHECKING:
     from striate.ensemble import Curve
@@ -104,6 +105,7 @@ def curve(
 
     if data is None:
         raise UsageError("expected the pictures that both were trained on: --data FOLDER")
+    need("the picture of a curve", "matplotlib")
     made_folder(output)
     load_tensorflow()
     with progress("connecting", ends=False) as advance:

@@ -70,9 +70,11 @@ def explain(
     from striate.data.files import named
     from striate.explain import check_asked, draw
     from striate.explain.drawing import make_folder, save_picture
+    from striate.libraries import need
 
     options, rows = _options(settings or []), []
     check_asked(method, options)
+    need("an explanation", "matplotlib")
     source = load(artifact)
     pictures: Any = named(images or [])
     _check_subjects(method, pictures, data, target)

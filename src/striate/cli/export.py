@@ -70,6 +70,7 @@ def export(
             rows += more
     if as_json:
         emit([row.to_dict() for row in rows])
+    if as_json or not rows:
         return
     table(
         ["form", "engine", "MB", "|difference|", "same top-1", "n", "ms", "kernel"],

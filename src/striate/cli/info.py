@@ -11,6 +11,7 @@ from striate.cli.console import Json, emit, facts, load_tensorflow, table
 from striate.committee import NAME as ENSEMBLE
 from striate.errors import UsageError
 from striate.files import check_writable
+from striate.libraries import need
 
 if TYPE_CHECKING:
     from striate.costs import LayerCosts, Totals
@@ -37,6 +38,8 @@ def info(
     if artifact and (input_shape or num_classes is not None):
         raise UsageError("an artifact's input and classes are fixed: expected the name of a net")
     pictures = [(path, ending) for path, ending in ((png, ".png"), (svg, ".svg")) if path]
+    if pictures:
+        need("a picture of a net", "matplotlib")
     for path, ending in pictures:
         check_writable(path, ending=ending)
     shape = _shape(input_shape)

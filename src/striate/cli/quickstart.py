@@ -14,8 +14,9 @@ from typing import Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, quiet_libraries
+from striate.cli.console import Json, emit, keras_backend, load_tensorflow, quiet_libraries
 from striate.errors import StriateError, UsageError
+from striate.libraries import need
 
 SAMPLES = Path(__file__).parents[1] / "samples" / "furniture"
 NET = "squeezenet1_1"
@@ -33,6 +34,7 @@ def quickstart(
     """
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UsageError(f"{directory}: expected a new or empty directory; name another")
+    _check_whole()
     started = time.perf_counter()
     say = (lambda text: None) if as_json else functools.partial(print, flush=True)
     steps: list[dict[str, Any]] = []
@@ -60,6 +62,19 @@ def quickstart(
         emit({"seconds": round(seconds, 1), "steps": steps, "evaluation": evaluation.to_dict()})
         return
     print(f"\nAll of it took {seconds:.0f} s. {_what_next(directory)}")
+
+
+def _check_whole() -> None:
+    """Raise before anything is trained where the last steps could not be taken."""
+    from striate.export import FORMS
+
+    libraries = [name for form in FORMS.values() for name in form.libraries]
+    need("quickstart", *dict.fromkeys(libraries), "jinja2", "grpc", "tensorflow_serving")
+    if (backend := keras_backend()) != "tensorflow":
+        raise UsageError(
+            f"quickstart exports, which goes through TensorFlow, and Keras is to run on {backend}: "
+            "run it with KERAS_BACKEND=tensorflow"
+        )
 
 
 def _copy_pictures(directory: Path) -> tuple[list[Path], dict[str, Any]]:

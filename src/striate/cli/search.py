@@ -16,6 +16,7 @@ from striate.cli.console import (
 )
 from striate.cli.train import BatchSize, Data, Epochs, Seed, Sets, changes, check_source, chosen
 from striate.errors import UsageError
+from striate.libraries import need
 
 if TYPE_CHECKING:
     from striate.search import Trial
@@ -53,6 +54,7 @@ def lr(
     """
     from striate.search import range_test
 
+    need("the curve of a search", "matplotlib")
     wanted = _wanted(recipe, changes(data, None, batch_size, seed, sets))
     folder = _folder(output, wanted)
     found = range_test(wanted, low=low, high=high, steps=steps, progress=True)

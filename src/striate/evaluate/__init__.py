@@ -37,6 +37,7 @@ from striate.evaluate.report import write_report
 from striate.evaluate.views import Viewing, check_views, spec_of_views
 from striate.files import check_writable
 from striate.lazy import Verb
+from striate.libraries import need
 from striate.runtime import open_engine
 
 __all__ = ["Evaluation", "Inside", "Mistake", "Robustness", "evaluate", "write_report"]
@@ -176,6 +177,7 @@ def evaluate(
     if batch_size < 1:
         raise UsageError(f"expected a batch size of at least 1, got {batch_size}")
     if report is not None:
+        need("a report", "jinja2", *["matplotlib"] * inside)
         check_writable(report)
     if baseline and not os.access(artifact.path, os.W_OK):
         raise UsageError(f"{artifact.path}: expected a folder that takes a drift baseline")

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,22 +31,41 @@ from striate.errors import (
 from striate.export.undecided import decided
 from striate.export.verify import Agreement, check_form, probe_images, reference_scores
 from striate.lazy import Verb
+from striate.libraries import need
 from striate.preprocess import Spec, pixels
 from striate.runtime import ENGINES
 
 sys.modules[__name__].__class__ = Verb  # striate.export(...) is striate.export.export(...)
 
-# form -> (the module that writes it, the engines that read it, each a file of its own)
-FORMS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "saved_model": ("striate.export.saved_model", ("tensorflow",)),
-    "onnx": ("striate.export.onnx", ("onnx",)),
-    "litert": ("striate.export.litert", ("litert",)),
+
+class Form(NamedTuple):
+    """What writes a form, the engines that read it, each a file of its own, and what both need."""
+
+    writer: str
+    engines: tuple[str, ...]
+    libraries: tuple[str, ...]
+
+
+FORMS = {
+    "saved_model": Form("striate.export.saved_model", ("tensorflow",), ("tensorflow",)),
+    "onnx": Form(
+        "striate.export.onnx", ("onnx",), ("tensorflow", "tf2onnx", "onnx", "onnxruntime")
+    ),
+    "litert": Form("striate.export.litert", ("litert",), ("tensorflow", "ai_edge_litert")),
 }
 # Forms that only some nets have, written when they are asked for.
 SPECIAL_FORMS = {
-    "packed": ("striate.export.packed", ("packed", "runner")),
-    "int8": ("striate.export.int8", ("litert-int8", "onnx-int8")),
-    "float16": ("striate.export.float16", ("litert-float16",)),
+    "packed": Form(
+        "striate.export.packed", ("packed", "runner"), ("tensorflow", "onnx", "onnxruntime")
+    ),
+    "int8": Form(
+        "striate.export.int8",
+        ("litert-int8", "onnx-int8"),
+        ("tensorflow", "tf2onnx", "onnx", "onnxruntime", "ai_edge_litert"),
+    ),
+    "float16": Form(
+        "striate.export.float16", ("litert-float16",), ("tensorflow", "ai_edge_litert")
+    ),
 }
 ALL_FORMS = {**FORMS, **SPECIAL_FORMS}
 
@@ -119,9 +138,7 @@ def _decoded(paths: Iterable[Path], spec: Spec) -> Iterator[np.ndarray]:
             yield pixels(path, spec)
 
 
-def check_possible(
-    artifact: Artifact, forms: Iterable[str], images: np.ndarray | None = None
-) -> None:
+def check_possible(artifact: Artifact, forms: list[str], images: np.ndarray | None = None) -> None:
     """Raise `UsageError` for a form that cannot be had of this net, or not with so few images, and
     where the version takes no files, before time is spent on any. It loads no Keras."""
     for folder in (artifact.path, artifact.path.parent):  # a form is staged beside the version
@@ -133,6 +150,8 @@ def check_possible(
             f"int8 needs at least {FEWEST_PICTURES} pictures of the kind that it will see, got "
             f"{n}: give --data (images=)"
         )
+    libraries = [name for form in forms for name in ALL_FORMS[form].libraries]
+    need(f"export to {', '.join(forms)}", *dict.fromkeys(libraries))
     if "packed" in forms:
         from striate.export.packed import check_packable
 
@@ -148,7 +167,7 @@ def _export_form(
     shown: np.ndarray | None,
     accept_loss: bool,
 ) -> tuple[Artifact, list[Agreement]]:
-    writer, engines = ALL_FORMS[form]
+    writer, engines, _ = ALL_FORMS[form]
     more = {"images": shown} if form == "int8" else {}
     found = []
 
@@ -201,7 +220,7 @@ def verify(
     return [
         check_form(artifact, form, engine, probes, expected, accept_loss=True)
         for form in asked
-        for engine in ALL_FORMS[form][1]
+        for engine in ALL_FORMS[form].engines
         if ENGINES[engine].file in artifact.manifest.files
     ]
 

@@ -12,6 +12,8 @@ enum {
     FLAT_WIDTH = 224,            /* pixels of a 1x1 layer are cut into rows of so many */
     PIECE = 4096,                /* floats that are normalised at a time, in the first cache */
     SMALL_WORK = 1 << 25,        /* products that one thread does before others would be awake */
+    SMALL_MAP = 1 << 15,         /* numbers that one packs before others would be at it */
+    LEAST_ROWS = 3,              /* to multiply with the weights of a block while they are near */
     FLAT_BYTES = 1 << 18,        /* and handled in pieces of about this size, which fit a cache */
 };
 
@@ -411,9 +413,8 @@ static void scale_row(const image *im, int y) {
     }
 }
 
-/* What windows have in common for all filters. */
-static void prepare_windows(void *context, int y) {
-    const image *im = context;
+/* What the windows of one row of output pixels have in common for all filters. */
+static void prepare_windows(const image *im, int y) {
     if (im->layer->kernel->expand) sum_odd_row(im, y);
     if (im->run->scale_inputs) scale_row(im, y);
 }
@@ -483,6 +484,7 @@ static void convolve_group(void *context, int group) {
     const image *im = context;
     int from = (int)((int64_t)im->out_rows * group / im->groups);
     int to = (int)((int64_t)im->out_rows * (group + 1) / im->groups);
+    for (int y = from; y < to; y++) prepare_windows(im, y);
     for (int block = 0; block < im->layer->blocks; block++) convolve_rows(im, block, from, to);
 }
 
@@ -494,17 +496,28 @@ static int threads_for(const image *im) {
     return sums * taps < SMALL_WORK ? 1 : im->run->threads;
 }
 
+static int threads_for_packing(const image *im, int threads) {
+    return (int64_t)im->in_rows * im->in_width * im->layer->shape.channels < SMALL_MAP ? 1 : threads;
+}
+
+/* As many for each thread, and some to spare for one that others keep from its processor. */
+static int groups_for(const image *im, int threads) {
+    int each = im->out_rows / (LEAST_ROWS * threads);
+    int groups = threads * (each < 1 ? 1 : each > 4 ? 4 : each);
+    return threads <= 1 ? 1 : im->out_rows < groups ? im->out_rows : groups;
+}
+
 static void run_image(image *im) {
     const striate_layer *layer = im->layer;
     int threads = threads_for(im);
-    striate_parallel(threads, im->in_rows + 2 * pad_of(layer), prepare_row, im);
-    if (layer->kernel->expand || im->run->scale_inputs)
-        striate_parallel(threads, im->out_rows, prepare_windows, im);
-    if (threads > 1 && layer->blocks >= 4 * threads) {
+    striate_parallel(threads_for_packing(im, threads), im->in_rows + 2 * pad_of(layer), prepare_row,
+                     im);
+    if (threads > 1 && im->out_rows < 4 * threads && layer->blocks >= 4 * threads) {
+        for (int y = 0; y < im->out_rows; y++) prepare_windows(im, y);
         striate_parallel(threads, layer->blocks, convolve_block, im);
         return;
     }
-    im->groups = threads <= 1 ? 1 : im->out_rows < 4 * threads ? im->out_rows : 4 * threads;
+    im->groups = groups_for(im, threads);
     striate_parallel(threads, im->groups, convolve_group, im);
 }
 

@@ -22,17 +22,26 @@ typedef struct {
     atomic_int state; /* the caller offers a job, and takes it back from a worker that is not awake */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
+    int share; /* of the job that it begins with */
 } worker;
 
 static pthread_mutex_t pool = PTHREAD_MUTEX_INITIALIZER; /* held for the length of a job */
 static worker workers[MOST_WORKERS];
 static int started;
 
+/* Tasks of a job that one thread begins with, on cache lines of its own. */
+typedef struct {
+    _Alignas(128) atomic_int next;
+    int end;
+} share;
+
+/* Every thread has the same share of one job after the other, as far as it comes to it, so that what
+ * it wrote for the last one is in its caches; then it takes of what the others have left. */
 static struct {
     void (*task)(void *, int);
     void *context;
-    int tasks;
-    atomic_int next;
+    int shares;
+    share of[MOST_WORKERS + 1];
 } job;
 
 static void pause_briefly(void) {
@@ -43,8 +52,11 @@ static void pause_briefly(void) {
 #endif
 }
 
-static void take_tasks(void) {
-    for (int i; (i = atomic_fetch_add(&job.next, 1)) < job.tasks;) job.task(job.context, i);
+static void take_tasks(int first) {
+    for (int k = 0; k < job.shares; k++) {
+        share *from = &job.of[(first + k) % job.shares];
+        for (int i; (i = atomic_fetch_add(&from->next, 1)) < from->end;) job.task(job.context, i);
+    }
 }
 
 static int moves(worker *of, int from, int to) {
@@ -63,7 +75,7 @@ static void *work(void *argument) {
     worker *self = argument;
     for (;;) {
         wait_for_job(self);
-        take_tasks();
+        take_tasks(self->share);
         atomic_store(&self->state, IDLE);
     }
     return NULL;
@@ -95,6 +107,7 @@ static int start_workers(int wanted) {
     for (; started < wanted && started < MOST_WORKERS; started++) {
         worker *next = &workers[started];
         pthread_t thread;
+        next->share = started + 1;
         atomic_store(&next->state, IDLE);
         pthread_mutex_init(&next->mutex, NULL);
         pthread_cond_init(&next->wake, NULL);
@@ -110,13 +123,16 @@ void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *c
         for (int i = 0; i < tasks; i++) task(context, i);
         return;
     }
+    int helpers = start_workers(threads - 1);
     job.task = task;
     job.context = context;
-    job.tasks = tasks;
-    atomic_store(&job.next, 0);
-    int helpers = start_workers(threads - 1);
+    job.shares = helpers + 1;
+    for (int i = 0; i < job.shares; i++) {
+        atomic_store(&job.of[i].next, (int)((int64_t)tasks * i / job.shares));
+        job.of[i].end = (int)((int64_t)tasks * (i + 1) / job.shares);
+    }
     for (int i = 0; i < helpers; i++) give_job(&workers[i]);
-    take_tasks();
+    take_tasks(0);
     for (int i = 0; i < helpers; i++) wait_until_idle(&workers[i]);
     pthread_mutex_unlock(&pool);
 }

@@ -498,3 +498,30 @@ def test_an_ssl_config_that_nobody_could_connect_with_is_one_line(tmp_path):
     ]:
         with pytest.raises(UsageError, match=message):
             Tls.read(write(tmp_path / "ssl", text))
+
+
+def test_a_certificate_that_clients_refuse_and_an_encrypted_key_are_one_line(tmp_path):
+    """The key without a question at the terminal, which would hold the server up for ever."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    key, cert = certificate(tmp_path, "sound")
+    mine = ["-in", tmp_path / "sound.crt", "-signkey", tmp_path / "sound.key"]
+    locking = ["-aes256", "-passout", "pass:x", "-in", tmp_path / "sound.key"]
+    old, locked = (
+        subprocess.run(["openssl", *command], check=True, capture_output=True, text=True).stdout
+        for command in (["x509", *mine, "-days", "-1"], ["pkey", *locking])
+    )
+    told = {"server_key": key, "server_cert": cert}
+    for changed, message in [
+        ({"server_cert": old}, "clients refuse this server_cert: .* has expired"),
+        ({"server_key": locked}, "expected a server_key without a pass phrase"),
+        ({"custom_ca": key}, "custom_ca holds no certificate"),
+    ]:
+        config = write(tmp_path / "ssl", ssl_config(**{**told, **changed}))
+        with pytest.raises(UsageError, match=f"ssl: {message}"):
+            Tls.read(config)
+    chain = (
+        f"subject=CN = Z\u00fcrich\n{cert}{old}"  # of those that sign it, clients may know others
+    )
+    sound = ssl_config(server_key=key, server_cert=chain)
+    assert Tls.read(write(tmp_path / "ssl", sound)).server_cert == chain

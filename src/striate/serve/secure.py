@@ -4,14 +4,19 @@ Certificates expire, so the file is looked at again: who connects after it chang
 says then, and connections that are open go on.
 """
 
+import contextlib
 import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from striate.errors import UsageError
 from striate.serve import text_configs
 from striate.serve.watched import Watched
+
+_SERVER = ssl.PROTOCOL_TLS_SERVER
+_END = "-----END CERTIFICATE-----"
 
 
 @dataclass(frozen=True)
@@ -37,29 +42,59 @@ class Tls:
             raise UsageError(f"{path}: client_verify needs custom_ca, the clients' authority")
         try:
             found.context()
+            found.try_certificate()
         except UsageError as error:
             raise UsageError(f"{path}: {error}") from None
         return found
 
     def context(self, *protocols: str) -> ssl.SSLContext:
-        """For a listener that speaks these protocols (ALPN's names), if it says which.
-
-        Python reads keys from files alone, so they are in one for a moment.
-        """
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        """For a listener that speaks these protocols (ALPN's names), if it says which."""
+        context = ssl.SSLContext(_SERVER)
         if protocols:
             context.set_alpn_protocols(list(protocols))
-        with tempfile.NamedTemporaryFile("w") as pem:  # readable by this user alone
-            pem.write(f"{self.server_key}\n{self.server_cert}\n")
-            pem.flush()
+        _load_chain(context, self.server_key, self.server_cert)
+        if self.custom_ca:
             try:
-                context.load_cert_chain(pem.name)
-                if self.custom_ca:
-                    context.load_verify_locations(cadata=self.custom_ca)
+                context.load_verify_locations(cadata=self.custom_ca)
             except (ssl.SSLError, ValueError) as error:
-                raise UsageError(f"the SSLConfig holds no key and certificate ({error})") from None
+                raise UsageError(f"custom_ca holds no certificate ({error})") from None
         context.verify_mode = ssl.CERT_REQUIRED if self.client_verify else ssl.CERT_NONE
         return context
+
+    def try_certificate(self) -> None:
+        """Shake hands with a client that trusts this very certificate; `UsageError` where even that
+        one refuses it: it has expired, say, or is not for servers."""
+        certificate = "".join(self.server_cert.partition(_END)[:2])  # of its chain, the first
+        server, client = (ssl.SSLContext(kind) for kind in (_SERVER, ssl.PROTOCOL_TLS_CLIENT))
+        _load_chain(server, self.server_key, certificate)
+        client.check_hostname = False  # names are for those who ask by them
+        client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+        try:
+            client.load_verify_locations(cadata=certificate[certificate.find("-----BEGIN") :])
+            ends = client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)
+            for end in (*ends, ends[0]):  # hello, certificate, verdict
+                with contextlib.suppress(ssl.SSLWantReadError):
+                    end.do_handshake()
+        except (ssl.SSLError, ValueError) as error:
+            reason = getattr(error, "verify_message", error)
+            raise UsageError(f"clients refuse this server_cert: {reason}") from None
+
+
+def _load_chain(context: ssl.SSLContext, key: str, chain: str) -> None:
+    """Have a context show a certificate. Python reads keys from files alone, so this one is in a
+    file for a moment."""
+
+    def ask() -> NoReturn:  # else OpenSSL would ask whoever sits at the terminal
+        raise UsageError("expected a server_key without a pass phrase (see openssl pkey)")
+
+    with tempfile.NamedTemporaryFile("w") as pem:  # readable by this user alone
+        pem.write(f"{key}\n{chain}\n")
+        pem.flush()
+        try:
+            context.load_cert_chain(pem.name, password=ask)
+        except (ssl.SSLError, ValueError) as error:
+            raise UsageError(f"the SSLConfig holds no key and certificate ({error})") from None
 
 
 class RenewedTls:

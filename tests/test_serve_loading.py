@@ -66,13 +66,15 @@ def test_a_warm_up_that_is_refused_fails_the_version(tmp_path):
         ([predict_log(np.float32([1]), "y")], "record 0 is refused"),
         ([session.SerializeToString()], "Unsupported log_type for warmup: session_run_log"),
         ([predict_log(np.float32([1]))] * 1001, r"exceeds the maximum \(1000\)"),
+        ([b"no message"], r"record 0 is refused \(Error parsing"),
     ]:
         write_records(tmp_path, *records)
         with pytest.raises(ArtifactError, match=message):
             loading.warm_up(tmp_path, Remembers(), 1)
-    (tmp_path / WARMUP).write_bytes(b"\x10\x00")
-    with pytest.raises(ArtifactError, match="is cut off"):
-        loading.warm_up(tmp_path, Remembers(), 1)
+    for damaged in (b"\x10\x00", b"# a text that is no record\n" * 9):  # 2 ** 61 bytes, it seems
+        (tmp_path / WARMUP).write_bytes(damaged)
+        with pytest.raises(ArtifactError, match="is cut off"):
+            loading.warm_up(tmp_path, Remembers(), 1)
 
 
 def test_what_export_writes_for_warm_up_is_replayed(tiny):

@@ -1,6 +1,6 @@
 """From a version's directory to a servable: whose it is, which engine answers, and its warm-up."""
 
-import struct
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -116,8 +116,8 @@ def warm_up(path: Path, servable: Servable, times: int) -> int:
             raise ArtifactError(
                 f"Number of warmup records exceeds the maximum ({MOST_RECORDS}) at {file}"
             )
-        entry = protos.prediction_log_pb2.PredictionLog.FromString(record)
         try:
+            entry = protos.prediction_log_pb2.PredictionLog.FromString(record)
             for _ in range(times):
                 replay(servable, entry)
         except Exception as error:
@@ -151,14 +151,14 @@ def _requests(request: Any, kind: str) -> list[Request]:
 def records(file: Path) -> Iterator[bytes]:
     """The records of a TFRecord file: length, its checksum, the bytes, their checksum.
 
-    The checksums are not verified: what is damaged is no PredictionLog.
+    The checksums are not verified: what is damaged is no PredictionLog. Raises `ArtifactError` for
+    a file that ends before its last record does, or is none of these at all.
     """
     with file.open("rb") as stream:
         while header := stream.read(12):
-            if len(header) < 12:
-                raise ArtifactError(f"{file}: is cut off")
-            (length,) = struct.unpack("<Q", header[:8])
-            body = stream.read(length)
-            if len(body) < length or len(stream.read(4)) < 4:
-                raise ArtifactError(f"{file}: is cut off")
-            yield body
+            length = int.from_bytes(header[:8], "little")
+            left = os.fstat(stream.fileno()).st_size - stream.tell()
+            if length + 4 > left:  # before memory is taken for it
+                raise ArtifactError(f"{file}: expected TFRecords, whole ones; one is cut off")
+            yield stream.read(length)
+            stream.read(4)

@@ -430,6 +430,12 @@ def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, t
             assert response.status == 200
         with pytest.raises(ConnectionError):
             urllib.request.urlopen(url.replace("https", "http"), timeout=10)
+        pair = client_key.encode(), client_cert.encode()
+        credentials = grpc.ssl_channel_credentials(authority.encode(), *pair)
+        with Client(f"localhost:{server.port}", "tiny", credentials=credentials) as client:
+            assert client.status() == {1: "AVAILABLE"}
+        base_url = f"https://localhost:{server.rest_port}"
+        assert HttpClient(base_url, "tiny", context=context).status() == {1: "AVAILABLE"}
 
 
 @pytest.mark.long

@@ -19,6 +19,7 @@ from tensorflow_serving.apis import (
 
 from served import ServerProcess
 from striate.errors import UsageError
+from striate.serve.client import Client, HttpClient
 from striate.serve.core import Core
 from striate.serve.keys import Keys, read
 from striate.serve.protocols.oip_protos import SERVICE, message
@@ -108,7 +109,8 @@ def test_without_a_key_and_with_a_wrong_one_nothing_is_answered(locked):
 def test_a_key_opens_its_models_and_no_others(locked):
     assert asked(locked, "/v1/models/tiny", MINE)[0] == 200
     body = json.dumps({"instances": [1]}).encode()
-    for path, sent in [("/v1/models/tiny", None), ("/v1/models/tiny:predict", body)]:
+    asking = [("/v1/models/tiny", None), ("/v1/models/tiny:predict", body)]
+    for path, sent in [*asking, ("/v2/models/tiny/ready", None)]:
         status, _, document = asked(locked, path, OTHER, sent)
         assert (status, document) == (403, {"error": "The API key is not for model tiny"})
 
@@ -141,6 +143,18 @@ def test_grpc_says_the_same(called):
     reload = model_management_pb2.ReloadConfigRequest()
     reload.config.model_config_list.SetInParent()
     assert called(RELOAD, reload, MINE)[0] == grpc.StatusCode.PERMISSION_DENIED
+
+
+def test_our_clients_send_the_key_that_they_are_given(locked, picture):
+    wanted = [["class 0", "class 1", "class 2", "class 3"]]
+    for client, where in [(Client, locked.address), (HttpClient, locked.url)]:
+        with_key = client(where, "tiny", headers={"Authorization": f"Bearer {MINE}"})
+        assert with_key.status() == {1: "AVAILABLE"}
+        found = with_key.classify([picture], top=4)
+        assert [sorted(label for label, _ in row) for row in found] == wanted
+        with pytest.raises(ServingError) as error:
+            client(where, "tiny").status()
+        assert error.value.code == Code.UNAUTHENTICATED
 
 
 def test_streams_want_a_key_too(locked):

@@ -4,6 +4,8 @@
     client.predict(["a.jpg", "b.png"])          # float32 [2, classes]
     client.classify(["a.jpg"], top=3)           # [[("chair", 0.97), ("sofa", 0.02), ...]]
 
+    HttpClient("https://localhost:8501", "mine", headers={"authorization": "Bearer KEY"})
+
 Pictures are paths or encoded bytes, which the server decodes as it did in training, or uint8 arrays
 of the net's input size, which are sent as they are; so are clips, voxels and rows of numbers.
 """
@@ -14,7 +16,7 @@ import json
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +24,9 @@ from striate.errors import UsageError
 from striate.serve.status import Code, ServingError, code_of
 
 if TYPE_CHECKING:
+    import ssl
+
+    import grpc
     import numpy as np
 
 Picture = Any  # str | os.PathLike | bytes | np.ndarray; numpy is not imported until it is needed
@@ -31,23 +36,32 @@ class Client:
     """Asks a server over gRPC. Raises `ServingError`, with the server's code and message.
 
     address: host:port. version: a number, or None for the newest. timeout: seconds a call.
+    headers: metadata of every call, such as an API key (`authorization`), or who asks
+    (`x-client-id`). credentials: of TLS, as `grpc.ssl_channel_credentials` makes them.
     """
 
     def __init__(
-        self, address: str, model: str, *, version: int | None = None, timeout: float = 30.0
+        self,
+        address: str,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        credentials: "grpc.ChannelCredentials | None" = None,
     ):
         import grpc
 
         from striate.serve import protos
 
         self._protos = protos
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", -1),
-                ("grpc.max_send_message_length", -1),
-            ],
+        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+        self._channel = (
+            grpc.secure_channel(address, credentials, options)
+            if credentials
+            else grpc.insecure_channel(address, options)
         )
+        self._metadata = [(name.lower(), value) for name, value in (headers or {}).items()]
         self._prediction = protos.prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = protos.model_service_pb2_grpc.ModelServiceStub(self._channel)
         self._model, self._version, self._timeout = model, version, timeout
@@ -113,7 +127,7 @@ class Client:
         import grpc
 
         try:
-            return method(request, timeout=self._timeout)
+            return method(request, timeout=self._timeout, metadata=self._metadata)
         except grpc.RpcError as error:
             raise ServingError(Code(error.code().value[0]), error.details()) from None
 
@@ -121,16 +135,26 @@ class Client:
 class HttpClient:
     """Asks a server over REST, with nothing but the standard library and numpy.
 
-    url: http://host:port. timeout: seconds a call. Raises `ServingError`, as `Client` does.
+    url: http://host:port. timeout: seconds a call. headers: as of `Client`. context: of TLS, where
+    the system's authorities will not do. Raises `ServingError`, as `Client` does.
     """
 
-    def __init__(self, url: str, model: str, *, version: int | None = None, timeout: float = 30.0):
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        version: int | None = None,
+        timeout: float = 30.0,
+        headers: Mapping[str, str] | None = None,
+        context: "ssl.SSLContext | None" = None,
+    ):
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"expected a url that begins with http:// or https://, got {url!r}")
         self._base = f"{url.rstrip('/')}/v1/models/{model}"
         if version is not None:
             self._base += f"/versions/{version}"
-        self._timeout = timeout
+        self._timeout, self._headers, self._context = timeout, dict(headers or {}), context
 
     def predict(self, images: Sequence[Picture]) -> "np.ndarray":
         """Scores, float32 [N, classes]."""
@@ -164,17 +188,15 @@ class HttpClient:
         return self._post({"signature_name": "bytes", "inputs": {"image_bytes": values}})["outputs"]
 
     def _post(self, document: dict[str, Any]) -> dict[str, Any]:
-        return self._open(
-            urllib.request.Request(
-                f"{self._base}:predict",
-                json.dumps(document).encode(),
-                {"Content-Type": "application/json"},
-            )
-        )
+        return self._open(f"{self._base}:predict", json.dumps(document).encode())
 
-    def _open(self, request: "urllib.request.Request | str") -> dict[str, Any]:
+    def _open(self, url: str, body: bytes | None = None) -> dict[str, Any]:
+        kind = {"Content-Type": "application/json"} if body else {}
+        request = urllib.request.Request(url, body, {**self._headers, **kind})
         try:
-            with urllib.request.urlopen(request, timeout=self._timeout) as response:
+            with urllib.request.urlopen(
+                request, timeout=self._timeout, context=self._context
+            ) as response:
                 return json.load(response)
         except urllib.error.HTTPError as error:
             raise ServingError(code_of(error.code), _error_in(error.read())) from None

@@ -253,12 +253,16 @@ class Core:
         """Check that the key of the current call opens a model; None: what is about all of them."""
         call = current()
         call.model = call.model or model or ""
-        if self.keys is None:
-            return
-        key = call.key
-        if key is None or (key.models is not None and model not in key.models):
+        if not self.opens(model):
             what = "what concerns all models" if model is None else f"model {model}"
             raise ServingError(Code.PERMISSION_DENIED, f"The API key is not for {what}")
+
+    def opens(self, model: str | None) -> bool:
+        """Whether the key of the current call opens a model, for lists of them."""
+        key = current().key
+        return self.keys is None or (
+            key is not None and (key.models is None or model in key.models)
+        )
 
     def finished(self, call: Call) -> None:
         """Take note of a call that has been answered; faces say so of every one."""

@@ -51,8 +51,10 @@ def server_metadata() -> dict[str, Any]:
 def model_ready(core: Core, target: Target) -> bool:
     """Whether a model, or that version of it, answers; False as well where there is none.
 
-    Raises `ServingError` (INVALID_ARGUMENT) for a version that is neither a number nor a label.
+    Raises `ServingError` for a version that is neither a number nor a label (INVALID_ARGUMENT), and
+    for a model that the call's key does not open.
     """
+    core.permit(target.model)
     with worded(target):
         try:
             with core.lease(target):
@@ -190,9 +192,12 @@ def _versions(core: Core, model: str) -> list[int]:
 
 
 def _statuses(core: Core, model: str) -> list[Version]:
-    """What became of each version of a model; nothing where none was ever looked at."""
+    """What became of each version of a model; nothing where none was ever looked at, or where the
+    call's key does not open it."""
+    if not core.opens(model):
+        return []
     try:
-        return core.statuses(Target(model))
+        return core.repository.statuses(model)
     except ServingError:
         return []
 

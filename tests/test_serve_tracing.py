@@ -14,7 +14,7 @@ import pytest
 from served import ServerProcess, free_port
 from striate.errors import UsageError
 from striate.serve import Server, ServerOptions, protos, tensors
-from striate.serve.observe.tracing import Tracing
+from striate.serve.observe.tracing import Tracing, _provider
 
 pytest.importorskip("opentelemetry.sdk")
 
@@ -177,6 +177,21 @@ def test_spans_are_sent_where_the_environment_says(tiny, monkeypatch):
     } == {"striate"}
     names = {s.name for r in resources for scope in r.scope_spans for s in scope.spans}
     assert names == {PREDICT, "wait", "decode", "queue", "compute"}
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "name"),
+    [
+        ("OTEL_SERVICE_NAME", "shop", "shop"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "service.name=shop,deployment.environment=test", "shop"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test", "striate"),
+    ],
+)
+def test_the_service_is_called_as_the_environment_says(monkeypatch, variable, value, name):
+    monkeypatch.setenv(variable, value)
+    attributes = _provider().resource.attributes
+    assert attributes["service.name"] == name
+    assert attributes.get("deployment.environment") == ("test" if "test" in value else None)
 
 
 def test_without_the_flag_nothing_of_opentelemetry_is_imported(tiny):

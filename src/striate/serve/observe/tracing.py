@@ -10,7 +10,6 @@ Where they go is said by OpenTelemetry's own environment variables, or by the pr
 server is part of, where that has set a tracer provider.
 """
 
-import os
 import time
 from queue import Queue
 from threading import Thread
@@ -86,12 +85,12 @@ class Tracing:
 def _provider() -> "TracerProvider":
     """Spans sent by OTLP over HTTP, in batches, as the environment says."""
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-    name = os.environ.get("OTEL_SERVICE_NAME", "striate")
-    resource = Resource.create({SERVICE_NAME: name})
+    said = OTELResourceDetector().detect().attributes  # by OTEL_RESOURCE_ATTRIBUTES, too
+    resource = Resource.create({SERVICE_NAME: said.get(SERVICE_NAME, "striate")})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

@@ -45,6 +45,9 @@ def test_what_is_no_share_is_said(text):
 
 
 def test_a_canarys_shares_are_a_hundred_together():
+    for twice in ("m:a=50,a=50", "m:a=100;m:b=100"):
+        with pytest.raises(UsageError, match="expected canary with every model and label once"):
+            parse_canary(twice)
     with pytest.raises(UsageError, match="canary of a with 100 % together, got 90 %"):
         parse_canary("a:b=80,c=10")
 

@@ -40,10 +40,11 @@ def parse(text: str, flag: str) -> dict[str, dict[str, float]]:
             percents = {label.strip(): float(percent) for label, _, percent in pairs}
         except ValueError:
             percents = {}
-        if not model or not all(percents) or not all(0 <= p <= 100 for p in percents.values()):
-            percents = {}
-        if not percents:
+        fit = all(percents) and all(0 <= p <= 100 for p in percents.values())
+        if not (model and percents and fit):
             raise UsageError(f"expected {flag} MODEL:LABEL=PERCENT,..., got {part!r}")
+        if model in found or len(percents) < len(pairs):
+            raise UsageError(f"expected {flag} with every model and label once, got {text!r}")
         found[model] = percents
     return found
 

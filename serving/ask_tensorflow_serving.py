@@ -30,4 +30,11 @@ def main(address: str, model: str, picture: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) != 4:
+        sys.exit("usage: ask_tensorflow_serving.py HOST:PORT MODEL PICTURE")
+    try:
+        main(*sys.argv[1:])
+    except grpc.RpcError as error:
+        sys.exit(f"{error.code().name}: {error.details()}")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")

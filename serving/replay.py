@@ -13,7 +13,9 @@ from pathlib import Path
 
 import grpc
 import numpy as np
+from google.protobuf.message import DecodeError
 
+from striate.errors import StriateError
 from striate.serve.loading import records
 from striate.serve.protos import prediction_log_pb2, prediction_service_pb2_grpc
 from striate.serve.tensors import from_proto
@@ -54,4 +56,13 @@ def scores(before, now):
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    if len(sys.argv) < 3:
+        sys.exit("usage: replay.py HOST:PORT FILE...")
+    try:
+        main(*sys.argv[1:])
+    except StriateError as error:
+        sys.exit(str(error))
+    except DecodeError as error:
+        sys.exit(f"expected records of PredictionLog ({error})")
+    except OSError as error:
+        sys.exit(f"{error.filename}: {error.strerror}")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from making import PHOTOS, ROOT, SHIPPED
-from served import ServerProcess
+from served import ServerProcess, free_port
 from striate.artifact import load
 from striate.runtime import FLOAT_TOLERANCE
 
@@ -42,6 +42,9 @@ def test_what_goes_wrong_is_one_line(server, tmp_path):
     assert (ran.returncode, ran.stdout) == (1, "")
     assert ran.stderr == "classify.js: Request for unknown model: 'nope' is not found\n"
     assert node(str(CLIENT / "classify.js")).returncode == 2
+    nobody = f"http://127.0.0.1:{free_port()}"
+    ran = node(str(CLIENT / "classify.js"), nobody, "tiny", str(PHOTOS / "cat.jpg"))
+    assert (ran.returncode, ran.stderr) == (1, "classify.js: fetch failed (ECONNREFUSED)\n")
 
 
 SCRIPT = """

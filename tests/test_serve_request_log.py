@@ -87,6 +87,24 @@ def test_what_was_kept_can_be_asked_again(kept):
     assert "the best class is the same of 100.0%" in ran.stdout
 
 
+def test_what_cannot_be_replayed_is_one_line(tmp_path):
+    text = tmp_path / "text"
+    text.write_text("# no records\n" * 9)
+    other = tmp_path / "other"
+    other.write_bytes(record(b"no message"))
+    for arguments, line in [
+        ([], "usage: replay.py HOST:PORT FILE..."),
+        (["127.0.0.1:9", str(tmp_path / "none")], f"{tmp_path}/none: No such file or directory"),
+        (["127.0.0.1:9", str(text)], f"{text}: expected TFRecords, whole ones; one is cut off"),
+        (["127.0.0.1:9", str(other)], "expected records of PredictionLog (Error parsing message"),
+    ]:
+        command = [sys.executable, str(ROOT / "serving" / "replay.py"), *arguments]
+        ran = subprocess.run(command, capture_output=True, text=True)
+        assert (ran.returncode, ran.stdout) == (1, "")
+        assert ran.stderr.startswith(line)
+        assert ran.stderr.count("\n") == 1
+
+
 def test_what_was_kept_warms_a_version_up(kept, tiny, tmp_path, monkeypatch):
     _, directory = kept
     (tmp_path / WARMUP).parent.mkdir()

@@ -17,6 +17,7 @@ try {
     for (const { label, score } of found[i]) console.log(`  ${score.toFixed(4)}  ${label}`);
   });
 } catch (error) {
-  console.error(`classify.js: ${error.message}`);
+  const why = error.cause ? ` (${error.cause.code ?? error.cause.message})` : ""; // fetch's own say
+  console.error(`classify.js: ${error.message}${why}`);
   process.exit(1);
 }

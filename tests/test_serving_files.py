@@ -74,6 +74,13 @@ def test_the_alerts_ask_for_series_that_there_are(series):
         assert asked_for(rule["expr"]) <= series
 
 
+def test_an_alert_hears_of_what_is_refused_before_its_model_is_known():
+    """Under too much load that is most of it, and no request of any model."""
+    (alerts,) = documents("alerts.yml")
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert any('striate_refused_total{code=~"UNAVAILABLE' in rule["expr"] for rule in rules)
+
+
 def test_prometheus_scrapes_our_path():
     (config,) = documents("prometheus.yml")
     assert config["scrape_configs"][0]["metrics_path"] == PATH
@@ -113,6 +120,8 @@ def test_the_deployment_and_the_service_fit_the_server_and_each_other():
         asked = container[probe]["httpGet"]
         assert asked["path"] in OPEN_PATHS  # a probe has no key
         assert ports[asked["port"]] == told.rest_api_port
+    alive = container["livenessProbe"]["httpGet"]["path"]
+    assert container["startupProbe"]["httpGet"]["path"] == alive != "/healthz"  # of all models
     pause = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
     assert spec["terminationGracePeriodSeconds"] > told.drain_seconds + pause
     about = deployment["spec"]["template"]["metadata"]["annotations"]

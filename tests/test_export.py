@@ -81,6 +81,78 @@ def test_a_clip_that_something_else_reads_is_left_as_it_is():
         assert [node.op_type for node in graph.node] == expected
 
 
+@pytest.mark.parametrize(
+    ("before", "pads", "value", "expected"),
+    [
+        ("Relu", [0, 0, 1, 1, 0, 0, 1, 1], None, ["Relu", "MaxPool"]),
+        ("Relu", [0, 0, 0, 2, 0, 0, 1, 0], 0.0, ["Relu", "MaxPool"]),
+        ("Relu", [0, 0, 1, 1, 0, 0, 1, 1], 1.0, ["Relu", "Pad", "MaxPool"]),  # not of zeros
+        ("Relu", [0, 0, 3, 1, 0, 0, 1, 1], None, ["Relu", "Pad", "MaxPool"]),  # a window of zeros
+        ("Relu", [0, 1, 1, 1, 0, 0, 1, 1], None, ["Relu", "Pad", "MaxPool"]),  # more channels
+        ("Neg", [0, 0, 1, 1, 0, 0, 1, 1], None, ["Neg", "Pad", "MaxPool"]),  # maybe all below 0
+    ],
+)
+def test_zeros_around_what_is_never_negative_are_padding_of_the_pooling(
+    before, pads, value, expected
+):
+    import onnx
+    import onnxruntime
+
+    from striate.export import padding
+
+    make = onnx.helper.make_node
+    numbers = [onnx.numpy_helper.from_array(np.array(pads), "pads")]
+    if value is not None:
+        numbers.append(onnx.numpy_helper.from_array(np.float32(value), "value"))
+    nodes = [
+        make(before, ["x"], ["a"]),
+        make("Pad", ["a", *(array.name for array in numbers)], ["b"]),
+        make("MaxPool", ["b"], ["y"], kernel_shape=[3, 3], strides=[2, 2], pads=[0, 0, 0, 0]),
+    ]
+    channels = 2 + pads[1]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, 1, [1, c, None, None])
+        for name, c in (("x", 2), ("y", channels))
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], initializer=numbers)
+    opset = [onnx.helper.make_opsetid("", 18)]
+    model = onnx.helper.make_model(graph, opset_imports=opset, ir_version=10)
+    x = np.random.default_rng(0).standard_normal((1, 2, 8, 9)).astype("f4")
+
+    def answer():
+        session = onnxruntime.InferenceSession(model.SerializeToString())
+        return session.run(None, {"x": x})[0]
+
+    plain = answer()
+    padding.fold(model.graph)
+    assert [node.op_type for node in model.graph.node] == expected
+    np.testing.assert_array_equal(answer(), plain)
+
+
+def test_padding_that_something_else_reads_is_left_as_it_is():
+    import onnx
+
+    from striate.export import padding
+
+    make = onnx.helper.make_node
+    pads = onnx.numpy_helper.from_array(np.array([0, 0, 1, 1, 0, 0, 1, 1]), "pads")
+    nodes = [make("Relu", ["x"], ["a"]), make("Pad", ["a", "pads"], ["b"])]
+    nodes += [make("MaxPool", ["b"], [name], kernel_shape=[3, 3]) for name in ("y", "z")]
+    graph = onnx.helper.make_graph(nodes, "g", [], [], initializer=[pads])
+    padding.fold(graph)
+    assert [node.op_type for node in graph.node] == ["Relu", "Pad", "MaxPool", "MaxPool"]
+
+
+def test_no_node_of_an_onnx_file_pads_before_a_pooling(tmp_path):
+    import onnx
+
+    artifact = tiny_artifact(tmp_path, name="resnet18", shape=(64, 64, 3))
+    exported, _ = export(artifact, ["onnx"])
+    kinds = [node.op_type for node in onnx.load(exported.file("model.onnx")).graph.node]
+    assert "MaxPool" in kinds
+    assert "Pad" not in kinds
+
+
 def test_colours_reversed_by_a_convolution_are_the_same_bit_for_bit():
     import keras
 

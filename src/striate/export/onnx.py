@@ -16,14 +16,15 @@ def write(artifact: Artifact, directory: Path) -> None:
     import onnx
     import tf2onnx
 
-    from striate.export.hard_sigmoid import fuse
+    from striate.export import hard_sigmoid, padding
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)  # it reports its own optimiser's progress
     with plain_groups(artifact.model), convolved_colours(artifact.classifier):
         model, _ = tf2onnx.convert.from_function(
             scores_function(artifact), input_signature=[image_spec(artifact)], opset=OPSET
         )
-    fuse(model.graph)
+    hard_sigmoid.fuse(model.graph)
+    padding.fold(model.graph)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.save(model, directory / "model.onnx")

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from striate.artifact import Artifact
 from striate.errors import UsageError
-from striate.export import compact
+from striate.export import compact, padding
 from striate.runtime.binary import pack_bits
 from striate.runtime.packed import DOMAIN, FILE
 
@@ -439,6 +439,7 @@ def _model(graph: Graph, artifact: Artifact) -> onnx.ModelProto:
     made = helper.make_graph(
         graph.nodes, artifact.name, [image], [scores], initializer=graph.initializers
     )
+    padding.fold(made)
     opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, 1)]
     model = helper.make_model(
         made, opset_imports=opsets, functions=functions(), ir_version=IR_VERSION

@@ -60,6 +60,15 @@ def test_flags_are_written_in_every_way_that_tensorflow_takes():
     assert notes == ["--enable_profiler is ignored: there is no profiler service"]
 
 
+def test_what_the_configuration_file_says_instead_is_noted():
+    found, notes = parse(["models", "--version_policy=all", "--model_config_file=models.config"])
+    assert found["model_config_file"] == "models.config"
+    assert notes == [
+        f"--{name} is ignored: --model_config_file says it of each model"
+        for name in ("model_base_path", "version_policy")
+    ]
+
+
 def test_a_message_length_of_minus_one_is_no_limit_as_in_grpc():
     name = "grpc.max_receive_message_length"
     found = limits(ServerOptions("models", grpc_channel_arguments=f"{name}=-1"))
@@ -183,6 +192,12 @@ def test_the_small_configurations(tmp_path):
     for text, message in [
         ("pad_variable_length_inputs: true", "pad_variable_length_inputs is not served"),
         ("max_batch_size { value: 8 } allowed_batch_sizes: 4", "increase up to max_batch_size"),
+        ("max_batch_size { value: 0 }", "batching: expected max_batch_size of at least 1, got 0"),
+        ("num_batch_threads { value: -3 }", "expected num_batch_threads of at least 0, got -3"),
+        (
+            "batch_timeout_micros { value: -1 }",
+            "expected batch_timeout_micros of at least 0, got -1",
+        ),
         ("max_size: 3", "Error parsing text-format tensorflow.serving.BatchingParameters"),
     ]:
         with pytest.raises(UsageError, match=message):

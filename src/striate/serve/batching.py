@@ -16,6 +16,7 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,8 +50,14 @@ class BatchingParameters:
 
     def __post_init__(self) -> None:
         sizes = self.allowed_sizes
-        if min(self.max_batch_size, self.max_enqueued_batches) < 1:
-            raise UsageError("expected max_batch_size and max_enqueued_batches of at least 1")
+        for name, number, least in (
+            ("max_batch_size", self.max_batch_size, 1),
+            ("max_enqueued_batches", self.max_enqueued_batches, 1),
+            ("num_batch_threads", self.threads, 0),
+            ("batch_timeout_micros", 1e6 * self.batch_timeout, 0),
+        ):
+            if number < least:
+                raise UsageError(f"expected {name} of at least {least}, got {number:g}")
         if list(sizes) != sorted(set(sizes)) or (sizes and sizes[-1] != self.max_batch_size):
             raise UsageError(
                 "expected allowed_batch_sizes that increase up to max_batch_size "
@@ -67,19 +74,26 @@ class BatchingParameters:
                 "size, and requests of other sizes never share a batch; leave it out"
             )
         default = cls()
-        split = message.enable_large_batch_splitting.value
-        size = message.max_batch_size.value or default.max_batch_size
+
+        def said(name: str, otherwise: Any) -> Any:
+            return getattr(message, name).value if message.HasField(name) else otherwise
+
+        split = said("enable_large_batch_splitting", default.split)
+        size = said("max_batch_size", default.max_batch_size)
         if split:
-            size = min(size, message.max_execution_batch_size.value or size)
-        return cls(
-            max_batch_size=size,
-            batch_timeout=message.batch_timeout_micros.value / 1e6,
-            max_enqueued_batches=message.max_enqueued_batches.value or default.max_enqueued_batches,
-            threads=message.num_batch_threads.value,
-            allowed_sizes=tuple(message.allowed_batch_sizes),
-            split=split,
-            name=message.thread_pool_name.value or default.name,
-        )
+            size = min(size, said("max_execution_batch_size", size))
+        try:
+            return cls(
+                max_batch_size=size,
+                batch_timeout=said("batch_timeout_micros", 0) / 1e6,
+                max_enqueued_batches=said("max_enqueued_batches", default.max_enqueued_batches),
+                threads=said("num_batch_threads", default.threads),
+                allowed_sizes=tuple(message.allowed_batch_sizes),
+                split=split,
+                name=said("thread_pool_name", default.name),
+            )
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from None
 
 
 @dataclass

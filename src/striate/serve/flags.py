@@ -35,6 +35,8 @@ REFUSED = {
     "enable_per_model_batching_parameters": "one batching_parameters_file holds for all models",
     "mixed_precision": "precision is a matter of the exported form",
 }
+# What a --model_config_file says for each model
+_OF_ONE = ("model_base_path", "version_policy")
 _BOOLS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -66,7 +68,12 @@ def parse(arguments: list[str]) -> tuple[dict[str, Any], list[str]]:
         else:
             near = did_you_mean(name, [*kinds, *MEANINGLESS])
             raise UsageError(f"--{name} is no flag of striate serve.{near}")
-    if not found.get("model_base_path") and not found.get("model_config_file"):
+    if found.get("model_config_file"):
+        said = [name for name in _OF_ONE if name in found]
+        notes += [
+            f"--{name} is ignored: --model_config_file says it of each model" for name in said
+        ]
+    elif not found.get("model_base_path"):
         raise UsageError(
             "expected the models: striate serve DIRECTORY, --model_base_path or --model_config_file"
         )

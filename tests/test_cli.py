@@ -504,6 +504,18 @@ def test_doctor_says_which_backend_keras_will_run_on(
     assert json.loads(ran.stdout)["keras_backend"] == backend
 
 
+def test_a_user_without_a_home_is_given_that_of_containers(monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)  # as in a container that knows users by number
+    for name in ("HOME", "KERAS_HOME", "KERAS_BACKEND"):
+        monkeypatch.delenv(name, raising=False)
+    ran = CliRunner().invoke(cli.app, ["doctor", "--json"])
+    assert json.loads(ran.stdout)["keras_backend"] == "tensorflow"
+    assert os.environ["HOME"] == "/"
+
+
 def test_a_backend_that_is_not_installed_is_one_clear_line(monkeypatch, call, pictures):
     monkeypatch.setenv("KERAS_BACKEND", "jacks")
     code, out, error = call("train", "lenet5", "--data", pictures)

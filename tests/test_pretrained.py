@@ -379,6 +379,17 @@ def test_fetches_once_and_keeps_what_the_hash_confirms(server, cache, algorithm)
     assert path.stat().st_mode & 0o777 == 0o644  # readable to others who share the cache
 
 
+def test_a_user_without_a_home_is_told_to_name_a_cache(monkeypatch):
+    def unknown(number):
+        raise KeyError(number)
+
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    for name in ("HOME", "XDG_CACHE_HOME", "STRIATE_CACHE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(StriateError, match="point STRIATE_CACHE at a folder"):
+        fetch("http://localhost/weights", hash=None, name="weights")
+
+
 def test_the_first_digits_of_a_sha256_will_do_but_not_a_few(server, cache):
     """torch's files have eight in their names."""
     address, folder, _ = server

@@ -15,11 +15,20 @@ TIMEOUT = 60  # seconds without a byte before a server is given up
 
 
 def cache_dir() -> Path:
-    """Where fetched files are kept: $STRIATE_CACHE, or `striate` in the user's cache folder."""
+    """Where fetched files are kept: $STRIATE_CACHE, or `striate` in the user's cache folder.
+
+    Raises `StriateError` for a user who has none, as in a container that knows them by number.
+    """
     chosen = os.environ.get("STRIATE_CACHE")
     if chosen:
         return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "striate"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "striate"
+    except RuntimeError:
+        raise StriateError(
+            "expected a home folder to keep fetched files in, got none; "
+            "point STRIATE_CACHE at a folder that can be written"
+        ) from None
 
 
 def fetch(url: str, *, hash: str | None, name: str) -> Path:

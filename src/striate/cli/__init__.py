@@ -37,6 +37,8 @@ def _striate(
 ) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow reads it when it is imported
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    if os.path.expanduser("~") == "~":  # of a user whom nobody knows; libraries end without a home
+        os.environ["HOME"] = "/"  # what container runtimes give such a user
 
 
 def _add_verbs() -> None:

@@ -63,9 +63,11 @@ def print_path(path: Path) -> None:
 
 def keras_backend() -> str:
     """What Keras will run on: the environment says it, or else Keras' own file."""
-    home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    home = os.path.expanduser("~")  # as Keras looks for it; `~` itself for a user without a home
+    base = home if os.access(home, os.W_OK) else "/tmp"
+    file = Path(os.environ.get("KERAS_HOME") or Path(base, ".keras"), "keras.json")
     try:
-        configured = json.loads((home / "keras.json").read_text("utf-8")).get("backend")
+        configured = json.loads(file.read_text("utf-8")).get("backend")
     except (OSError, ValueError, AttributeError):  # none, or none that Keras would understand
         configured = None
     return os.environ.get("KERAS_BACKEND") or configured or "tensorflow"

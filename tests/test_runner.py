@@ -1,6 +1,7 @@
 """The compact file and its runner in C: the same answers everywhere, no crash on damaged files."""
 
 import ctypes
+import dataclasses
 import os
 import shutil
 import struct
@@ -124,6 +125,36 @@ def test_bits_between_layers_are_those_of_the_float_expression(artifacts, native
     np.testing.assert_array_equal(first, second)
 
 
+def operation(kind: str, *inputs: int, **fields) -> compact.Operation:
+    return compact.Operation(kind, inputs, **fields)
+
+
+@pytest.mark.parametrize(
+    ("low", "reader", "expected"),
+    [
+        (-np.inf, operation("conv", 3, window=(3, 3)), ["pixels", "conv", "conv"]),
+        (0.0, operation("max_pool", 3, window=(3, 3)), ["pixels", "conv", "max_pool"]),
+        (-np.inf, operation("max_pool", 3, window=(3, 3)), ["pixels", "conv", "pad", "max_pool"]),
+        (0.0, operation("max_pool", 3, window=(1, 3)), ["pixels", "conv", "pad", "max_pool"]),
+        (0.0, operation("mean", 3), ["pixels", "conv", "pad", "mean"]),
+    ],
+)
+def test_padding_is_folded_where_it_means_the_same(low, reader, expected):
+    reader = dataclasses.replace(reader)  # which is changed
+    before = [operation("pixels", 0), operation("conv", 1, low=low)]
+    pad = operation("pad", 2, pads=(1, 0, 2, 1))
+    kept = compact.fold_paddings([*before, pad, reader, operation("softmax", 4)])
+    assert [step.kind for step in kept] == [*expected, "softmax"]
+    assert [step.inputs for step in kept] == [(n,) for n in range(len(kept))]
+    assert sum(np.array(step.pads) for step in kept).tolist() == [1, 0, 2, 1]
+
+
+def test_padding_that_two_read_stays():
+    steps = [operation("conv", 0), operation("pad", 1, pads=(1, 1, 1, 1))]
+    steps += [operation("conv", 2, window=(3, 3)), operation("conv", 2, window=(3, 3))]
+    assert len(compact.fold_paddings(steps)) == 4
+
+
 def test_the_file_holds_one_bit_a_binary_weight_and_little_else(artifacts):
     artifact = artifacts["xnor_resnet18"]
     file = artifact.file(FILE).read_bytes()
@@ -131,6 +162,7 @@ def test_the_file_holds_one_bit_a_binary_weight_and_little_else(artifacts):
     kinds = [step.kind for step in steps]
     assert kinds.count("binary_conv") == 16
     assert "copy" not in kinds[:-3]  # batch normalisation and ReLU are part of what is before them
+    assert "pad" not in kinds  # what slides over a map pads for itself
     weights = sum(
         int(np.prod(layer.kernel.shape[:2])) * -(-layer.kernel.shape[2] // 32) * 4 * layer.units
         for layer in artifact.model.layers

@@ -13,7 +13,7 @@ and sign are one comparison of an integer, found by trying the floats themselves
 import dataclasses
 import struct
 import zlib
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -308,6 +308,40 @@ def fold_copies(operations: list[Operation]) -> list[Operation]:
     return kept
 
 
+def fold_paddings(operations: list[Operation]) -> list[Operation]:
+    """Let what slides over a padded map pad for itself, if nobody else reads that map."""
+    readers: dict[int, list[Operation]] = defaultdict(list)
+    for operation in operations:
+        for value in operation.inputs:
+            readers[value].append(operation)
+    kept: list[Operation] = []
+    became = {0: 0}
+    for i, operation in enumerate(operations, start=1):
+        source = operations[operation.inputs[0] - 1] if operation.inputs[0] else None
+        if operation.kind == "pad" and source and _pads_itself(operation, readers[i], source):
+            reader = readers[i][0]
+            top, bottom, left, right = np.add(reader.pads, operation.pads).tolist()
+            reader.pads = (top, bottom, left, right)
+            became[i] = became[operation.inputs[0]]
+            continue
+        operation.inputs = tuple(became[value] for value in operation.inputs)
+        kept.append(operation)
+        became[i] = len(kept)
+    return kept
+
+
+def _pads_itself(pad: Operation, readers: list[Operation], source: Operation) -> bool:
+    """Convolutions pad with zeros. Maximum pooling pads with less than every number, which is the
+    same where nothing is negative."""
+    reader = readers[0]
+    like_zeros = reader.kind in ("conv", "depthwise") or (
+        reader.kind == "max_pool" and source.low >= 0
+    )
+    sides = zip(pad.pads, reader.pads, np.repeat(reader.window, 2), strict=True)
+    within = all(own + more < window for own, more, window in sides)
+    return len(readers) == 1 and like_zeros and within
+
+
 def leave_bits(operations: list[Operation]) -> None:
     """Let a binary layer answer bits where only another binary layer reads them."""
     readers = Counter(value for operation in operations for value in operation.inputs)
@@ -357,7 +391,7 @@ def operations_of(artifact: Artifact) -> list[Operation]:
     logits = net.done(values[model.output.name])
     scale = np.array([1 / artifact.manifest.temperature], np.float32)
     net.add("softmax", logits, arrays={"gain": scale})
-    operations = fold_copies(net.operations)
+    operations = fold_paddings(fold_copies(net.operations))
     leave_bits(operations)
     return operations
 

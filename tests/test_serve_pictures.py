@@ -105,9 +105,10 @@ def test_what_is_refused_is_one_line(server, path, body, status, text):
     assert "\n" not in found["error"]
 
 
-def test_a_body_of_another_type_is_json_as_ever(server):
-    status, found = post(server, ASK, CAT, "application/x-www-form-urlencoded")
+def test_a_body_of_another_type_is_json_as_ever_and_the_error_says_what_pictures_need(server):
+    status, found = post(server, ASK, CAT, "application/x-www-form-urlencoded")  # curl's own
     assert (status, found["error"].startswith("JSON Parse error")) == (400, True)
+    assert found["error"].endswith("needs Content-Type: image/...")
 
 
 def test_the_box_of_a_heat_map_is_what_the_net_saw():

@@ -38,7 +38,12 @@ def parse(body: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         what = "Invalid value." if error.msg == "Expecting value" else f"{error.msg}."
         raise invalid(f"JSON Parse error: {what} at offset: {error.pos}") from None
-    except (UnicodeDecodeError, ValueError) as error:
+    except UnicodeDecodeError as error:
+        raise invalid(
+            f"JSON Parse error: {error}. A picture as the body of :classify or :predict needs "
+            "Content-Type: image/..."
+        ) from None
+    except ValueError as error:
         raise invalid(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
         raise invalid(f"JSON Value: {shown(document)} Is not object")

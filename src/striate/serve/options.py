@@ -206,7 +206,8 @@ class ServerOptions:
     engine: str | None = flag(
         None,
         COMPUTE,
-        "onnx, litert, packed, openvino, tensorflow or keras; auto races the quick ones "
+        "onnx, litert, packed, openvino, tensorflow or keras, of rounded forms onnx-int8, "
+        "litert-int8 or litert-float16; auto races the quick ones "
         "[the first that the version holds and that is installed]",
         kind=str,
     )

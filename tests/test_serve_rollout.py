@@ -18,6 +18,7 @@ from making import tiny_artifact
 from served import ServerProcess
 from striate.errors import UsageError
 from striate.serve import protos, tensors
+from striate.serve.calls import address, client_of
 from striate.serve.canary import Canaries, Limits
 from striate.serve.client import Client
 from striate.serve.observe.counters import Counters
@@ -50,6 +51,20 @@ def test_a_canarys_shares_are_a_hundred_together():
             parse_canary(twice)
     with pytest.raises(UsageError, match="canary of a with 100 % together, got 90 %"):
         parse_canary("a:b=80,c=10")
+
+
+@pytest.mark.parametrize(
+    "peers",
+    [
+        ("ipv4:10.0.0.7:4711", "10.0.0.7:4712", "ipv6:[::ffff:10.0.0.7]:4713"),
+        ("ipv6:[2001:db8::7]:4711", address("2001:db8::7", 4712)),
+    ],
+)
+def test_a_client_without_a_name_is_the_same_over_both_protocols(peers):
+    """And so has the same version, whatever it asks over."""
+    (host,) = {client_of(None, peer) for peer in peers}
+    assert host in ("10.0.0.7", "2001:db8::7")
+    assert client_of("shop", peers[0]) == "shop"
 
 
 def test_clients_keep_their_version_and_the_shares_are_those_asked_for():

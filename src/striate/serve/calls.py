@@ -33,9 +33,16 @@ def trace_of(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: headers[name] for name in TRACE_HEADERS if name in headers}
 
 
+def address(host: str, port: int) -> str:
+    """host:port as clients write it, an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def client_of(given: str | None, peer: str) -> str:
-    """Who a client says that it is (`x-client-id`), else the address that it calls from."""
-    return given or peer.removeprefix("ipv4:").rpartition(":")[0]
+    """Who a client says that it is (`x-client-id`), else the address that it calls from: the same
+    over gRPC (`ipv6:[::1]:8500`) and REST (`[::1]:8501`)."""
+    host = peer.removeprefix("ipv4:").removeprefix("ipv6:").rpartition(":")[0]
+    return given or host.strip("[]").removeprefix("::ffff:")  # IPv4, where the socket is for both
 
 
 @dataclass

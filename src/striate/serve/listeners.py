@@ -91,11 +91,6 @@ def bind_unix(path: str) -> socket.socket:
     return bound
 
 
-def address(host: str, port: int) -> str:
-    """host:port as clients write it, an IPv6 address in brackets."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def channel_arguments(text: str) -> dict[str, str]:
     """`name=value,name=value`."""
     pairs = [argument.partition("=") for argument in text.split(",") if argument]

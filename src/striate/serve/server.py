@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
+from striate.serve.calls import address
 from striate.serve.canary import Limits
 from striate.serve.core import Core
 from striate.serve.keys import Keys
-from striate.serve.listeners import GrpcListener, HttpListener, address, metrics_paths
+from striate.serve.listeners import GrpcListener, HttpListener, metrics_paths
 from striate.serve.loading import Loader
 from striate.serve.observe.access_log import AccessLog
 from striate.serve.observe.counters import Loads

@@ -14,7 +14,7 @@ from typing import Any
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from striate.serve.calls import ID_HEADER, Call, call_of, during
+from striate.serve.calls import ID_HEADER, Call, address, call_of, during
 from striate.serve.core import Core
 from striate.serve.scheduler import Scheduler, too_late
 from striate.serve.status import HTTP_STATUS, Code, QueueFull, ServingError, cut
@@ -137,7 +137,7 @@ def threaded(
 
 def _call(request: Request) -> Call:
     path = raw_path(request)
-    peer = "" if request.client is None else f"{request.client.host}:{request.client.port}"
+    peer = "" if request.client is None else address(*request.client)
     api, method = "ModelInfer" if path.startswith("/v2") else "", f"{request.method} {path}"
     return call_of(request.headers, peer, entrypoint="REST", api=api, method=method)
 

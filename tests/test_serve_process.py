@@ -79,6 +79,17 @@ def test_the_onnx_server_starts_light_and_without_tensorflow(tiny):
         assert used < 4, f"{used:.1f} s of processor time until the first answers"
 
 
+def test_a_folder_of_any_name_is_served_by_that_name(tiny, tmp_path):
+    base = tmp_path / "für alle" / "Mein Modell 灯"
+    shutil.copytree(tiny.path, base / "1")
+    images, scores = tiny.goldens()
+    with ServerProcess(base) as server, Client(server.address, base.name) as client:
+        np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
+        http = HttpClient(server.url, base.name)
+        np.testing.assert_allclose(http.predict(images), scores, atol=FLOAT_TOLERANCE)
+        assert http.status() == {1: "AVAILABLE"}
+
+
 def test_it_says_what_it_serves_and_where(tiny):
     with ServerProcess(tiny.path.parent, model_name="mine", workers=3) as server:
         model, grpc_line, page_line, rest_line = server.announced

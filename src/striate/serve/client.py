@@ -15,6 +15,7 @@ import http.client
 import json
 import os
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -151,7 +152,7 @@ class HttpClient:
     ):
         if not url.startswith(("http://", "https://")):
             raise UsageError(f"expected a url that begins with http:// or https://, got {url!r}")
-        self._base = f"{url.rstrip('/')}/v1/models/{model}"
+        self._base = f"{url.rstrip('/')}/v1/models/{urllib.parse.quote(model, safe='')}"
         if version is not None:
             self._base += f"/versions/{version}"
         self._timeout, self._headers, self._context = timeout, dict(headers or {}), context

@@ -90,6 +90,7 @@ def test_a_clip_that_something_else_reads_is_left_as_it_is():
         ("Relu", [0, 0, 3, 1, 0, 0, 1, 1], None, ["Relu", "Pad", "MaxPool"]),  # a window of zeros
         ("Relu", [0, 1, 1, 1, 0, 0, 1, 1], None, ["Relu", "Pad", "MaxPool"]),  # more channels
         ("Neg", [0, 0, 1, 1, 0, 0, 1, 1], None, ["Neg", "Pad", "MaxPool"]),  # maybe all below 0
+        ("Identity", [0, 0, 1, 1, 0, 0, 1, 1], None, ["Identity", "Pad", "MaxPool"]),
     ],
 )
 def test_zeros_around_what_is_never_negative_are_padding_of_the_pooling(
@@ -129,6 +130,22 @@ def test_zeros_around_what_is_never_negative_are_padding_of_the_pooling(
     np.testing.assert_array_equal(answer(), plain)
 
 
+@pytest.mark.parametrize(("second", "folded"), [("Relu", True), ("Tanh", False)])
+def test_what_is_joined_of_relus_is_never_negative(second, folded):
+    import onnx
+
+    from striate.export import padding
+
+    make = onnx.helper.make_node
+    pads = onnx.numpy_helper.from_array(np.array([0, 0, 0, 0, 0, 0, 1, 1]), "pads")
+    nodes = [make("Relu", ["x"], ["a"]), make(second, ["x"], ["b"])]
+    nodes += [make("Concat", ["a", "b"], ["c"], axis=1), make("Pad", ["c", "pads"], ["d"])]
+    nodes += [make("MaxPool", ["d"], ["y"], kernel_shape=[3, 3])]
+    graph = onnx.helper.make_graph(nodes, "g", [], [], initializer=[pads])
+    padding.fold(graph)
+    assert ("Pad" not in [node.op_type for node in graph.node]) == folded
+
+
 def test_padding_that_something_else_reads_is_left_as_it_is():
     import onnx
 
@@ -143,10 +160,11 @@ def test_padding_that_something_else_reads_is_left_as_it_is():
     assert [node.op_type for node in graph.node] == ["Relu", "Pad", "MaxPool", "MaxPool"]
 
 
-def test_no_node_of_an_onnx_file_pads_before_a_pooling(tmp_path):
+@pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
+def test_no_node_of_an_onnx_file_pads_before_a_pooling(tmp_path, name):
     import onnx
 
-    artifact = tiny_artifact(tmp_path, name="resnet18", shape=(64, 64, 3))
+    artifact = tiny_artifact(tmp_path, name=name, shape=(64, 64, 3))
     exported, _ = export(artifact, ["onnx"])
     kinds = [node.op_type for node in onnx.load(exported.file("model.onnx")).graph.node]
     assert "MaxPool" in kinds

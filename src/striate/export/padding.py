@@ -1,4 +1,5 @@
-"""Padding before a pooling as the pooling's own: ResNet's stem is padded with zeros and pooled.
+"""Padding before a pooling as the pooling's own: ResNet's stem is padded with zeros and pooled, and
+SqueezeNet's maps where their sides are even.
 
 Maximum pooling pads with less than every number, so that zeros around a map mean the same only
 where nothing is negative: behind a ReLU. As a node of its own, padding copies the whole map, and in
@@ -12,6 +13,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 Arrays = Mapping[str, np.ndarray]
+KEEPS_SIGNS = ("Concat", "Add", "MaxPool", "AveragePool", "Transpose", "Identity")
 
 
 def fold(graph: GraphProto) -> None:
@@ -24,8 +26,8 @@ def fold(graph: GraphProto) -> None:
         pad = made.get(pool.input[0]) if pool.op_type == "MaxPool" else None
         if pad is None or uses[pad.output[0]] > 1 or not _zeros_around(pad, arrays):
             continue
-        source, around = made.get(pad.input[0]), arrays[pad.input[1]]
-        if source is not None and _never_negative(source, arrays) and _can_pad(pool, around):
+        around = arrays[pad.input[1]]
+        if _never_negative(pad.input[0], made, arrays) and _can_pad(pool, around):
             _pad(pool, around)
             pool.input[0] = pad.input[0]
             graph.node.remove(pad)
@@ -42,11 +44,17 @@ def _zeros_around(node: NodeProto, arrays: Arrays) -> bool:
     return pads.size == 8 and of_zeros and not outside.any() and bool((pads >= 0).all())
 
 
-def _never_negative(node: NodeProto, arrays: Arrays) -> bool:
-    if node.op_type == "Clip" and len(node.input) > 1:
-        least = arrays.get(node.input[1])
+def _never_negative(name: str, made: Mapping[str, NodeProto], arrays: Arrays) -> bool:
+    """Whether a ReLU has answered a value, or all that it is put together from."""
+    node = made.get(name)
+    if node is None or node.op_type == "Relu":
+        return node is not None
+    if node.op_type == "Clip":
+        least = arrays.get(node.input[1]) if len(node.input) > 1 else None
         return least is not None and bool((least >= 0).all())
-    return node.op_type == "Relu"
+    return node.op_type in KEEPS_SIGNS and all(
+        _never_negative(given, made, arrays) for given in node.input
+    )
 
 
 def _can_pad(pool: NodeProto, around: np.ndarray) -> bool:

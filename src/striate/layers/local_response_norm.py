@@ -45,7 +45,14 @@ class LocalResponseNormalization(keras.layers.Layer):
         for shift in range(1, self.size):
             total = total + squares[..., shift : shift + channels]
         scale = self.alpha / self.size if self.average else self.alpha
-        return ops.cast(exact * ops.power(self.k + scale * total, -self.beta), x.dtype)
+        return ops.cast(exact * self._inverse_power(self.k + scale * total), x.dtype)
+
+    def _inverse_power(self, sums):
+        """sums ^ -beta; for the paper's 0.75 by square roots, which take a tenth of the time."""
+        if self.beta != 0.75:
+            return ops.power(sums, -self.beta)
+        root = ops.rsqrt(sums)
+        return root * ops.sqrt(root)
 
     def compute_output_shape(self, input_shape):
         return input_shape

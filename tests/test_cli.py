@@ -553,6 +553,21 @@ def test_a_missing_library_is_told_before_work_begins(
     assert not new.exists()
 
 
+def test_serving_without_the_library_of_its_messages_names_it():
+    code = """
+import sys
+sys.modules["tensorflow_serving"] = None
+sys.argv[1:] = ["serve", "anything"]
+from striate.cli import main
+main()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ran.returncode == 1
+    assert one_line(ran.stderr) == (
+        "striate: serving needs what is not installed here: pip install tensorflow-serving-api"
+    )
+
+
 def test_quickstart_on_a_backend_that_cannot_export_stops_before_it_trains(
     call, tmp_path, monkeypatch
 ):

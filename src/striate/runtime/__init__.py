@@ -145,7 +145,9 @@ def open_engine(
             f"{did_you_mean(name, ENGINES)}"
         )
     if not _is_installed(kind.needs):
-        raise EngineError(f"the {name} engine needs {kind.distribution}: pip install it")
+        raise EngineError(
+            f"the {name} engine needs what is not installed here: pip install {kind.distribution}"
+        )
     path = artifact.file(kind.file) if root is None else root / kind.file
     opener: Callable[..., Engine] = import_module(kind.module).open_form
     try:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from types import ModuleType
 
-from striate.errors import EngineError
+from striate.libraries import need
 
 _one_at_a_time = threading.Lock()
 
@@ -29,11 +29,10 @@ def _bare_tensorflow() -> Iterator[None]:
         if "tensorflow" in sys.modules:
             yield
             return
+        need("serving", "tensorflow", "tensorflow_serving")
         found = find_spec("tensorflow")
-        if found is None or find_spec("tensorflow_serving") is None:
-            raise EngineError("serving needs tensorflow-serving-api: pip install it")
         bare = ModuleType("tensorflow")
-        bare.__path__ = list(found.submodule_search_locations or ())
+        bare.__path__ = list(found.submodule_search_locations or ()) if found else []
         sys.modules["tensorflow"] = bare
         try:
             yield

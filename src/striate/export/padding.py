@@ -1,5 +1,5 @@
 """Padding before a pooling as the pooling's own: ResNet's stem is padded with zeros and pooled, and
-SqueezeNet's maps where their sides are even.
+SqueezeNet's maps where the last window would not fit.
 
 Maximum pooling pads with less than every number, so that zeros around a map mean the same only
 where nothing is negative: behind a ReLU. As a node of its own, padding copies the whole map, and in
@@ -22,12 +22,13 @@ def fold(graph: GraphProto) -> None:
     uses = Counter(name for node in graph.node for name in node.input)
     uses.update(value.name for value in graph.output)
     arrays = {a.name: numpy_helper.to_array(a) for a in graph.initializer if np.prod(a.dims) <= 16}
+    at_least_zero = _never_negative(graph, arrays)
     for pool in list(graph.node):
         pad = made.get(pool.input[0]) if pool.op_type == "MaxPool" else None
         if pad is None or uses[pad.output[0]] > 1 or not _zeros_around(pad, arrays):
             continue
         around = arrays[pad.input[1]]
-        if _never_negative(pad.input[0], made, arrays) and _can_pad(pool, around):
+        if pad.input[0] in at_least_zero and _can_pad(pool, around):
             _pad(pool, around)
             pool.input[0] = pad.input[0]
             graph.node.remove(pad)
@@ -44,17 +45,16 @@ def _zeros_around(node: NodeProto, arrays: Arrays) -> bool:
     return pads.size == 8 and of_zeros and not outside.any() and bool((pads >= 0).all())
 
 
-def _never_negative(name: str, made: Mapping[str, NodeProto], arrays: Arrays) -> bool:
-    """Whether a ReLU has answered a value, or all that it is put together from."""
-    node = made.get(name)
-    if node is None or node.op_type == "Relu":
-        return node is not None
-    if node.op_type == "Clip":
-        least = arrays.get(node.input[1]) if len(node.input) > 1 else None
-        return least is not None and bool((least >= 0).all())
-    return node.op_type in KEEPS_SIGNS and all(
-        _never_negative(given, made, arrays) for given in node.input
-    )
+def _never_negative(graph: GraphProto, arrays: Arrays) -> set[str]:
+    """The values that ReLUs answer, and what is put together from nothing else."""
+    found: set[str] = set()
+    for node in graph.node:  # in an order in which every value is made before it is read
+        least = arrays.get(node.input[1]) if node.op_type == "Clip" and node.input[1:] else None
+        clipped = least is not None and bool((least >= 0).all())
+        kept = node.op_type in KEEPS_SIGNS and found.issuperset(node.input)
+        if node.op_type == "Relu" or clipped or kept:
+            found.update(node.output)
+    return found
 
 
 def _can_pad(pool: NodeProto, around: np.ndarray) -> bool:

@@ -160,6 +160,7 @@ def test_padding_that_something_else_reads_is_left_as_it_is():
     assert [node.op_type for node in graph.node] == ["Relu", "Pad", "MaxPool", "MaxPool"]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["resnet18", "squeezenet1_1"])
 def test_no_node_of_an_onnx_file_pads_before_a_pooling(tmp_path, name):
     import onnx

@@ -150,12 +150,12 @@ def check_possible(artifact: Artifact, forms: list[str], images: np.ndarray | No
             f"int8 needs at least {FEWEST_PICTURES} pictures of the kind that it will see, got "
             f"{n}: give --data (images=)"
         )
-    libraries = [name for form in forms for name in ALL_FORMS[form].libraries]
-    need(f"export to {', '.join(forms)}", *dict.fromkeys(libraries))
     if "packed" in forms:
         from striate.export.packed import check_packable
 
         check_packable(artifact)
+    libraries = [name for form in forms for name in ALL_FORMS[form].libraries]
+    need(f"export to {', '.join(forms)}", *dict.fromkeys(libraries))
 
 
 def _export_form(

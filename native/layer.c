@@ -512,6 +512,7 @@ static void run_image(image *im) {
     int threads = threads_for(im);
     striate_parallel(threads_for_packing(im, threads), im->in_rows + 2 * pad_of(layer), prepare_row,
                      im);
+    /* Too few rows to share, and filters enough: each thread has its own in every call. */
     if (threads > 1 && im->out_rows < 4 * threads && layer->blocks >= 4 * threads) {
         for (int y = 0; y < im->out_rows; y++) prepare_windows(im, y);
         striate_parallel(threads, layer->blocks, convolve_block, im);

@@ -193,9 +193,10 @@ def test_padding_of_1_and_the_scale_of_the_inputs_are_packed_too(tmp_path, monke
 
 @pytest.mark.parametrize("engine", ["packed", "runner", "auto"])
 def test_a_kernel_that_there_is_not_is_not_blamed_on_the_file(packed, engine, monkeypatch):
+    artifact, _ = packed
     monkeypatch.setenv("STRIATE_KERNEL", "quantum")
     with pytest.raises(UsageError, match=r"^STRIATE_KERNEL: expected a binary kernel out of"):
-        open_engine(packed, engine)
+        open_engine(artifact, engine)
 
 
 # === Damaged files ===

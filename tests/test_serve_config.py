@@ -541,8 +541,7 @@ def test_a_certificate_that_clients_refuse_and_an_encrypted_key_are_one_line(tmp
         config = write(tmp_path / "ssl", ssl_config(**{**told, **changed}))
         with pytest.raises(UsageError, match=f"ssl: {message}"):
             Tls.read(config)
-    chain = (
-        f"subject=CN = Z\u00fcrich\n{cert}{old}"  # of those that sign it, clients may know others
-    )
+    # Of those that sign it, clients may know others
+    chain = f"subject=CN = Z\u00fcrich\n{cert}{old}"
     sound = ssl_config(server_key=key, server_cert=chain)
     assert Tls.read(write(tmp_path / "ssl", sound)).server_cert == chain

@@ -22,9 +22,14 @@ PACKAGES = {
 }
 
 
+def is_installed(module: str) -> bool:
+    """Whether a module can be imported; loads nothing."""
+    return util.find_spec(module) is not None
+
+
 def need(what: str, *modules: str) -> None:
     """`StriateError` where a library that `what` needs is not installed; loads nothing."""
-    if missing := [name for name in modules if util.find_spec(name) is None]:
+    if missing := [name for name in modules if not is_installed(name)]:
         raise StriateError(_message(what, missing))
 
 
@@ -32,7 +37,7 @@ def missing_library(error: ModuleNotFoundError) -> str | None:
     """What to say of an import that failed for want of a library; None where it is another's fault,
     such as a module that the library no longer has."""
     name = (error.name or "").partition(".")[0]
-    if not name or util.find_spec(name) is not None:
+    if not name or is_installed(name):
         return None
     return _message("this", [name])
 

@@ -8,7 +8,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import util
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ import typer
 
 from striate.errors import UsageError
 from striate.files import whole
+from striate.libraries import is_installed
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
@@ -219,7 +219,7 @@ def load_tensorflow() -> None:
 
     `UsageError` where Keras is told to run on what is not installed.
     """
-    if util.find_spec(backend := keras_backend()) is None:
+    if not is_installed(backend := keras_backend()):
         more = ' (pip install "striate[jax]")' if backend == "jax" else ""
         raise UsageError(
             f"Keras is to run on {backend}, which is not installed{more}; KERAS_BACKEND names "

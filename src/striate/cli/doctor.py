@@ -1,10 +1,11 @@
 """`striate doctor`: what this machine and this environment can do."""
 
 import platform
-from importlib import metadata, util
+from importlib import metadata
 from typing import Any
 
 from striate.cli.console import Json, emit, facts, keras_backend, quiet_libraries, table
+from striate.libraries import is_installed
 
 BACKENDS = ("tensorflow", "jax", "torch")
 
@@ -66,7 +67,7 @@ def _cpu() -> str:
 
 
 def _version(name: str) -> str | None:
-    if util.find_spec(name) is None:
+    if not is_installed(name):
         return None
     try:
         return metadata.version(name)

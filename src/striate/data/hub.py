@@ -10,13 +10,14 @@ others are.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from importlib import import_module, util
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from striate.data.folder import SPLIT_FOLDERS
 from striate.data.records import Problem, Records
 from striate.errors import DataError, UsageError
+from striate.libraries import is_installed
 
 SPLITS = {**SPLIT_FOLDERS, "dev": "val"}
 LABELS = ("label", "labels", "fine_label")  # which of several is meant, the first that there is
@@ -34,7 +35,7 @@ def check_installed(source: str) -> None:
     """`UsageError` where the library that fetches a collection is missing; loads nothing."""
     extra = source.partition(":")[0]
     module = _MODULES[extra]
-    if util.find_spec(module) is None:
+    if not is_installed(module):
         package = module.replace("_", "-")
         raise UsageError(
             f'{extra}:NAME needs {package}: pip install "striate[{extra}]" or pip install {package}'

@@ -5,12 +5,12 @@ Van der Maaten, Hinton, "Visualizing Data using t-SNE", JMLR 9, 2008, on the net
 """
 
 import functools
-from importlib import util
 
 import numpy as np
 
 from striate.errors import UsageError
 from striate.explain.subject import Subject, in_batches
+from striate.libraries import is_installed
 
 
 def codes(subject: Subject, pixels: np.ndarray, *, batch_size: int = 32) -> np.ndarray:
@@ -32,7 +32,7 @@ def pca(points: np.ndarray, components: int = 2) -> np.ndarray:
 
 def check_tsne() -> None:
     """`UsageError` where scikit-learn is not installed."""
-    if util.find_spec("sklearn") is None:
+    if not is_installed("sklearn"):
         raise UsageError(
             't-SNE needs scikit-learn: pip install "striate[explain]"; plane=pca needs nothing'
         )

@@ -293,19 +293,15 @@ def fold_copies(operations: list[Operation]) -> list[Operation]:
     """Let a scale, a shift and limits be part of the operation before them, if nobody else reads
     what that one answers."""
     readers = Counter(value for operation in operations for value in operation.inputs)
-    kept: list[Operation] = []
-    became = {0: 0}
+    stands_for = {0: 0}  # value -> that of the operation which it is part of
     for i, operation in enumerate(operations, start=1):
+        stands_for[i] = i
+        value = stands_for[operation.inputs[0]]
         alone = readers[operation.inputs[0]] == 1
-        operation.inputs = tuple(became[value] for value in operation.inputs)
-        before = kept[operation.inputs[0] - 1] if operation.inputs[0] else None
-        if operation.kind == "copy" and alone and before is not None and before.is_open:
-            before.then(operation)
-            became[i] = operation.inputs[0]
-            continue
-        kept.append(operation)
-        became[i] = len(kept)
-    return kept
+        if operation.kind == "copy" and alone and value and operations[value - 1].is_open:
+            operations[value - 1].then(operation)
+            stands_for[i] = value
+    return _without(operations, stands_for)
 
 
 def fold_paddings(operations: list[Operation]) -> list[Operation]:
@@ -314,20 +310,28 @@ def fold_paddings(operations: list[Operation]) -> list[Operation]:
     for operation in operations:
         for value in operation.inputs:
             readers[value].append(operation)
-    kept: list[Operation] = []
-    became = {0: 0}
+    stands_for = {0: 0}
     for i, operation in enumerate(operations, start=1):
-        source = operations[operation.inputs[0] - 1] if operation.inputs[0] else None
+        stands_for[i] = i
+        value = operation.inputs[0]
+        source = operations[value - 1] if value else None
         if operation.kind == "pad" and source and _pads_itself(operation, readers[i], source):
             reader = readers[i][0]
             top, bottom, left, right = np.add(reader.pads, operation.pads).tolist()
             reader.pads = (top, bottom, left, right)
-            became[i] = became[operation.inputs[0]]
-            continue
-        operation.inputs = tuple(became[value] for value in operation.inputs)
-        kept.append(operation)
-        became[i] = len(kept)
-    return kept
+            stands_for[i] = stands_for[value]
+    return _without(operations, stands_for)
+
+
+def _without(operations: list[Operation], stands_for: dict[int, int]) -> list[Operation]:
+    """The operations whose values stand for themselves; who read the others reads what those stand
+    for."""
+    kept = [value for value, other in stands_for.items() if value == other]
+    number = {value: n for n, value in enumerate(kept)}
+    for value in kept[1:]:
+        operation = operations[value - 1]
+        operation.inputs = tuple(number[stands_for[given]] for given in operation.inputs)
+    return [operations[value - 1] for value in kept[1:]]
 
 
 def _pads_itself(pad: Operation, readers: list[Operation], source: Operation) -> bool:

@@ -8,7 +8,7 @@ One file per engine. `auto` takes the fastest of those installed that gives the 
 
 import time
 from collections.abc import Callable
-from importlib import import_module, metadata, util
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ import numpy as np
 
 from striate.artifact import Artifact
 from striate.errors import EngineError, UsageError, did_you_mean, first_line
+from striate.libraries import is_installed
 
 FLOAT_TOLERANCE = 1e-4  # max |difference| of a score between float forms
 
@@ -103,7 +104,7 @@ def installed() -> dict[str, str]:
     return {
         name: _version(kind.distribution)
         for name, kind in ENGINES.items()
-        if _is_installed(kind.needs)
+        if is_installed(kind.needs)
     }
 
 
@@ -114,10 +115,6 @@ def _version(distribution: str) -> str:
     except metadata.PackageNotFoundError:
         builds = metadata.packages_distributions().get(distribution.replace("-", "_"))
         return metadata.version(builds[0]) if builds else "?"
-
-
-def _is_installed(module: str) -> bool:
-    return util.find_spec(module) is not None
 
 
 def open_engine(
@@ -144,7 +141,7 @@ def open_engine(
             f"expected an engine (auto, {', '.join(ENGINES)}), got {name!r}."
             f"{did_you_mean(name, ENGINES)}"
         )
-    if not _is_installed(kind.needs):
+    if not is_installed(kind.needs):
         raise EngineError(
             f"the {name} engine needs what is not installed here: pip install {kind.distribution}"
         )

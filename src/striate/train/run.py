@@ -18,6 +18,7 @@ from striate.committee import NAME, Member, committee
 from striate.data import Dataset, Examples, load
 from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
+from striate.libraries import is_installed
 from striate.preprocess import KINDS, Spec
 from striate.registry import get_spec
 from striate.train import build, devices, judge, transfer
@@ -37,7 +38,7 @@ from striate.train.loop import Run
 from striate.train.progress import Watcher, watcher
 from striate.train.recipe import Recipe, finetune_recipe, make_recipe
 from striate.train.strategies import phases_of
-from striate.train.tensorboard import Logs, is_installed
+from striate.train.tensorboard import Logs
 
 GOLDENS = 8
 BASELINE = 1000  # pictures that the drift baseline is measured on
@@ -158,7 +159,7 @@ def train(
                 f"{path} is a run of another recipe or other data; where no process is at work on "
                 "it, remove it freely"
             )
-        if not is_installed():
+        if not is_installed("tensorboard"):
             watch.say("no TensorBoard logs: the package tensorboard is not installed")
         made = _published(base, store)
         if made is None:

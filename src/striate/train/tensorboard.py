@@ -1,8 +1,9 @@
 """TensorBoard logs of a run, written with the `tensorboard` package alone: no TensorFlow needed."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
+
+from striate.libraries import is_installed
 
 SERIES = {"train": ("loss", "accuracy", "learning_rate"), "val": ("val_loss", "val_accuracy")}
 
@@ -12,7 +13,7 @@ class Logs:
 
     def __init__(self, directory: Path | None) -> None:
         self._writers: dict[str, Any] = {}
-        if directory is None or not is_installed():
+        if directory is None or not is_installed("tensorboard"):
             return
         from tensorboard.summary import Writer
 
@@ -30,8 +31,3 @@ class Logs:
         """Flush and close the files."""
         for writer in self._writers.values():
             writer.close()
-
-
-def is_installed() -> bool:
-    """Whether the `tensorboard` package is there."""
-    return importlib.util.find_spec("tensorboard") is not None

@@ -101,6 +101,21 @@ def test_nan_and_infinity_are_numbers_both_ways():
     assert json.dumps(json_tensors.to_json(found, "x")) == "[NaN, Infinity, -Infinity]"
 
 
+@pytest.mark.parametrize("number", ["1e400", "-1E+0309", "2" * 309 + ".0", "0.1e310"])
+@pytest.mark.parametrize("key", ["instances", "inputs"])
+def test_a_number_past_all_doubles_is_refused_where_it_stands_and_no_infinity(key, number):
+    body = f'{{"a": "{number}é", "{key}": [1.5, {number}]}}'.encode()
+    assert refused(json_tensors.parse, body) == (
+        "JSON Parse error: Number too big to be stored in double. at offset: "
+        f"{body.rindex(number.encode())}"
+    )
+
+
+def test_large_and_long_numbers_that_doubles_hold_are_taken():
+    text = f"[1.7976931348623157e308, 1e-400, {'1' * 300}.5, 0.{'1' * 500}]"
+    assert json_tensors.parse(f'{{"inputs": {text}}}'.encode())["inputs"] == json.loads(text)
+
+
 def test_a_number_beyond_a_dtype_is_refused_and_not_made_infinite():
     for values in ([1.0, 1e39], [-1e39]):
         assert refused(json_tensors.from_columns, values, FLOATS) == (

@@ -179,6 +179,42 @@ def test_spans_are_sent_where_the_environment_says(tiny, monkeypatch):
     assert names == {PREDICT, "wait", "decode", "queue", "compute"}
 
 
+def test_that_nobody_takes_spans_is_said_once_and_that_somebody_does_again(monkeypatch, caplog):
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments):
+            pass
+
+    port = free_port()
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{port}/")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")  # no second try
+    provider = _provider()
+
+    def send() -> None:
+        provider.get_tracer("test").start_span("a").end()
+        provider.force_flush()
+
+    send()
+    send()
+    (said,) = caplog.records
+    assert said.name == "striate.serve"
+    assert f"tracing: http://127.0.0.1:{port}/v1/traces takes no spans (Failed" in said.message
+    assert "OTEL_EXPORTER_OTLP_ENDPOINT" in said.message
+    with ThreadingHTTPServer(("127.0.0.1", port), Collector) as collector:
+        Thread(target=collector.serve_forever, daemon=True).start()
+        send()
+        send()
+        collector.shutdown()
+    send()
+    ends = [record.message.split(" takes ")[1].split(" (")[0] for record in caplog.records]
+    assert ends == ["no spans", "spans again", "no spans"]
+    provider.shutdown()
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "name"),
     [

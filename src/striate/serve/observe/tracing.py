@@ -10,7 +10,10 @@ Where they go is said by OpenTelemetry's own environment variables, or by the pr
 server is part of, where that has set a tracer provider.
 """
 
+import logging
+import os
 import time
+from collections.abc import Sequence
 from queue import Queue
 from threading import Thread
 from typing import TYPE_CHECKING, Any
@@ -21,8 +24,11 @@ from striate.serve.calls import Call
 from striate.serve.status import Code
 
 if TYPE_CHECKING:
-    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
     from opentelemetry.trace import Span
+
+log = logging.getLogger("striate.serve")
 
 WAITING = 1000  # calls whose spans are not made yet; more are left out
 
@@ -92,8 +98,52 @@ def _provider() -> "TracerProvider":
     said = OTELResourceDetector().detect().attributes  # by OTEL_RESOURCE_ATTRIBUTES, too
     resource = Resource.create({SERVICE_NAME: said.get(SERVICE_NAME, "striate")})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-    provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    exporter: Any = Complaining(OTLPSpanExporter(), _endpoint())
+    provider.add_span_processor(BatchSpanProcessor(exporter))
     return provider
+
+
+def _endpoint() -> str:
+    """Where spans are sent, by the variables that OpenTelemetry looks at."""
+    base = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or "http://localhost:4318"
+    every = f"{base.removesuffix('/')}/v1/traces"
+    return os.environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or every
+
+
+class Complaining:
+    """An exporter of spans that says once that nobody takes them, and once that somebody does
+    again; OpenTelemetry's own says it of every batch and of every try."""
+
+    def __init__(self, exporter: "SpanExporter", endpoint: str):
+        self._exporter, self._endpoint = exporter, endpoint
+        self._taken = True  # what was sent last
+        self._why = ""
+        logging.getLogger(type(exporter).__module__).addFilter(self._hear)
+
+    def export(self, spans: "Sequence[ReadableSpan]") -> "SpanExportResult":
+        result = self._exporter.export(spans)
+        taken = result.name == "SUCCESS"
+        if self._taken and not taken:
+            log.warning(
+                "tracing: %s takes no spans (%s): start a collector there, or say by "
+                "OTEL_EXPORTER_OTLP_ENDPOINT where one is; until then spans are lost",
+                *(self._endpoint, self._why),
+            )
+        if taken and not self._taken:
+            log.warning("tracing: %s takes spans again", self._endpoint)
+        self._taken = taken
+        return result
+
+    def shutdown(self) -> None:
+        self._exporter.shutdown()
+
+    def force_flush(self, timeout_millis: int = 30_000) -> bool:
+        return self._exporter.force_flush(timeout_millis)
+
+    def _hear(self, record: logging.LogRecord) -> bool:
+        """Keep what the exporter says, and let nobody else hear it."""
+        self._why = record.getMessage().rstrip(".")
+        return False
 
 
 def _name(call: Call) -> str:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from making import PHOTOS, SHIPPED, tiny_artifact
 from striate import cli
-from striate.cli.console import emit, table, write_json
+from striate.cli.console import emit, made_folder, table, write_json
 from striate.export import export
 
 
@@ -305,6 +305,54 @@ def test_a_mistake_is_one_clear_line(arguments, code, complaint):
 
 
 CAT = PHOTOS / "cat.jpg"
+
+
+@pytest.mark.long
+def test_a_pipe_in_a_folder_of_pictures_is_told_and_one_of_the_shell_is_read(tmp_path):
+    shutil.copy(CAT, tmp_path)
+    os.mkfifo(tmp_path / "pipe.jpg")
+    ran = run("predict", SHIPPED, tmp_path, "--json")
+    assert "pipe.jpg: cannot be read (a pipe or a device, not a file)" in one_line(ran.stderr)
+    assert [answer["path"] for answer in json.loads(ran.stdout)] == [str(tmp_path / "cat.jpg")]
+    assert ran.returncode == 1
+    command = [sys.executable, "-m", "striate", "predict", SHIPPED, "/dev/stdin", "--json"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        out, _ = shell.communicate(CAT.read_bytes(), timeout=300)
+    assert json.loads(out)[0]["path"] == "/dev/stdin"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "random", "--range", "optimizer.learning_rat=log:1e-5:1e-1"],
+        ["search", "lr", "--steps", "2"],
+        ["search", "architecture", "--set", "model.options.width=3"],
+    ],
+)
+def test_a_search_that_is_refused_leaves_no_folder(arguments, call, pictures, tmp_path):
+    output = tmp_path / "found" / "here"
+    code, _, error = call(
+        *arguments[:2], "lenet5", "--data", pictures, "-o", output, *arguments[2:]
+    )
+    assert code == 2, error
+    assert not output.parent.exists()
+
+
+def test_a_folder_is_kept_where_it_was_or_something_is_in_it(tmp_path):
+    def fail(folder: Path, *names: str) -> None:
+        with made_folder(folder):
+            for name in names:
+                (folder / name).touch()
+            raise ValueError("failed")
+
+    for names in (["trials.json"], []):
+        with pytest.raises(ValueError, match="failed"):
+            fail(tmp_path / "mine", *names)
+    assert (tmp_path / "mine" / "trials.json").exists()
+    with pytest.raises(ValueError, match="failed"):
+        fail(tmp_path / "new" / "one")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -209,6 +209,16 @@ def test_broken_pictures_are_named_left_out_and_stop_nothing(tree):
     assert not any("text.png" in name for name in examples.names)
 
 
+def test_a_pipe_among_the_pictures_is_named_and_not_waited_for(tree):
+    os.mkfifo(tree / "cat" / "pipe.png")
+    os.mkfifo(tree / "pipe.png")
+    dataset = load(tree)
+    assert len(dataset.examples(COLOUR)) == 20
+    (problem,) = dataset.problems
+    assert problem.kind == "unreadable"
+    assert "cat/pipe.png: cannot be read (a pipe or a device, not a file)" in str(problem)
+
+
 def test_broken_pictures_are_found_without_a_cache_too(tree):
     (tree / "cat" / "text.png").write_text("not a picture")
     examples = load(tree).examples(COLOUR, cache_bytes=1)

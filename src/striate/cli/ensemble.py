@@ -106,21 +106,21 @@ def curve(
     if data is None:
         raise UsageError("expected the pictures that both were trained on: --data FOLDER")
     need("the picture of a curve", "matplotlib")
-    made_folder(output)
-    load_tensorflow()
-    with progress("connecting", ends=False) as advance:
-        found = connect(
-            first,
-            second,
-            data,
-            kind=kind,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            points=points,
-            seed=seed,
-            on_progress=advance,
-        )
+    with made_folder(output):
+        load_tensorflow()
+        with progress("connecting", ends=False) as advance:
+            found = connect(
+                first,
+                second,
+                data,
+                kind=kind,
+                epochs=epochs,
+                learning_rate=learning_rate,
+                batch_size=batch_size,
+                points=points,
+                seed=seed,
+                on_progress=advance,
+            )
     picture = found.draw(output / "curve.png")
     document = {**found.to_dict(), "plot": str(picture)}
     write_json(document, output / "curve.json")

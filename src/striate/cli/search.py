@@ -1,5 +1,6 @@
 """`striate search`: a learning rate by a range test, several numbers at random, a net."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -56,8 +57,8 @@ def lr(
 
     need("the curve of a search", "matplotlib")
     wanted = _wanted(recipe, changes(data, None, batch_size, seed, sets))
-    folder = _folder(output, wanted)
-    found = range_test(wanted, low=low, high=high, steps=steps, progress=True)
+    with _folder(output, wanted) as folder:
+        found = range_test(wanted, low=low, high=high, steps=steps, progress=True)
     picture = found.draw(folder / "lr.png", wanted.model.name)
     document = {**found.to_dict(), "plot": str(picture)}
     write_json(document, folder / "lr.json")
@@ -105,10 +106,10 @@ def random(
 
     wanted = _wanted(recipe, changes(data, epochs, batch_size, seed, sets))
     drawn_from = [Range.parse(text) for text in ranges or DEFAULT_RANGES]
-    folder = _folder(output, wanted)
-    found = random_search(
-        wanted, None, drawn_from, trials=trials, output=folder, seed=wanted.seed, progress=True
-    )
+    with _folder(output, wanted) as folder:
+        found = random_search(
+            wanted, None, drawn_from, trials=trials, output=folder, seed=wanted.seed, progress=True
+        )
     best = found[0]
     notes = at_the_edge(best, drawn_from) if best.error is None else []
     _tell(found, folder, as_json, notes)
@@ -152,17 +153,17 @@ def architecture(
         strides=_choices("--strides", strides),
     )
     wanted = _wanted(recipe, changes(data, epochs, batch_size, seed, sets))
-    folder = _folder(output, wanted)
-    found = architecture_search(
-        wanted,
-        None,
-        space,
-        trials=trials,
-        output=folder,
-        seed=wanted.seed,
-        learning_rate=rate,
-        progress=True,
-    )
+    with _folder(output, wanted) as folder:
+        found = architecture_search(
+            wanted,
+            None,
+            space,
+            trials=trials,
+            output=folder,
+            seed=wanted.seed,
+            learning_rate=rate,
+            progress=True,
+        )
     _tell(found, folder, as_json)
 
 
@@ -186,7 +187,7 @@ def _wanted(recipe: str, sets: list[str]) -> "Recipe":
     return wanted
 
 
-def _folder(output: Path | None, wanted: "Recipe") -> Path:
+def _folder(output: Path | None, wanted: "Recipe") -> AbstractContextManager[Path]:
     return made_folder(output or Path("search") / wanted.model.name)
 
 

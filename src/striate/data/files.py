@@ -10,7 +10,7 @@ from pathlib import Path
 from striate.data.records import Problem
 from striate.preprocess.clip import frame_files
 from striate.preprocess.picture import SUFFIXES
-from striate.preprocess.spec import shown
+from striate.preprocess.spec import content, shown
 
 # Besides what striate.preprocess.decode reads, what a user might take for a picture all the same.
 PICTURES = SUFFIXES
@@ -67,10 +67,9 @@ def digests_of(paths: Sequence[Path]) -> list[bytes | OSError]:
 def _digest(path: Path) -> bytes | OSError:
     try:
         if path.is_dir():  # a clip's frames, one after the other
-            frames = b"".join(hashlib.sha256(p.read_bytes()).digest() for p in frame_files(path))
+            frames = b"".join(hashlib.sha256(content(p)).digest() for p in frame_files(path))
             return hashlib.sha256(frames).digest()
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        return hashlib.sha256(content(path)).digest()
     except OSError as error:
         return error
 

@@ -1,8 +1,10 @@
 """What the specifications of all kinds of input have in common."""
 
 import dataclasses
+import errno
 import io
 import os
+import stat
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -71,12 +73,25 @@ def stored(source: bytes | str | os.PathLike, what: str) -> tuple[str, bytes]:
     if isinstance(source, bytes):
         return what, source
     try:
-        return shown(source), Path(source).read_bytes()
+        return shown(source), content(Path(source))
     except TypeError:
         came = type(source).__name__
         raise DataError(f"{what}: expected a path, bytes or a numpy array, got {came}") from None
     except OSError as error:
         raise DataError(f"{shown(source)}: cannot be read ({error.strerror or error})") from None
+
+
+def content(path: Path) -> bytes:
+    """What is in a file.
+
+    `OSError` for a pipe or a device, which might be read for ever, but for those that a shell hands
+    over under /dev: `<(...)` and standard input.
+    """
+    mode = path.stat().st_mode
+    endless = stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+    if endless and not path.is_relative_to("/dev"):
+        raise OSError(errno.EINVAL, "a pipe or a device, not a file")
+    return path.read_bytes()
 
 
 def shown(path: str | os.PathLike) -> str:

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from striate.errors import ArtifactError
+from striate import runtime
+from striate.errors import ArtifactError, EngineError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import loading, tensors
 from striate.serve.loading import WARMUP, Loader
 from striate.serve.options import ServerOptions, VersionPolicy
 from striate.serve.protos import predict_pb2, prediction_log_pb2
-from striate.serve.repository import Model, Repository, Retries, complete_versions
-from striate.serve.repository.servable import preferred
+from striate.serve.repository import Model, Repository, Retries, complete_versions, servable
+from striate.serve.repository.servable import open_artifact, preferred
 from striate.serve.signatures import DEFAULT, PREDICT, Signature, TensorSpec
 
 pytest_plugins = ["serving_fixtures"]
@@ -108,6 +109,32 @@ def test_the_packed_form_answers_where_there_is_one():
     assert preferred(["onnx", "litert", "packed", "runner"]) == "packed"
     assert preferred(["onnx", "litert"]) == "onnx"
     assert preferred([]) == "auto"
+
+
+@pytest.mark.parametrize(
+    ("held", "engine", "said"),
+    [
+        (["keras"], None, "holds no form that a quick engine reads, so TensorFlow or Keras is"),
+        (["keras"], "auto", "after `striate export "),
+        (["onnx", "keras"], "keras", "the keras engine takes some seconds to load"),
+        (["onnx", "keras"], None, ""),
+    ],
+)
+def test_a_slow_engine_is_announced_before_it_is_loaded(
+    tiny, monkeypatch, caplog, held, engine, said
+):
+    def opened(*arguments):
+        said_before.extend(caplog.messages)
+        raise EngineError("as slow as that")
+
+    said_before = []
+    for module in (runtime, servable):
+        monkeypatch.setattr(module, "usable", lambda artifact: held)
+    monkeypatch.setattr(servable, "_open_engines", opened)
+    with pytest.raises(EngineError):
+        open_artifact(tiny.path, engine=engine, workers=1, threads=1)
+    assert len(said_before) == bool(said)
+    assert all(said in line and str(tiny.path) in line for line in said_before)
 
 
 def test_litert_is_preferred_when_asked_for(tiny):

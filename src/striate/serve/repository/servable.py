@@ -1,6 +1,7 @@
 """A version that is loaded, proven, and ready to be asked."""
 
 import io
+import logging
 import math
 import time
 from collections.abc import Iterator, Mapping
@@ -14,9 +15,11 @@ import numpy as np
 from striate.artifact import Artifact, load
 from striate.errors import DisagreementError, EngineError
 from striate.preprocess import Preprocess, pixels
-from striate.runtime import Engine, open_engine, tolerance, usable
+from striate.runtime import Engine, needs_tensorflow, open_engine, tolerance, usable
 from striate.serve.signatures import Signature, Tensors, signatures_of
 from striate.serve.status import Code, ServingError
+
+log = logging.getLogger("striate.serve")
 
 # Engines whose one instance answers several threads at a time. Of the others, each worker gets one.
 _SHARED = ("onnx", "tensorflow", "keras", "packed")
@@ -119,7 +122,10 @@ def open_artifact(
     for name in artifact.manifest.files:
         artifact.file(name)  # sizes first: a half-copied version need not be hashed to be refused
     artifact.check()
-    engines = _open_engines(artifact, engine, workers, threads)
+    name = engine or preferred(usable(artifact))
+    if needs_tensorflow(artifact, name):
+        _say_slow(artifact, engine)
+    engines = _open_engines(artifact, name, workers, threads)
     different = {id(engine): engine for engine in engines}.values()
     difference = max(_prove(engine, artifact) for engine in different)
     if isinstance(artifact.preprocess, Preprocess):
@@ -133,8 +139,19 @@ def preferred(names: list[str]) -> str:
     return "packed" if "packed" in names else next(iter(names), "auto")
 
 
-def _open_engines(artifact: Artifact, name: str | None, workers: int, threads: int) -> list[Engine]:
-    name = name or preferred(usable(artifact))
+def _say_slow(artifact: Artifact, engine: str | None) -> None:
+    """Say what is waited for, while an engine is loaded that takes its time."""
+    if engine in (None, "auto"):
+        log.warning(
+            "%s holds no form that a quick engine reads, so TensorFlow or Keras is loaded, which "
+            "takes some seconds; after `striate export %s --to onnx` it need not be",
+            *(artifact.path, artifact.path),
+        )
+    else:
+        log.warning("%s: the %s engine takes some seconds to load", artifact.path, engine)
+
+
+def _open_engines(artifact: Artifact, name: str, workers: int, threads: int) -> list[Engine]:
     first = open_engine(artifact, name, threads=threads)
     if first.name in _SHARED:
         return [first] * workers

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from served import ServerProcess, certificate, free_port
-from striate.errors import UsageError
+from striate.errors import ArtifactError, UsageError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import tensors, text_configs
 from striate.serve.batching import BatchingParameters
@@ -30,7 +30,7 @@ from striate.serve.protos import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
-from striate.serve.repository.model_config import configs_of, read_config_file
+from striate.serve.repository.model_config import configs_of, find_models, read_config_file
 from striate.serve.secure import Tls
 from striate.serve.status import Code, ServingError
 
@@ -124,6 +124,19 @@ def write(path: Path, text: str) -> str:
     return str(path)
 
 
+@pytest.mark.parametrize("name", ["", "a\nb", "\x1b[31m", "\udcff"])
+def test_a_name_that_cannot_be_printed_is_refused(name, tmp_path):
+    with pytest.raises(UsageError, match="model_name of characters that can be printed, at least"):
+        ServerOptions(tmp_path, model_name=name)
+    if name:
+        (tmp_path / name / "1").mkdir(parents=True)
+        (tmp_path / name / "1" / "striate.json").touch()
+        for path in (tmp_path, tmp_path / name, tmp_path / name / "1"):
+            with pytest.raises(ArtifactError, match="give it another with --model_name"):
+                find_models(path, None, VersionPolicy())
+        assert find_models(tmp_path, "b", VersionPolicy())[0].name == "b"
+
+
 def test_a_configuration_names_models_policies_and_labels(tmp_path):
     path = write(
         tmp_path / "models.config",
@@ -169,6 +182,11 @@ def test_a_configuration_names_models_policies_and_labels(tmp_path):
             "Model a requests unsupported platform torch",
         ),
         ("", "model_config_list, got none"),
+        ('model_config_list { config { base_path: "/a" } }', "to have a name, got one without"),
+        (
+            'model_config_list { config { name: "a\\nb" base_path: "/a" } }',
+            r"Expected a model name of characters that can be printed, got 'a\nb'",
+        ),
     ],
 )
 def test_a_wrong_configuration_is_one_clear_line(tmp_path, text, message):

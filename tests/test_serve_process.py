@@ -90,6 +90,18 @@ def test_a_folder_of_any_name_is_served_by_that_name(tiny, tmp_path):
         assert http.status() == {1: "AVAILABLE"}
 
 
+def test_a_model_with_a_slash_in_its_name_is_reached_by_every_protocol(tiny):
+    """As TensorFlow Serving's, which takes any name and decodes it in paths."""
+    images, scores = tiny.goldens()
+    with ServerProcess(tiny.path.parent, model_name="team/a b") as server:
+        assert server.announced[-1] == f"REST at {server.url}/v1/models/team%2Fa%20b\n"
+        for client in (Client(server.address, "team/a b"), HttpClient(server.url, "team/a b")):
+            np.testing.assert_allclose(client.predict(images), scores, atol=FLOAT_TOLERANCE)
+            assert client.status() == {1: "AVAILABLE"}
+        with urllib.request.urlopen(f"{server.url}/v2/models/team%2Fa%20b/ready") as response:
+            assert response.status == 200
+
+
 def test_it_says_what_it_serves_and_where(tiny):
     with ServerProcess(tiny.path.parent, model_name="mine", workers=3) as server:
         model, grpc_line, page_line, rest_line = server.announced

@@ -54,6 +54,11 @@ class VersionPolicy:
         return set(sorted(numbers)[-self.count :])
 
 
+def is_name(text: str) -> bool:
+    """Whether a model can be called so: in requests, in lines of the log, in the metrics."""
+    return bool(text) and text.isprintable()
+
+
 @dataclass(frozen=True)
 class Sampling:
     """The share of a model's requests that is logged, from 0 to 1, and what the names of the files
@@ -248,7 +253,8 @@ class ServerOptions:
         _expect(apart, "port", "other than rest_api_port", self)
         models = str(self.model_base_path) or self.model_config_file
         _expect(models, "model_base_path", "that is a directory", self)
-        _expect(self.model_name != "", "model_name", "that is not empty", self)
+        named = self.model_name is None or is_name(self.model_name)
+        _expect(named, "model_name", "of characters that can be printed, at least one", self)
         threads = ("threads", "workers", "rest_api_num_threads", "grpc_max_threads")
         for name in (*threads, "max_message_bytes", "max_connections", "canary_min_requests"):
             value = getattr(self, name)

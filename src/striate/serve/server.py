@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import quote
 
 from striate.errors import ArtifactError, StriateError, UsageError, did_you_mean
 from striate.runtime import ENGINES
@@ -201,7 +202,7 @@ class Server:
             base = f"{scheme}://{rest_port}"
             near = base.replace("//0.0.0.0:", "//localhost:").replace("//[::]:", "//localhost:")
             lines.append(f"page at {near}/")
-            lines += [f"REST at {base}/v1/models/{name}" for name in names]
+            lines += [f"REST at {base}/v1/models/{quote(name, safe='')}" for name in names]
         return lines
 
 

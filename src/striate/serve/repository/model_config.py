@@ -22,7 +22,7 @@ from google.protobuf import text_format
 from striate.artifact import MANIFEST
 from striate.errors import ArtifactError, UsageError
 from striate.serve import protos
-from striate.serve.options import ModelConfig, Sampling, VersionPolicy
+from striate.serve.options import ModelConfig, Sampling, VersionPolicy, is_name
 from striate.serve.repository import FOREIGN, complete_versions
 from striate.serve.status import ServingError, invalid
 
@@ -42,10 +42,10 @@ def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> lis
         raise ArtifactError(f"{base_path}: expected a model directory, got nothing there")
     if (version := _version_at(base_path)) is not None:
         only = VersionPolicy("specific", versions=(int(version.name),))
-        return [ModelConfig(name or version.parent.name, version.parent, only)]
+        return [ModelConfig(name or _name_of(version.parent), version.parent, only)]
     try:
         if complete_versions(base_path):
-            return [ModelConfig(name or base_path.name, base_path, policy)]
+            return [ModelConfig(name or _name_of(base_path), base_path, policy)]
         inside = sorted(p for p in base_path.iterdir() if p.is_dir() and _is_model(p))
     except OSError as error:
         raise ArtifactError(f"{base_path}: cannot be read ({error.strerror})") from None
@@ -57,7 +57,17 @@ def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> lis
             "model.tflite or model.onnx in them; name the directory of one model, one of its "
             "versions, or a directory of models"
         )
-    return [ModelConfig(name or path.name, path, policy) for path in inside]
+    return [ModelConfig(name or _name_of(path), path, policy) for path in inside]
+
+
+def _name_of(directory: Path) -> str:
+    """What a model is called by its directory."""
+    if not is_name(directory.name):
+        raise ArtifactError(
+            f"{str(directory)!r}: expected a directory with a name that can be printed, by which "
+            "requests call the model; give it another with --model_name"
+        )
+    return directory.name
 
 
 def _version_at(path: Path) -> Path | None:
@@ -130,6 +140,10 @@ def configs_of(message: Any) -> list[ModelConfig]:
 def _config_of(config: Any) -> ModelConfig:
     if not config.name:
         raise invalid("Expected every model to have a name, got one without")
+    if not is_name(config.name):
+        raise invalid(
+            f"Expected a model name of characters that can be printed, got {config.name!r}"
+        )
     platform = config.model_platform or "tensorflow"
     if platform not in PLATFORMS:
         raise invalid(f"Model {config.name} requests unsupported platform {platform}")

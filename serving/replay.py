@@ -1,14 +1,18 @@
 """Ask a server again what another one was asked, and compare the answers.
 
     python serving/replay.py localhost:8500 requests/mine-*.tfrecord
+    python serving/replay.py host:8500 FILE... --cacert ca.pem --header "authorization=Bearer KEY"
 
 The files are those of `striate serve --request_log_dir`, or any PredictionLog in TFRecords with the
 answers in it, TensorFlow Serving's too. Prints how many requests were answered, how far the numbers
-are from those of then, how often the best class is the same, and how long it took.
+are from those of then, how often the best class is the same, and how long it took. Ends with 1
+where a request was refused.
 """
 
+import argparse
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import grpc
@@ -20,30 +24,46 @@ from striate.serve.loading import records
 from striate.serve.protos import prediction_log_pb2, prediction_service_pb2_grpc
 from striate.serve.tensors import from_proto
 
+UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
-def main(address: str, *files: str) -> None:
-    seconds, refused, same, largest = [], 0, [], 0.0
-    with grpc.insecure_channel(address) as channel:
-        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+
+def main(asked: argparse.Namespace) -> None:
+    headers = [header.partition("=") for header in asked.header]
+    metadata = [(name.lower(), value) for name, _, value in headers]
+    seconds, refused, same, largest = [], Counter(), [], 0.0
+    with channel(asked) as connected:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(connected)
         # All of them first: the server that is asked may be adding to these very files
-        for data in [data for file in files for data in records(Path(file))]:
+        for data in [data for file in asked.files for data in records(file)]:
             logged = prediction_log_pb2.PredictionLog.FromString(data).predict_log
             start = time.monotonic()
             try:
-                answer = stub.Predict(logged.request, timeout=60)
+                answer = stub.Predict(logged.request, timeout=60, metadata=metadata)
             except grpc.RpcError as error:
-                refused += 1
-                print(f"{error.code().name}: {error.details()}", file=sys.stderr)
+                refused[f"{error.code().name}: {error.details()}"] += 1
                 continue
             seconds.append(time.monotonic() - start)
             for before, now in scores(logged.response, answer):
                 same += list(before.argmax(axis=-1) == now.argmax(axis=-1))
                 largest = max(largest, float(np.abs(before - now).max()))
-    print(f"{len(seconds)} requests were answered, {refused} refused")
+    print(f"{len(seconds)} requests were answered, {refused.total()} refused")
     if same:
         print(f"the best class is the same of {np.mean(same):.1%}; scores within {largest:.1e}")
     if seconds:
         print(f"half of them within {1000 * np.median(seconds):.1f} ms")
+    for why, count in refused.most_common(1):
+        sys.exit(f"{count} of {len(seconds) + refused.total()} requests were refused: {why}")
+    if not seconds:
+        sys.exit("expected requests in the files, got none")
+
+
+def channel(asked: argparse.Namespace) -> grpc.Channel:
+    """A connection with TLS where anything is said of it."""
+    files = (asked.cacert, asked.key, asked.cert)
+    if not asked.tls and not any(files):
+        return grpc.insecure_channel(asked.address, UNBOUNDED)
+    pem = [file.read_bytes() if file else None for file in files]
+    return grpc.secure_channel(asked.address, grpc.ssl_channel_credentials(*pem), UNBOUNDED)
 
 
 def scores(before, now):
@@ -55,11 +75,28 @@ def scores(before, now):
             yield arrays
 
 
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("address", metavar="HOST:PORT", help="of the server, gRPC")
+    parser.add_argument("files", metavar="FILE", nargs="+", type=Path, help="TFRecords")
+    parser.add_argument(
+        "--header", action="append", default=[], help='NAME=VALUE, "authorization=Bearer KEY"'
+    )
+    parser.add_argument("--tls", action="store_true", help="by the system's authorities")
+    parser.add_argument("--cacert", type=Path, help="TLS by the authority in this file, PEM")
+    parser.add_argument("--cert", type=Path, help="the client's certificate, PEM")
+    parser.add_argument("--key", type=Path, help="and its key")
+    found = parser.parse_args()
+    if not all("=" in header for header in found.header):
+        parser.error(f"expected --header NAME=VALUE, got {', '.join(found.header)}")
+    if bool(found.cert) != bool(found.key):
+        parser.error("expected --cert and --key, got one of them")
+    return found
+
+
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit("usage: replay.py HOST:PORT FILE...")
     try:
-        main(*sys.argv[1:])
+        main(arguments())
     except StriateError as error:
         sys.exit(str(error))
     except DecodeError as error:

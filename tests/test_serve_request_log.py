@@ -1,5 +1,6 @@
 """The request log: what was asked and answered, kept so that it can be asked again."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 from google.protobuf import text_format
 
 from making import ROOT
-from served import ServerProcess
+from served import ServerProcess, certificate
 from striate.errors import UsageError
 from striate.serve import protos, tensors
 from striate.serve.client import Client
@@ -27,6 +28,7 @@ pytest_plugins = ["serving_fixtures"]
 
 
 ALL = Sampling(1.0)
+PEM = (("cacert", "crt"), ("cert", "crt"), ("key", "key"))
 
 
 def entries(directory) -> list:
@@ -77,14 +79,48 @@ def test_requests_of_every_protocol_are_kept_with_their_answers(kept, tiny, pict
     assert third.predict_log.request.inputs["image"].tensor_shape.dim[1].size == 32
 
 
+def replay(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "serving" / "replay.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
 def test_what_was_kept_can_be_asked_again(kept):
     server, directory = kept
     before = len(entries(directory))
     files = sorted(map(str, directory.glob("*.tfrecord")))
-    command = [sys.executable, str(ROOT / "serving" / "replay.py"), server.address, *files]
-    ran = subprocess.run(command, capture_output=True, text=True, check=True)
+    ran = replay(server.address, *files)
+    assert (ran.returncode, ran.stderr) == (0, "")
     assert f"{before} requests were answered, 0 refused" in ran.stdout
     assert "the best class is the same of 100.0%" in ran.stdout
+
+
+def test_a_server_with_keys_and_tls_can_be_asked_again_and_refusals_are_no_success(
+    kept, tiny, tmp_path
+):
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    key, cert = certificate(tmp_path, "server")
+    config, keys = tmp_path / "ssl", tmp_path / "keys.yaml"
+    config.write_text(
+        f"server_key: {key!r} server_cert: {cert!r} custom_ca: {cert!r} client_verify: true"
+    )
+    digest = hashlib.sha256(b"secret").hexdigest()
+    keys.write_text(f'keys: [{{name: me, sha256: "{digest}", models: "*"}}]')
+    files = sorted(map(str, kept[1].glob("*.tfrecord")))
+    shown = [f"--{name}={tmp_path / 'server'}.{end}" for name, end in PEM]
+    options = {"ssl_config_file": str(config), "api_keys_file": str(keys)}
+    with ServerProcess(tiny.path.parent, **options) as server:
+        address = f"localhost:{server.port}"
+        ran = replay(address, *files, *shown, "--header=authorization=Bearer secret")
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert ", 0 refused" in ran.stdout
+        for more, why in [(shown, "UNAUTHENTICATED: Expected an API key"), ([], "UNAVAILABLE: ")]:
+            ran = replay(address, *files, *more)
+            assert ran.returncode == 1
+            count = len(entries(kept[1]))
+            assert ran.stderr.startswith(f"{count} of {count} requests were refused: {why}")
+            assert ran.stderr.count("\n") == 1
+            assert ran.stdout == f"0 requests were answered, {count} refused\n"
 
 
 def test_what_cannot_be_replayed_is_one_line(tmp_path):
@@ -92,17 +128,21 @@ def test_what_cannot_be_replayed_is_one_line(tmp_path):
     text.write_text("# no records\n" * 9)
     other = tmp_path / "other"
     other.write_bytes(record(b"no message"))
+    nothing = tmp_path / "nothing"
+    nothing.touch()
     for arguments, line in [
-        ([], "usage: replay.py HOST:PORT FILE..."),
+        (["127.0.0.1:9", str(nothing)], "expected requests in the files, got none"),
         (["127.0.0.1:9", str(tmp_path / "none")], f"{tmp_path}/none: No such file or directory"),
         (["127.0.0.1:9", str(text)], f"{text}: expected TFRecords, whole ones; one is cut off"),
         (["127.0.0.1:9", str(other)], "expected records of PredictionLog (Error parsing message"),
     ]:
-        command = [sys.executable, str(ROOT / "serving" / "replay.py"), *arguments]
-        ran = subprocess.run(command, capture_output=True, text=True)
-        assert (ran.returncode, ran.stdout) == (1, "")
+        ran = replay(*arguments)
+        assert ran.returncode == 1
         assert ran.stderr.startswith(line)
         assert ran.stderr.count("\n") == 1
+    ran = replay()
+    assert ran.returncode == 2
+    assert ran.stderr.startswith("usage: replay.py ")
 
 
 def test_what_was_kept_warms_a_version_up(kept, tiny, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """How a server is told what to do: tensorflow_model_server's flags and configuration files."""
 
+import contextlib
 import http.client
+import re
 import shutil
 import socket
 import ssl
@@ -469,6 +471,68 @@ def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, t
             assert client.status() == {1: "AVAILABLE"}
         base_url = f"https://localhost:{server.rest_port}"
         assert HttpClient(base_url, "tiny", context=context).status() == {1: "AVAILABLE"}
+
+
+@pytest.mark.long
+def test_who_fails_to_shake_hands_is_in_the_log_and_in_the_metrics(base, tmp_path):
+    """On both ports; of many a second one has a line, and who only looks at a port has none."""
+    if shutil.which("openssl") is None:
+        pytest.skip("needs openssl to make certificates")
+    key, cert = certificate(tmp_path, "server")
+    certificate(tmp_path, "old")
+    expire = ["x509", "-in", "old.crt", "-signkey", "old.key", "-days", "-1", "-out", "expired.crt"]
+    subprocess.run(["openssl", *expire], check=True, capture_output=True, cwd=tmp_path)
+    authorities = cert + (tmp_path / "expired.crt").read_text()
+    text = ssl_config(server_key=key, server_cert=cert, custom_ca=authorities, client_verify=True)
+
+    def shake(port: int, *pair: str) -> None:
+        context = ssl.create_default_context(cadata=cert)
+        context.set_alpn_protocols(["h2", "http/1.1"])
+        if pair:
+            context.load_cert_chain(*(tmp_path / name for name in pair))
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("localhost", port), 10) as plain,
+            context.wrap_socket(plain, server_hostname="localhost") as connection,
+        ):
+            connection.recv(1)
+
+    def speak(port: int, text: bytes) -> None:
+        with (
+            contextlib.suppress(OSError),
+            socket.create_connection(("localhost", port), 10) as plain,
+        ):
+            plain.sendall(text)
+            plain.recv(100)
+
+    failures = [
+        (speak, [b"GET / HTTP/1.1\r\n\r\n"], "it speaks no TLS"),
+        (speak, [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"], "it speaks no TLS"),
+        (shake, [], "it shows no certificate"),
+        (shake, ["expired.crt", "old.key"], "its certificate is refused (certificate has expired)"),
+    ]
+    context = ssl.create_default_context(cadata=cert)
+    context.load_cert_chain(tmp_path / "server.crt", tmp_path / "server.key")
+    with ServerProcess(base, ssl_config_file=write(tmp_path / "ssl", text)) as server:
+        for port, entrypoint in ((server.port, "GRPC"), (server.rest_port, "REST")):
+            socket.create_connection(("127.0.0.1", port)).close()
+            for fail, given, why in failures:
+                said = len(server.errors)
+                fail(port, *given)
+                wait_for(lambda so_far=said: len(server.errors) > so_far)
+                line = server.errors[said]
+                assert re.search(rf" (ipv4:)?127.0.0.1:\d+: TLS over {entrypoint} failed: ", line)
+                assert line.endswith(f"failed: {why}\n")
+                time.sleep(1)
+        said = len(server.errors)
+        for _ in range(20):
+            speak(server.port, b"GET / HTTP/1.1\r\n\r\n")
+        assert len(server.errors) <= said + 5
+        url = f"https://localhost:{server.rest_port}/metrics"
+        with urllib.request.urlopen(url, context=context, timeout=10) as response:
+            metrics = response.read().decode()
+    assert 'striate_tls_failed_total{entrypoint="GRPC"} 24' in metrics
+    assert 'striate_tls_failed_total{entrypoint="REST"} 4' in metrics
 
 
 @pytest.mark.long

@@ -14,6 +14,7 @@ import stat
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -22,10 +23,12 @@ from grpc_reflection.v1alpha import reflection
 
 from striate.errors import StriateError, UsageError
 from striate.serve import text_configs
+from striate.serve.calls import address
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcServer, Limits
 from striate.serve.grpc_server.http2 import LARGEST_WINDOW
 from striate.serve.grpc_server.sockets import probe
+from striate.serve.handshakes import Handshakes, watch
 from striate.serve.options import LONGEST, ServerOptions
 from striate.serve.protocols import oip_grpc, tfs_grpc
 from striate.serve.protocols.grpc_calls import RecordedCalls
@@ -148,6 +151,7 @@ class GrpcListener:
             opened=recorded.opened,
             read=recorded.read,
             wrapped=recorded.wrapped,
+            unshaken=Handshakes("GRPC", core.counters).failed,
         )
         self._retired = threading.Event()
         services = tfs_grpc.register(core, self._server)
@@ -181,6 +185,20 @@ class GrpcListener:
         return self._server.stop(seconds)
 
 
+# Whose connection it is that a thread of asyncio has to do with
+CONNECTED: ContextVar[str] = ContextVar("CONNECTED", default="a client")
+
+
+class Listening(socket.socket):
+    """A listening socket that leaves word of who connects, which asyncio tells nobody before the
+    handshake of TLS is over. What asyncio does for a connection has the context of its `accept`."""
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        connected, where = super().accept()
+        CONNECTED.set(address(*where[:2]))
+        return connected, where
+
+
 class HttpListener:
     """The REST API on one port, in a thread with an event loop of its own."""
 
@@ -190,7 +208,8 @@ class HttpListener:
         from striate.serve.http_server import HttpConnection, HttpServer
         from striate.serve.protocols.http import application
 
-        self._socket = bind(options.host, options.rest_api_port, shared=options.reuse_port)
+        bound = bind(options.host, options.rest_api_port, shared=options.reuse_port)
+        self._socket = Listening(bound.family, bound.type, bound.proto, bound.detach())
         self._retired = threading.Event()
         self._executor = ThreadPoolExecutor(
             options.rest_api_num_threads or thread_count(core), "http"
@@ -219,6 +238,8 @@ class HttpListener:
         config.load()
         if tls is not None and options.rest_api_ssl:
             config.ssl = tls.context()
+            handshakes = Handshakes("REST", core.counters)
+            watch(config.ssl, lambda error: handshakes.failed(CONNECTED.get(), error))
         self._server = HttpServer(config, options.stall_seconds or LONGEST)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="http", daemon=True)

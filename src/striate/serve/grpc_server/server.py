@@ -141,7 +141,7 @@ class GrpcServer:
     threads: that answer, at most; they are started as they are needed. abreast: see `Crew`.
     opened(call): may refuse a call before it is read, by aborting it; read(call): may refuse one
     that has been read, or says whether it is queued. wrapped(method, handler): what a method is to
-    be answered with.
+    be answered with. unshaken(client, error): is told whose TLS failed.
     """
 
     def __init__(
@@ -153,11 +153,13 @@ class GrpcServer:
         opened: Callable[[Call], None] = lambda call: None,
         read: Callable[[Call], bool] = lambda call: False,
         wrapped: Callable[[str, grpc.RpcMethodHandler], grpc.RpcMethodHandler] = lambda _, h: h,
+        unshaken: Callable[[str, ssl.SSLError], None] = lambda client, error: None,
     ):
         self._limits = limits or Limits()
         self._opened = opened
         self._read = read
         self._wrapped = wrapped
+        self._unshaken = unshaken
         self._services: list[grpc.GenericRpcHandler] = []
         self._methods: dict[str, grpc.RpcMethodHandler] = {}  # those that were asked
         self._entrances: list[Entrance] = []
@@ -278,6 +280,10 @@ class GrpcServer:
                     break
         except ConnectionEnds as ends:
             log.info("%s: %s", peer.name, ends)
+            self._close(peer)
+        except ssl.SSLError as error:
+            if peer.shaking:
+                self._unshaken(peer.name, error)
             self._close(peer)
         except OSError:
             self._close(peer)

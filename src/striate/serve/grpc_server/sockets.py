@@ -56,7 +56,8 @@ class Peer:
         self._lock = threading.Lock()
         self._unsent = bytearray()
         self._corked = False
-        self._secure = self._shaking = isinstance(connected, ssl.SSLSocket)
+        self._secure = isinstance(connected, ssl.SSLSocket)
+        self.shaking = self._secure  # whether the handshake of TLS is not over
         self._low_water = 1
         self._awaiting = READ
 
@@ -119,7 +120,7 @@ class Peer:
         Raises `OSError` or `ConnectionEnds` at the end of the connection.
         """
         with self._lock:
-            if self._shaking:
+            if self.shaking:
                 if not self._shaken():
                     return [], False
                 events |= READ
@@ -168,7 +169,7 @@ class Peer:
             return False
         if self.socket.selected_alpn_protocol() != "h2":
             raise ConnectionEnds("expected HTTP/2 over TLS")
-        self._shaking = False
+        self.shaking = False
         self._await(self._interest())
         return True
 
@@ -201,7 +202,7 @@ class Peer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
 
     def _write(self) -> None:
-        if self.closed or self._shaking or self._corked:
+        if self.closed or self.shaking or self._corked:
             return
         data: bytes | bytearray = self.connection.outgoing()
         if self._unsent:

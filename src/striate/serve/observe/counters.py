@@ -219,6 +219,7 @@ class Counters:
         self._lock = threading.Lock()
         self._counts: dict[Key, Count] = {}
         self._refused: dict[tuple[str, Code], int] = {}
+        self._unshaken: Counter[str] = Counter()
 
     @contextmanager
     def request(
@@ -269,6 +270,11 @@ class Counters:
             key = (entrypoint, code)
             self._refused[key] = self._refused.get(key, 0) + 1
 
+    def unshaken(self, entrypoint: str) -> None:
+        """Count a client whose TLS came to nothing."""
+        with self._lock:
+            self._unshaken[entrypoint] += 1
+
     def forget(self, model: str, version: int) -> None:
         """Count what a version was asked among what earlier ones were: what is shown of a whole
         model never becomes less."""
@@ -282,6 +288,11 @@ class Counters:
         """How many calls reached no model, by entrypoint and code."""
         with self._lock:
             return dict(self._refused)
+
+    def handshakes(self) -> dict[str, int]:
+        """How many failed, by entrypoint."""
+        with self._lock:
+            return dict(self._unshaken)
 
     def snapshot(self) -> dict[Key, Count]:
         """Copies of all counts, taken at one moment."""

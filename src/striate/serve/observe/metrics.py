@@ -86,6 +86,12 @@ def _requests(core: Core, counts: dict[Key, Count]) -> list[Family]:
             ("entrypoint", "code"),
             refused,
         ),
+        counter(
+            "striate_tls_failed_total",
+            "Handshakes of TLS that failed.",
+            ("entrypoint",),
+            [((entrypoint,), n) for entrypoint, n in core.counters.handshakes().items()],
+        ),
     ]
 
 

@@ -16,6 +16,6 @@ USER 10001
 ENV PATH=/striate/bin:$PATH PYTHONUNBUFFERED=1
 EXPOSE 8500 8501
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s \
-  CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:8501/healthz', timeout=2)"]
+  CMD ["python", "-m", "striate.serve.alive"]
 ENTRYPOINT ["striate", "serve"]
 CMD ["/models", "--port", "8500", "--rest_api_port", "8501"]

@@ -20,7 +20,11 @@ PAGES = [
     *sorted((ROOT / "native").glob("*.md")),
 ]
 RECIPES = sorted((ROOT / "src/striate/recipes").glob("*.yaml"))
-SCRIPTS = [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "examples").glob("*.py")]
+SCRIPTS = [
+    *(ROOT / "benchmarks").rglob("*.py"),
+    *(ROOT / "examples").glob("*.py"),
+    *(ROOT / "serving").glob("*.py"),
+]
 # Lines about other programs, whose flags are theirs.
 OTHERS = re.compile(r"^.*\b(pip|pytest|curl|git|python -m|cc|make|npm)\b.*$", re.M)
 PROGRAM = typer.main.get_command(cli.app)
@@ -98,7 +102,7 @@ def test_every_flag_of_a_page_exists(page):
 
 
 def known_flags() -> set[str]:
-    """Those of the verbs, of the server, and of the scripts in benchmarks/ and examples/."""
+    """Those of the verbs, of the server, and of the scripts."""
     verbs = {option for leaf in leaves() for option in opts(leaf)}
     served = {f"--{no}{name}" for name in (*flags(), *MEANINGLESS, *REFUSED) for no in ("", "no")}
     scripts = "".join(script.read_text("utf-8") for script in SCRIPTS)

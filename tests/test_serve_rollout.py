@@ -145,6 +145,19 @@ def test_a_shadow_whose_scores_are_no_numbers_is_as_far_off_as_can_be():
     assert shadow.counts["m", 1, "next"] == Agreement(items=2, same=0, distance=2.0)
 
 
+def test_scores_that_cannot_be_compared_are_failures_and_the_shadow_goes_on():
+    """Of models that striate did not write, `scores` may be anything."""
+    words = np.array([[b"a"], [b"b"]], object)
+    answers = iter([np.ones(2, np.float32), words, np.ones((2, 3), np.float32)])
+    asked = SimpleNamespace(run=lambda ask, feeds: {"scores": next(answers)})
+    lease = SimpleNamespace(version=2, servable=asked)
+    shadow = Shadow({"m": {"next": 100}}, lambda model, label: nullcontext(lease))
+    for found in (np.ones(2, np.float32), words, np.ones((2, 3), np.float32)):
+        shadow.offer(Compared("m", 1, "predict", {}, {"scores": found}))
+    shadow.close()
+    assert shadow.counts["m", 1, "next"] == Agreement(items=2, same=2, distance=0.0, failed=2)
+
+
 class Counted:
     """Stands for what happened: tells `Canaries` so many requests of each version and code."""
 

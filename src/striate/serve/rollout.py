@@ -124,6 +124,17 @@ class Agreement:
     skipped: int = 0
     failed: int = 0
 
+    def add(self, before: np.ndarray, now: np.ndarray) -> None:
+        """Compare the scores of a request; `ValueError` where they cannot be."""
+        if before.shape != now.shape or now.ndim != 2:
+            raise ValueError(f"scores {list(now.shape)} beside {list(before.shape)}")
+        apart = np.abs(before - now).max(axis=1)
+        numbers = np.isfinite(apart)  # what is none is as far apart as scores can be
+        same = before.argmax(axis=1) == now.argmax(axis=1)
+        self.items += len(now)
+        self.same += int((same & numbers).sum())
+        self.distance += float(np.where(numbers, apart, 1.0).sum())
+
     def plus(self, other: "Agreement", sign: int = 1) -> "Agreement":
         pairs = zip(astuple(self), astuple(other), strict=True)
         return Agreement(*(mine + sign * its for mine, its in pairs))
@@ -178,18 +189,9 @@ class Shadow:
                     if lease.version == compared.version:
                         continue  # it answered itself
                     found = lease.servable.run(compared.ask, compared.feeds)
-                before, now = compared.found["scores"], found["scores"]
-                if before.shape != now.shape:
-                    raise ValueError(f"scores {list(now.shape)} instead of {list(before.shape)}")
+                count.add(compared.found["scores"], found["scores"])
             except ServingError:  # no such version now
                 count.failed += 1
             except Exception as error:  # it takes other pictures, or it is broken
                 count.failed += 1
                 log.debug("shadow %s %s: %s", compared.model, label, error)
-            else:
-                apart = np.abs(before - now).max(axis=1)
-                numbers = np.isfinite(apart)  # what is none is as far apart as scores can be
-                same = before.argmax(axis=1) == now.argmax(axis=1)
-                count.items += len(now)
-                count.same += int((same & numbers).sum())
-                count.distance += float(np.where(numbers, apart, 1.0).sum())

@@ -222,7 +222,8 @@ def test_the_page_may_load_nothing_from_elsewhere(shipped):
         assert headers["X-Content-Type-Options"] == "nosniff"
         assert b"://" not in content.replace(b"http://www.w3.org/2000/svg", b"")
     ninth = "/page/models/squeezenet1_1/versions/1/examples/9.png"
-    for path in ("/page/", "/page/nope", "/page/../__init__.py", ninth):
+    endless = ninth.replace("/1/", f"/{'1' * 5000}/"), ninth.replace("/9.", f"/{'1' * 5000}.")
+    for path in ("/page/", "/page/nope", "/page/../__init__.py", ninth, *endless):
         with pytest.raises(urllib.error.HTTPError) as error:
             fetched(shipped.url + path)
         assert error.value.code == 404

@@ -31,12 +31,14 @@ from served import SERVE, ServerProcess, free_port, listens
 from striate.artifact import MANIFEST
 from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
-from striate.serve import tensors
+from striate.serve import Server, ServerOptions, VersionPolicy, tensors
 from striate.serve.client import Client, HttpClient
 from striate.serve.http_server import HttpServer
 from striate.serve.listeners import bind
+from striate.serve.protocols import page
 from striate.serve.protocols.oip_protos import SERVICE, message
 from striate.serve.protos import predict_pb2
+from striate.serve.repository import Model, State, Version
 from striate.serve.server import _next, _signals
 from striate.serve.status import Code, ServingError
 
@@ -100,6 +102,19 @@ def test_a_model_with_a_slash_in_its_name_is_reached_by_every_protocol(tiny):
             assert client.status() == {1: "AVAILABLE"}
         with urllib.request.urlopen(f"{server.url}/v2/models/team%2Fa%20b/ready") as response:
             assert response.status == 200
+
+
+def test_a_version_that_goes_while_it_is_described_is_left_out(tiny, monkeypatch):
+    """Which is no reason to end a server that has just begun, nor for a page of errors."""
+    server = Server(ServerOptions(tiny.path.parent, port=free_port()))
+    going = Version(1, tiny.path, State.UNLOADING)
+    server.repository.models["tiny"] = Model(
+        "tiny", tiny.path.parent, VersionPolicy(), versions={1: going}
+    )
+    monkeypatch.setattr(Model, "available", lambda self: [1])
+    assert [line.split(" at ")[0] for line in server.describe()] == ["gRPC"]
+    assert page.models(server.core) == []
+    server.stop()
 
 
 def test_it_says_what_it_serves_and_where(tiny):

@@ -182,8 +182,7 @@ class Server:
         lines = []
         for model in self.repository.configured():
             for number in model.available():
-                with self.repository.lease(model.name, number) as lease:
-                    servable = lease.servable
+                if servable := model.serving(number):  # it may just have been replaced
                     lines.append(
                         f"{model.name} version {number}: {servable.engine} ({servable.kernel}), "
                         f"{_proof(servable)}{self.core.scheduler.workers} workers, "

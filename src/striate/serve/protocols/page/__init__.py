@@ -38,7 +38,7 @@ _FILES = {
 }
 
 _EXAMPLE = re.compile(
-    r"/page/models/(?P<model>[^/]+)/versions/(?P<version>\d+)/examples/(?P<index>\d+)\.png"
+    r"/page/models/(?P<model>[^/]+)/versions/(?P<version>\d{1,18})/examples/(?P<index>\d{1,9})\.png"
 )
 
 _HEADERS = {
@@ -73,10 +73,11 @@ def models(core: Core) -> list[dict[str, Any]]:
     """Every model with a version that answers, and those versions, the newest first."""
     found = []
     for name, model in list(core.repository.models.items()):
-        versions = []
-        for number in reversed(model.available()):
-            with core.lease(Target(name, version=number)) as lease:
-                versions.append({"version": number, **_described(lease.servable)})
+        versions = [
+            {"version": number, **_described(servable)}
+            for number in reversed(model.available())
+            if (servable := model.serving(number))  # it may just have been replaced
+        ]
         if versions:
             found.append({"name": name, "versions": versions})
     return found

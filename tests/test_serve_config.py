@@ -1,6 +1,7 @@
 """How a server is told what to do: tensorflow_model_server's flags and configuration files."""
 
 import contextlib
+import errno
 import http.client
 import re
 import shutil
@@ -8,6 +9,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from pathlib import Path
@@ -601,6 +603,17 @@ def test_an_ssl_config_that_nobody_could_connect_with_is_one_line(tmp_path):
     ]:
         with pytest.raises(UsageError, match=message):
             Tls.read(write(tmp_path / "ssl", text))
+
+
+def test_a_full_disk_is_one_line_where_a_key_is_to_be_loaded(tmp_path, monkeypatch):
+    """Else a certificate that is renewed meanwhile would never be taken up."""
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
+    with pytest.raises(UsageError, match=r"no temporary file can be written .* \(No space left"):
+        Tls.read(write(tmp_path / "ssl", 'server_key: "x" server_cert: "y"'))
 
 
 def test_a_certificate_that_clients_refuse_and_an_encrypted_key_are_one_line(tmp_path):

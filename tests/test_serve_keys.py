@@ -26,6 +26,7 @@ from striate.serve.protocols.oip_protos import SERVICE, message
 from striate.serve.repository import Repository
 from striate.serve.scheduler import Scheduler
 from striate.serve.status import Code, ServingError
+from striate.serve.watched import Watched
 
 pytest_plugins = ["serving_fixtures"]
 
@@ -196,6 +197,29 @@ def test_keys_change_without_a_restart_and_a_broken_file_changes_nothing(locked,
         assert time.monotonic() < deadline
         time.sleep(0.1)
     assert asked(locked, "/v1/models/tiny", NEW)[0] == 200
+
+
+def test_a_file_that_is_mended_without_a_change_is_read_and_what_was_wrong_was_said_once(
+    tmp_path, caplog
+):
+    """One whose permissions were wrong looks the same afterwards."""
+    file, shut = tmp_path / "file", [False]
+    file.write_text("one")
+
+    def read(path):
+        if shut[0]:
+            raise UsageError("cannot be read")
+        return path.read_text()
+
+    watched = Watched(file, read, "keys")
+    file.write_text("two, which is longer")
+    shut[0] = True
+    assert [watched.refresh() for _ in range(3)] == [False] * 3
+    assert caplog.messages == ["cannot be read; the keys before it go on"]
+    assert watched.said == "one"
+    shut[0] = False
+    assert [watched.refresh() for _ in range(3)] == [True, False, False]
+    assert watched.said == "two, which is longer"
 
 
 @pytest.mark.parametrize(

@@ -88,13 +88,16 @@ def _load_chain(context: ssl.SSLContext, key: str, chain: str) -> None:
     def ask() -> NoReturn:  # else OpenSSL would ask whoever sits at the terminal
         raise UsageError("expected a server_key without a pass phrase (see openssl pkey)")
 
-    with tempfile.NamedTemporaryFile("w") as pem:  # readable by this user alone
-        pem.write(f"{key}\n{chain}\n")
-        pem.flush()
-        try:
+    try:
+        with tempfile.NamedTemporaryFile("w") as pem:  # readable by this user alone
+            pem.write(f"{key}\n{chain}\n")
+            pem.flush()
             context.load_cert_chain(pem.name, password=ask)
-        except (ssl.SSLError, ValueError) as error:
-            raise UsageError(f"the SSLConfig holds no key and certificate ({error})") from None
+    except (ssl.SSLError, ValueError) as error:
+        raise UsageError(f"the SSLConfig holds no key and certificate ({error})") from None
+    except OSError as error:
+        why = f"no temporary file can be written for the key ({error.strerror})"
+        raise UsageError(why) from None
 
 
 class RenewedTls:

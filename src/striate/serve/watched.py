@@ -20,21 +20,26 @@ class Watched(Generic[Said]):
 
     def __init__(self, path: str | Path, read: Callable[[Path], Said], what: str):
         self._path, self._read, self._what = Path(path), read, what
-        self._seen = self._look()
+        self._complaint = ""  # what was wrong at the last look
+        self._seen = self._look()  # of what it says
         self.said = read(self._path)
 
     def refresh(self) -> bool:
         """Read the file again if it changed, and say whether that was of use: one that is broken
-        changes nothing."""
+        changes nothing, and is tried at every look, for it may be mended without a sign of it (by
+        chmod)."""
         seen = self._look()
         if seen == self._seen:
+            self._complaint = ""
             return False
-        self._seen = seen
         try:
             self.said = self._read(self._path)
         except UsageError as error:
-            log.error("%s; the %s before it go on", error, self._what)
+            if str(error) != self._complaint:
+                log.error("%s; the %s before it go on", error, self._what)
+            self._complaint = str(error)
             return False
+        self._seen, self._complaint = seen, ""
         log.info("%s: new %s", self._path, self._what)
         return True
 

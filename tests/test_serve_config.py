@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -24,6 +25,7 @@ from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import tensors, text_configs
 from striate.serve.batching import BatchingParameters
 from striate.serve.client import Client, HttpClient
+from striate.serve.core import Core
 from striate.serve.flags import MEANINGLESS, REFUSED, flags, help_text, parse
 from striate.serve.listeners import limits
 from striate.serve.options import ModelConfig, ServerOptions, VersionPolicy
@@ -34,7 +36,9 @@ from striate.serve.protos import (
     predict_pb2,
     prediction_service_pb2_grpc,
 )
+from striate.serve.repository import Model, Repository
 from striate.serve.repository.model_config import configs_of, find_models, read_config_file
+from striate.serve.scheduler import Scheduler
 from striate.serve.secure import Tls
 from striate.serve.status import Code, ServingError
 
@@ -350,8 +354,6 @@ def holds(condition) -> bool:
 
 
 def test_labels_may_come_before_their_versions_only_when_asked_to():
-    from striate.serve.repository import Model, Repository
-
     configs = configs_of(config(m=("/models/m", {"next": 5})))
     repository = Repository([Model("m", Path("/models/m"), VersionPolicy())], lambda path: None)
     with pytest.raises(ServingError) as error:
@@ -364,6 +366,24 @@ def test_labels_may_come_before_their_versions_only_when_asked_to():
     other = configs_of(config(m=("/models/m", {"next": 6})))
     with pytest.raises(ServingError):  # a label that exists does not move to what is not there
         repository.label(other, allow_unavailable=True)
+
+
+def test_configurations_that_come_at_the_same_time_follow_one_another(monkeypatch):
+    """Or models of one would be served with the labels, or the logging, of another."""
+    happened = []
+
+    def configure(configs):
+        happened.append(configs)
+        time.sleep(0.05)
+        return []
+
+    repository = Repository([], lambda path: None)
+    monkeypatch.setattr(repository, "configure", configure)
+    monkeypatch.setattr(repository, "label", lambda configs, **more: happened.append(configs))
+    core = Core(repository, Scheduler(1, 1), 1)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(core.reload, [["a"], ["b"], ["c"], ["d"]]))
+    assert happened[::2] == happened[1::2]
 
 
 # A command line of tensorflow_model_server, with its name replaced

@@ -4,6 +4,7 @@ Every request of every protocol goes through `Core.predict`. A face (gRPC, REST)
 into the arguments, the answer back into a message, and a `ServingError` into its own status.
 """
 
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -142,6 +143,7 @@ class Core:
             canary or {}, limits or Limits(), repository.models, self.counters, self.shadow
         )
         self.drift = Drift()
+        self._reloading = threading.Lock()
         repository.forgotten = self._forget
 
     def predict(self, request: Request) -> Answer:
@@ -215,11 +217,15 @@ class Core:
 
     def reload(self, configs: list[ModelConfig]) -> None:
         """Serve these models and no others, by these labels; who asks for it, if it is anybody, is
-        permitted to by then.
+        permitted to by then. Of several at a time one follows the other.
 
         Raises `ServingError` when one of them does not become available, or a label names a
         version that is not; the others are served as they are meant to be.
         """
+        with self._reloading:
+            self._reload(configs)
+
+    def _reload(self, configs: list[ModelConfig]) -> None:
         if self.request_log is not None:
             self.request_log.configure(configs)
         events = self.repository.configure(configs)

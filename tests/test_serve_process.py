@@ -104,6 +104,26 @@ def test_a_model_with_a_slash_in_its_name_is_reached_by_every_protocol(tiny):
             assert response.status == 200
 
 
+def test_a_server_that_does_not_start_leaves_its_ports_to_the_next(tiny, tmp_path):
+    """Whoever holds what was raised, as a program does that tries another port."""
+    port, unix = free_port(), tmp_path / "grpc.sock"
+    options = {"port": port, "grpc_socket_path": str(unix), "host": "127.0.0.1"}
+    with socket.create_server(("127.0.0.1", free_port())) as taken:
+        taken_port = taken.getsockname()[1]
+        with pytest.raises(StriateError, match=f"port {taken_port} is in use") as raised:
+            Server(ServerOptions(tiny.path.parent, rest_api_port=taken_port, **options)).start()
+    assert not unix.exists()
+    (tmp_path / "m" / "1").mkdir(parents=True)
+    (tmp_path / "m" / "1" / MANIFEST).write_text("{}")
+    with pytest.raises(StriateError, match="is not served") as broken:
+        Server(ServerOptions(tmp_path / "m", rest_api_port=taken_port, **options)).start()
+    with Server(ServerOptions(tiny.path.parent, rest_api_port=taken_port, **options)):
+        assert listens(port)
+        assert listens(taken_port)
+    assert raised
+    assert broken
+
+
 def test_a_version_that_goes_while_it_is_described_is_left_out(tiny, monkeypatch):
     """Which is no reason to end a server that has just begun, nor for a page of errors."""
     server = Server(ServerOptions(tiny.path.parent, port=free_port()))

@@ -27,7 +27,7 @@ from striate.serve.calls import address
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcServer, Limits
 from striate.serve.grpc_server.http2 import LARGEST_WINDOW
-from striate.serve.grpc_server.sockets import probe
+from striate.serve.grpc_server.sockets import probe, unbind
 from striate.serve.handshakes import Handshakes, watch
 from striate.serve.options import LONGEST, ServerOptions
 from striate.serve.protocols import oip_grpc, tfs_grpc
@@ -175,6 +175,11 @@ class GrpcListener:
             self._server.listen(bound, tls)
         self._server.start()
 
+    def abandon(self) -> None:
+        """Leave the ports, of a server that does not start."""
+        for bound in self._sockets:
+            unbind(bound)
+
     def retire(self) -> None:
         """Say NOT_SERVING, and answer as before."""
         self._retired.set()
@@ -250,6 +255,11 @@ class HttpListener:
             if self._stopped.is_set():
                 raise StriateError("the REST server did not start; its log says why")
             time.sleep(0.005)
+
+    def abandon(self) -> None:
+        """Leave the port, of a server that does not start."""
+        unbind(self._socket)
+        self._executor.shutdown(wait=False)
 
     def retire(self) -> None:
         """Say that it is not ready, and answer as before."""

@@ -94,21 +94,28 @@ class Server:
         return find_models(options.base_path, options.model_name, options.version_policy)
 
     def start(self) -> None:
-        listeners: list[GrpcListener | HttpListener] = []
         ssl_config = self.options.ssl_config_file
         tls = RenewedTls(ssl_config) if ssl_config else None
-        if self.options.port or self.options.grpc_socket_path:
-            listeners.append(GrpcListener(self.core, self.options, tls))
-        if self.options.rest_api_port:
-            listeners.append(HttpListener(self.core, self.options, tls))
+        bound: list[GrpcListener | HttpListener] = []
         try:
+            if self.options.port or self.options.grpc_socket_path:
+                bound.append(GrpcListener(self.core, self.options, tls))
+            if self.options.rest_api_port:
+                bound.append(HttpListener(self.core, self.options, tls))
             self._load()
+            for listener in bound:
+                listener.start()
+                self._listeners.append(listener)
         except BaseException:
-            self.repository.close()
+            for listener in bound:
+                if listener not in self._listeners:
+                    listener.abandon()
+            self.stop()
             raise
-        for listener in listeners:
-            listener.start()
-            self._listeners.append(listener)
+        self._look_again_and_again(tls)
+
+    def _look_again_and_again(self, tls: RenewedTls | None) -> None:
+        """At what may change while the server serves: directories and files."""
         if self.options.file_system_poll_wait_seconds:
             self.repository.watch(self.options.file_system_poll_wait_seconds)
         if self.core.keys is not None:

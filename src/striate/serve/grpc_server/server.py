@@ -26,7 +26,7 @@ from striate.serve.grpc_server.http2 import (
     Stream,
     literal,
 )
-from striate.serve.grpc_server.sockets import READ, Entrance, Peer
+from striate.serve.grpc_server.sockets import READ, Entrance, Peer, unbind
 
 log = logging.getLogger("striate.serve")
 
@@ -394,7 +394,7 @@ class GrpcServer:
             while self._accept(entrance):  # who has connected is told, too
                 pass
             self._selector.unregister(entrance.socket)
-            entrance.close()
+            unbind(entrance.socket)
         self._entrances.clear()
         for call in list(self._calls):
             if call.streaming:

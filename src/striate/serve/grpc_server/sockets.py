@@ -233,6 +233,15 @@ class Peer:
             self._selector.modify(self.socket, events, self)
 
 
+def unbind(listening: socket.socket) -> None:
+    """Listen no more. The path of a UNIX socket goes first, while no other server takes it."""
+    with contextlib.suppress(OSError):
+        path = listening.getsockname()
+        if isinstance(path, str):
+            os.unlink(path)
+    listening.close()
+
+
 class Entrance:
     """A socket that clients connect to, with TLS or without."""
 
@@ -240,14 +249,6 @@ class Entrance:
         self.socket = listening
         self._tls = tls
         listening.setblocking(False)
-
-    def close(self) -> None:
-        """Listen no more. The path of a UNIX socket goes first, while no other server takes it."""
-        path = self.socket.getsockname()
-        if isinstance(path, str):
-            with contextlib.suppress(OSError):
-                os.unlink(path)
-        self.socket.close()
 
     def accept(self) -> tuple[socket.socket, str] | None:
         """A client's socket and gRPC's name for where it is; None when nobody waits."""

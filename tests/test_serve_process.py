@@ -31,7 +31,7 @@ from served import SERVE, ServerProcess, free_port, listens
 from striate.artifact import MANIFEST
 from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
-from striate.serve import Server, ServerOptions, VersionPolicy, tensors
+from striate.serve import Server, ServerOptions, VersionPolicy, seldom, tensors
 from striate.serve.client import Client, HttpClient
 from striate.serve.http_server import HttpServer
 from striate.serve.listeners import bind
@@ -389,6 +389,16 @@ def test_a_server_without_files_for_more_connections_says_so_once_a_second(caplo
     other = {"exception": OSError(errno.ECONNRESET, "Connection reset by peer")}
     server.failed(loop, other)
     assert passed_on == [other]
+
+
+def test_what_happens_all_the_time_is_said_seldom_with_how_often_it_was_not(caplog, monkeypatch):
+    monkeypatch.setattr(seldom, "OFTEN", 0.2)
+    log = seldom.Seldom()
+    for number in range(5):
+        log.warn("%d is wrong", number)
+    time.sleep(0.3)
+    log.warn("%d is wrong", 5)
+    assert caplog.messages == ["0 is wrong", "5 is wrong (and 4 like it before)"]
 
 
 def test_an_ipv6_address_is_announced_as_clients_write_it(tiny):

@@ -1,15 +1,10 @@
 """Handshakes of TLS that fail: counted, and said in the log, of many one line a second."""
 
-import logging
 import ssl
-import time
 from collections.abc import Callable
 
 from striate.serve.observe.counters import Counters
-
-log = logging.getLogger("striate.serve")
-
-OFTEN = 1.0  # seconds between two lines
+from striate.serve.seldom import Seldom
 
 _PLAIN = "it speaks no TLS"
 _WORDS = {
@@ -25,8 +20,7 @@ class Handshakes:
 
     def __init__(self, entrypoint: str, counters: Counters):
         self._entrypoint, self._counters = entrypoint, counters
-        self._said = -OFTEN  # when the last line was, in time.monotonic()
-        self._unsaid = 0  # those that failed since
+        self._log = Seldom()
 
     def failed(self, client: str, error: ssl.SSLError) -> None:
         """Take note of one. A client that left without a word is none: so do those that only look
@@ -34,13 +28,7 @@ class Handshakes:
         if isinstance(error, ssl.SSLEOFError | ssl.SSLZeroReturnError):
             return
         self._counters.unshaken(self._entrypoint)
-        now = time.monotonic()
-        if now < self._said + OFTEN:
-            self._unsaid += 1
-            return
-        more = f"; so did {self._unsaid} others since the last line" if self._unsaid else ""
-        log.warning("%s: TLS over %s failed: %s%s", client, self._entrypoint, reason(error), more)
-        self._said, self._unsaid = now, 0
+        self._log.warn("%s: TLS over %s failed: %s", client, self._entrypoint, reason(error))
 
 
 def reason(error: ssl.SSLError) -> str:
@@ -54,7 +42,7 @@ def reason(error: ssl.SSLError) -> str:
 def watch(context: ssl.SSLContext, failed: Callable[[ssl.SSLError], None]) -> None:
     """Have it told why handshakes of a context fail, which asyncio keeps to itself."""
 
-    class Watched(ssl.SSLObject):
+    class Telling(ssl.SSLObject):
         def do_handshake(self) -> None:
             try:
                 super().do_handshake()
@@ -64,4 +52,4 @@ def watch(context: ssl.SSLContext, failed: Callable[[ssl.SSLError], None]) -> No
                 failed(error)
                 raise
 
-    context.sslobject_class = Watched
+    context.sslobject_class = Telling

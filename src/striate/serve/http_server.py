@@ -3,7 +3,6 @@
 import asyncio
 import errno
 import json
-import logging
 import socket
 import time
 from typing import Any
@@ -11,11 +10,10 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-log = logging.getLogger("striate.serve")
+from striate.serve.seldom import Seldom
 
 MOMENT = 0.3  # seconds from the last connection that is let in to the end of those that are idle
 LOOK = 5  # of uvicorn's ticks, of 0.1 s, from one look for clients that stall to the next
-OFTEN = 1.0  # seconds between two lines about connections that could not be let in
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 LARGEST_HEAD = 1 << 16  # bytes of one, when it comes in parts; or of trailers after a body
@@ -104,11 +102,10 @@ class HttpServer(uvicorn.Server):
     was idle is lost. stall_seconds: see `HttpConnection.end_if_stalled`.
     """
 
-    _said = -OFTEN  # when it was, in time.monotonic(), that there is no room
-
     def __init__(self, config: uvicorn.Config, stall_seconds: float):
         super().__init__(config)
         self._stall_seconds = stall_seconds
+        self._log = Seldom()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         asyncio.get_running_loop().set_exception_handler(self.failed)
@@ -139,6 +136,5 @@ class HttpServer(uvicorn.Server):
         error = context.get("exception")
         if not isinstance(error, OSError) or error.errno not in NO_ROOM:
             loop.default_exception_handler(context)
-        elif time.monotonic() >= self._said + OFTEN:
-            self._said = time.monotonic()
-            log.error("cannot accept a connection: %s", error)
+        else:
+            self._log.warn("cannot accept a connection: %s", error)

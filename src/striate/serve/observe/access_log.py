@@ -6,7 +6,6 @@ file is opened anew for what has gathered, so whoever rotates logs may rename it
 """
 
 import json
-import logging
 import os
 import time
 from datetime import UTC, datetime
@@ -16,12 +15,10 @@ from typing import Any
 from striate.errors import UsageError
 from striate.serve.behind import Behind
 from striate.serve.calls import Call
-
-log = logging.getLogger("striate.serve")
+from striate.serve.seldom import Seldom
 
 WAITING = 10_000  # calls whose lines are not written yet; more are lost
 TOGETHER = 1_000  # lines written at once
-OFTEN = 1.0  # seconds between two words about lines that are lost
 
 
 class AccessLog:
@@ -34,7 +31,7 @@ class AccessLog:
         self._path = path
         self.lost = 0
         self._torn = False
-        self._said = -OFTEN  # when, in time.monotonic(), lines were said to be lost
+        self._log = Seldom()
         try:
             os.close(self._open())
         except OSError as error:
@@ -71,9 +68,7 @@ class AccessLog:
             finally:
                 os.close(file)
         except OSError as error:
-            if time.monotonic() >= self._said + OFTEN:
-                self._said = time.monotonic()
-                log.warning("access_log %s: lines are lost (%s)", self._path, error)
+            self._log.warn("access_log %s: lines are lost (%s)", self._path, error)
         if written < len(data):  # the disk is full now: what follows begins on a line of its own
             self.lost += len(lines) - data[:written].count(b"\n")
             self._torn = self._torn or written > 0

@@ -12,16 +12,29 @@ The verbs of the command line, in Python:
     striate.ensemble(["saved_models/a", "saved_models/b"], "saved_models/committee")
     striate.serve("saved_models/mine", port=8500)
 
+A mistake that its user can mend is a `StriateError` of one line. Beside the verbs: `striate.data`
+(labelled pictures), `search` (of hyper-parameters), `runtime` (the engines), `preprocess`,
+`metrics`, `layers`, and what the packages of the verbs hold.
+
 `import striate` loads no Keras, no TensorFlow; the first use of what needs them does.
 """
 
 import os
-from importlib import import_module
-from typing import Any
+from importlib import import_module as _import_module
+from typing import TYPE_CHECKING
+from typing import Any as _Any
 
 from striate import models as models  # registers every net
+from striate.errors import StriateError as StriateError
 from striate.registry import create_model as create_model
 from striate.registry import list_models as list_models
+
+if TYPE_CHECKING:  # for editors and type checkers, which do not run `__getattr__`
+    from striate.artifact import Artifact as Artifact
+    from striate.artifact import load as load
+    from striate.convolutional import convolutionalise as convolutionalise
+    from striate.evaluate.everything import report as report
+    from striate.train import finetune as finetune
 
 __version__ = "0.1.0"
 
@@ -49,20 +62,23 @@ _PACKAGES = (
     "evaluate",
     "explain",
     "export",
+    "layers",
+    "metrics",
     "preprocess",
     "runtime",
+    "search",
     "serve",
     "train",
 )
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> _Any:
     if name in _LAZY:
-        return getattr(import_module(_LAZY[name]), name)
+        return getattr(_import_module(_LAZY[name]), name)
     if name in _PACKAGES:
-        return import_module(f"striate.{name}")
+        return _import_module(f"striate.{name}")
     raise AttributeError(f"module 'striate' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_LAZY, *_PACKAGES})
+    return sorted({*globals(), *_LAZY, *_PACKAGES} - {"os", "TYPE_CHECKING"})

@@ -1,5 +1,6 @@
 """What loads on first use, so that listing nets or reading --help costs nothing."""
 
+import inspect
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -35,4 +36,12 @@ class Verb(ModuleType):
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        return getattr(self, self.__name__.rpartition(".")[2])(*args, **kwargs)
+        return self._function()(*args, **kwargs)
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The function's, which is what editors and notebooks show of a call."""
+        return inspect.signature(self._function())
+
+    def _function(self) -> Any:
+        return getattr(self, self.__name__.rpartition(".")[2])

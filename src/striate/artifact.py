@@ -31,9 +31,9 @@ from typing import Any, get_args, get_origin
 
 import numpy as np
 
-from striate.errors import ArtifactError, UsageError, first_line
+from striate.errors import ArtifactError, UsageError, check_whole, first_line
 from striate.preprocess import Spec, from_dict, pixels
-from striate.registry import ModelSpec, deep_graphs, list_models
+from striate.registry import ModelSpec, check_layout, deep_graphs, list_models
 
 SCHEMA = 1
 MANIFEST = "striate.json"
@@ -174,6 +174,7 @@ class Artifact:
 
         from striate import layers
 
+        check_layout()
         for name in layers.__all__:  # Keras must know every layer that a saved net may have
             getattr(layers, name)
         with self._reading("model.keras") as path, deep_graphs():
@@ -242,8 +243,17 @@ class Artifact:
         a list, `DataError` for one that cannot be read.
         """
         check_several(images, self.preprocess.shape)
+        check_whole("batch_size", batch_size, 1)
         tensors = [pixels(image, self.preprocess) for image in images]
         return scores_of(self.classifier, np.stack(tensors), batch_size=batch_size)
+
+
+Source = Artifact | str | os.PathLike  # what the verbs take for an artifact
+
+
+def opened(source: Source) -> Artifact:
+    """The artifact itself, or the one at a path; `UsageError` for what is neither."""
+    return source if isinstance(source, Artifact) else load(source)
 
 
 def check_several(images: Any, shape: tuple[int, ...]) -> None:
@@ -253,6 +263,8 @@ def check_several(images: Any, shape: tuple[int, ...]) -> None:
     """
     array = isinstance(images, np.ndarray)
     one = _is_one(images, shape) if array else isinstance(images, str | bytes)
+    if isinstance(images, Iterator):
+        raise UsageError(f"expected a list of pictures, got {images!r:.60}: make a list() of it")
     if one or not hasattr(images, "__len__"):
         got = f"one as {images.dtype} {list(images.shape)}" if array else f"{images!r:.60}"
         raise UsageError(f"expected a list of pictures, got {got}: put it in brackets")
@@ -265,6 +277,8 @@ def _is_one(array: np.ndarray, shape: tuple[int, ...]) -> bool:
 
     Without an axis for colours, as several grey pictures may be, its last axis is no few channels.
     """
+    if array.dtype.kind not in "biuf":  # paths, or pictures of several sizes
+        return array.ndim == 0
     if array.ndim == len(shape):
         return array.shape[-1] in (1, 3, 4, shape[-1])
     return array.ndim < len(shape)
@@ -304,6 +318,8 @@ def load(path: str | os.PathLike) -> Artifact:
     Raises `ArtifactError` when there is none. Files are checked when they are used
     (`Artifact.file`), all of them by `Artifact.check`.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"expected an artifact or its path, got {type(path).__name__}")
     directory = Path(path)
     if not directory.is_dir():
         raise ArtifactError(f"{directory}: expected an artifact directory, got nothing there")

@@ -6,6 +6,8 @@ it without a traceback and exits with the error's `exit_code`.
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral
+from typing import Any
 
 
 class StriateError(Exception):
@@ -50,18 +52,29 @@ def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             )
 
 
+def check_whole(what: str, number: Any, least: int = 0) -> None:
+    """Raise `UsageError` for what is no whole number of at least so much; NumPy's are numbers."""
+    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
+    if not is_whole or number < least:
+        raise UsageError(f"expected {what} as a whole number of at least {least}, got {number!r}")
+
+
 def first_line(error: Exception) -> str:
     """What a library said, or the kind of its error where it said nothing, for one line of ours."""
     lines = str(error).strip().splitlines() or [repr(error)]
     return lines[0][:300]
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
+def did_you_mean(name: Any, choices: Iterable[str]) -> str:
     """A sentence that offers the choices nearest to `name`, or an empty string.
+
+    What is no word has none near it.
 
     >>> did_you_mean("resnet5", ["resnet50", "vgg16"])
     " Did you mean 'resnet50'?"
     """
+    if not isinstance(name, str):
+        return ""
     near = difflib.get_close_matches(name.lower(), list(choices), n=3, cutoff=0.5)
     if not near:
         return ""

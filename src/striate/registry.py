@@ -10,6 +10,7 @@ import fnmatch
 import inspect
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
 from pathlib import Path
@@ -54,7 +55,7 @@ class TrainingHeads:
     rate: float = 1.0
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ModelSpec:
     """What is known of one net before it is built.
 
@@ -118,6 +119,12 @@ class ModelSpec:
     def __post_init__(self) -> None:
         for field in ("config", "finetune_options", "reduced", "exceptions"):
             object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
+
+    def __repr__(self) -> str:
+        """In a line, so that a list of nets can be read."""
+        shape = " x ".join(map(str, self.input_shape))
+        about = f"{self.family}, {self.year}, {shape}, {self.trainable:,} parameters"
+        return f"<ModelSpec {self.name}: {about}>"
 
     @property
     def min_shape(self) -> tuple[int, ...]:
@@ -365,21 +372,38 @@ def _averaged(layer: Any) -> Any:
 
 
 def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: dict) -> Any:
+    check_layout()
     inputs = keras.Input(shape, name="input")
     logits = spec.builder(inputs, num_classes=num_classes, **{**spec.config, **options})
     with deep_graphs():
         return keras.Model(inputs, logits, name=spec.name)
 
 
+def check_layout() -> None:
+    """`UsageError` where Keras puts channels first: every net here has them last, and layers that
+    go by Keras' setting would take the rows of a picture for its colours."""
+    layout = keras.config.image_data_format()
+    if layout != "channels_last":
+        raise UsageError(
+            f"expected Keras' image_data_format channels_last, got {layout}; call "
+            'keras.config.set_image_data_format("channels_last")'
+        )
+
+
+_turn, _limits = threading.Lock(), list[int]()  # of threads that are inside `deep_graphs`
+
+
 @contextlib.contextmanager
 def deep_graphs() -> Iterator[None]:
     """Inside, Keras may build and load nets of thousands of layers, which it walks by recursion."""
-    before = sys.getrecursionlimit()
-    sys.setrecursionlimit(max(before, 100_000))
+    with _turn:
+        _limits.append(sys.getrecursionlimit())
+        sys.setrecursionlimit(max(_limits[-1], 100_000))
     try:
         yield
     finally:
-        sys.setrecursionlimit(before)
+        with _turn:  # the limit that the first thread found is taken by the last one to leave
+            sys.setrecursionlimit(_limits.pop())
 
 
 @contextlib.contextmanager

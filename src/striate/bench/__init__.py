@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from striate.artifact import Artifact
+from striate.artifact import Artifact, Source, opened
 from striate.bench.worker import Worker
-from striate.errors import EngineError, UsageError, check_known
+from striate.errors import EngineError, check_known, check_whole
 from striate.lazy import Verb
 from striate.runtime import ENGINES, readable
 
@@ -56,7 +56,7 @@ class Timing:
 
 
 def bench(
-    artifact: Artifact,
+    artifact: Source,
     *,
     engines: Iterable[str] | None = None,
     threads: int = 1,
@@ -67,14 +67,15 @@ def bench(
 ) -> list[Timing]:
     """Time every engine that is installed and whose form the artifact holds, quickest first.
 
-    engines: only these, out of `striate.runtime.ENGINES`, or one. threads: for one call. batch:
-    pictures at a time for the throughput. on_refusal: told why an engine could not take part.
+    artifact: itself, or its path. engines: only these, out of `striate.runtime.ENGINES`, or one.
+    threads: for one call. batch: pictures at a time for the throughput. on_refusal: told why an
+    engine could not take part.
 
     Raises `UsageError` for an unknown engine, `ArtifactError` when the artifact lacks its form.
     """
+    artifact = opened(artifact)
     for name, value in (("threads", threads), ("batch", batch), ("rounds", rounds)):
-        if value < 1:
-            raise UsageError(f"expected at least 1 of {name}, got {value}")
+        check_whole(name, value, 1)
     names = readable(artifact) if engines is None else check_engines(artifact, engines)
     with contextlib.ExitStack() as open_processes:
         workers = []

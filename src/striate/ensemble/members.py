@@ -1,23 +1,23 @@
 """What artifacts must have in common before anything can be made of several of them."""
 
 import dataclasses
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from striate.artifact import Artifact, load
+from striate.artifact import Artifact, Source, load
 from striate.errors import UsageError
 from striate.preprocess import ClipPreprocess, Spec
 
 GOLDENS = 8
 
-Source = Artifact | str | os.PathLike
 
-
-def open_members(sources: Sequence[Source], least: int = 2) -> list[Artifact]:
+def open_members(sources: Iterable[Source], least: int = 2) -> list[Artifact]:
     """The artifacts, their weights checked; `UsageError` for too few, or other labels or pixels."""
+    if isinstance(sources, Source):
+        raise UsageError(f"expected a list of artifacts, got {sources!r:.200}: put it in brackets")
+    sources = list(sources)
     if len(sources) < least:
         raise UsageError(f"expected at least {least} artifacts, got {len(sources)}")
     # Read anew, so that no caller's net is changed, nor one that is named twice.

@@ -5,15 +5,15 @@ took 18.2 % top-5 errors to 15.4 % (Krizhevsky, Sutskever, Hinton 2012). It cost
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
-from striate.artifact import Artifact, write_version
+from striate.artifact import Artifact, Source, write_version
 from striate.committee import NAME, Member, committee
-from striate.ensemble.members import Source, as_pixels, facts_of, goldens_of, open_members
+from striate.ensemble.members import as_pixels, facts_of, goldens_of, open_members
 
 
-def ensemble(artifacts: Sequence[Source], output: str | os.PathLike) -> Artifact:
+def ensemble(artifacts: Iterable[Source], output: str | os.PathLike) -> Artifact:
     """Write the ensemble of artifacts: the next free version under `output`.
 
     artifacts: two or more, as `striate.load` takes them, with the same labels in the same order and

@@ -6,21 +6,21 @@ arXiv:2203.05482.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from striate.artifact import Artifact, write_version
+from striate.artifact import Artifact, Source, write_version
 from striate.data import Dataset, Examples
 from striate.data import load as load_data
-from striate.ensemble.members import Source, facts_of, goldens_of, open_members
+from striate.ensemble.members import facts_of, goldens_of, open_members
 from striate.ensemble.statistics import measure_statistics, norms_of
 from striate.errors import UsageError
 
 
 def average_weights(
-    artifacts: Sequence[Source],
+    artifacts: Iterable[Source],
     output: str | os.PathLike,
     *,
     data: str | os.PathLike | Dataset | None = None,

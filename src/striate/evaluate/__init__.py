@@ -1,6 +1,6 @@
 """How good is a classifier, on which pictures does it fail, and can its scores be believed?
 
-evaluation = evaluate(striate.load("saved_models/mine/1"), "my_pictures/", report="report.html")
+evaluation = evaluate("saved_models/mine/1", "my_pictures/", report="report.html")
 evaluation.accuracy, evaluation.intervals["accuracy"]
 
 On request it also judges the mean over several views of each picture (`views`) and pictures that
@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 
 from striate import metrics
-from striate.artifact import Artifact, add_drift_baseline, environment
+from striate.artifact import Artifact, Source, add_drift_baseline, environment, opened
 from striate.data import Dataset
 from striate.data import load as load_data
-from striate.errors import DataError, UsageError, did_you_mean
+from striate.errors import DataError, UsageError, check_whole, did_you_mean
 from striate.evaluate.answers import (
     Answers,
     Mistake,
@@ -139,7 +139,7 @@ class Evaluation:
 
 
 def evaluate(
-    artifact: Artifact,
+    artifact: Source,
     data: str | os.PathLike | Dataset,
     *,
     engine: str = "auto",
@@ -155,6 +155,7 @@ def evaluate(
 ) -> Evaluation:
     """Judge an artifact on labelled pictures.
 
+    artifact: itself, or its path.
     data: whatever `striate.data.load` reads, or a `Dataset`; its classes are matched to the
         artifact's labels by name, and may be some of them only.
     engine: as for `striate.runtime.open_engine`.
@@ -174,8 +175,9 @@ def evaluate(
     Raises `DataError` for a class that the artifact does not know and where no picture can be
     read; a single unreadable picture is skipped and listed.
     """
-    if batch_size < 1:
-        raise UsageError(f"expected a batch size of at least 1, got {batch_size}")
+    artifact = opened(artifact)
+    check_whole("batch_size", batch_size, 1)
+    check_whole("seed", seed)
     if report is not None:
         need("a report", "jinja2", *["matplotlib"] * inside)
         check_writable(report)

@@ -280,6 +280,10 @@ def check_names(wanted: Iterable[str] | bool, spec: Spec) -> tuple[str, ...]:
 
     `UsageError` for one that is unknown, and for a net that takes no pictures.
     """
+    if isinstance(wanted, str):
+        wanted = (wanted,)
+    if not isinstance(wanted, Iterable | bool | None):
+        raise UsageError(f"expected corruptions as True or a list of names, got {wanted!r}")
     names = tuple(CORRUPTIONS if wanted is True else wanted or ())
     if names and not isinstance(spec, Preprocess):
         raise UsageError(f"expected a net of pictures to spoil them, got one of {spec.noun}s")

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from striate.artifact import Artifact
+from striate.artifact import Source, opened
 from striate.data import Dataset
 from striate.errors import UsageError
 from striate.evaluate import Evaluation, evaluate
@@ -11,7 +11,7 @@ from striate.preprocess import Preprocess
 
 
 def report(
-    artifact: Artifact,
+    artifact: Source,
     data: str | os.PathLike | Dataset,
     output: str | os.PathLike = "report.html",
     **options: Any,
@@ -23,5 +23,6 @@ def report(
     """
     if taken := {"inside", "corruptions", "report"} & options.keys():
         raise UsageError(f"report has no option {min(taken)!r}: it chooses that itself")
+    artifact = opened(artifact)
     spoilt = isinstance(artifact.preprocess, Preprocess)
     return evaluate(artifact, data, inside=True, corruptions=spoilt, report=output, **options)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from striate.artifact import check_several
-from striate.errors import UsageError, did_you_mean
+from striate.errors import UsageError, check_whole, did_you_mean
 from striate.explain.cam import cam
 from striate.explain.descent import unheard
 from striate.explain.drawing import (
@@ -102,7 +102,7 @@ METHODS: dict[str, Method] = {
 }
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Explanation:
     """Why a net gave its answers to some pictures.
 
@@ -118,6 +118,13 @@ class Explanation:
     logits: np.ndarray
     labels: tuple[str, ...]
     names: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """In a line: which classes by which method."""
+        names = [self.labels[target] for target in self.targets[:3]]
+        more = ", ..." if len(self.targets) > 3 else ""
+        classes = ", ".join(map(repr, names)) + more
+        return f"<Explanation by {self.method}: {len(self.maps)} maps of {classes}>"
 
     @property
     def measures(self) -> str:
@@ -158,10 +165,11 @@ def explain(
 ) -> Explanation:
     """Say which parts of pictures speak for a class.
 
-    source: an artifact, a net of `create_model`, or a `Subject`; images: paths, or uint8 pixels
-    [N, H, W, C] at the size of the net's input; target: a label or an index, or one for each
-    picture, by default what the net answers; options: of the method; on_progress: called with (work
-    done, work), in units that depend on the method.
+    source: an artifact or its path, a net of `create_model`, or a `Subject`; images: paths, encoded
+    bytes, Pillow images or uint8 arrays, in a list, or all together as uint8 [N, H, W, C] at the
+    size of the net's input; target: a label or an index, or one for each picture, by default what
+    the net answers; options: of the method; on_progress: called with (work done, work), in units
+    that depend on the method.
 
     Raises `UsageError` for an unknown method, option or class and for a value that an option cannot
     have, `DataError` for an unreadable file.
@@ -171,6 +179,7 @@ def explain(
     """
     check_method(method, METHODS)
     check_asked(method, options)
+    check_whole("batch_size", batch_size, 1)
     chosen = METHODS[method]
     subject = source if isinstance(source, Subject) else subject_of(source)
     pixels = _pixels(subject, images)
@@ -299,7 +308,7 @@ def _pixels(subject: Subject, images: Sequence[Any] | np.ndarray) -> np.ndarray:
     """uint8 [N, H, W, C] at the size of the net's input."""
     shape = subject.preprocess.shape
     check_several(images, shape)
-    if isinstance(images, np.ndarray):
+    if isinstance(images, np.ndarray) and images.dtype.kind in "biuf":
         if images.dtype != np.uint8 or images.shape[1:] != shape:
             raise UsageError(
                 f"expected uint8 pixels [N, {', '.join(map(str, shape))}], got {images.dtype} "

@@ -2,17 +2,18 @@
 
 import dataclasses
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from striate import gradients
-from striate.artifact import Artifact
+from striate.artifact import Artifact, load
 from striate.errors import UsageError, did_you_mean
 from striate.lazy import keras
 from striate.preprocess import Spec, preset
-from striate.registry import ModelSpec, get_spec
+from striate.registry import ModelSpec, get_spec, list_models
 
 Tensor = Any
 
@@ -117,9 +118,10 @@ class Subject:
         """
         if wanted is None:
             return logits.argmax(axis=-1)
-        each = wanted if isinstance(wanted, Sequence | np.ndarray) else [wanted] * len(logits)
-        if isinstance(wanted, str):
+        if isinstance(wanted, str) or np.ndim(wanted) == 0:
             each = [wanted] * len(logits)
+        else:
+            each = list(wanted)
         if len(each) != len(logits):
             raise UsageError(
                 f"expected one class for all pictures, or one for each of {len(logits)}, "
@@ -140,11 +142,13 @@ class Subject:
 
 
 def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
-    """The subject of an artifact, or of a net that `create_model` built.
+    """The subject of an artifact, of the one at a path, or of a net that `create_model` built.
 
     preprocess: for a net, how its pixels are normalised; by default as its spec says. Raises
     `UsageError` for a net that takes no pictures, or whose answer is a map.
     """
+    if isinstance(source, str | os.PathLike):
+        source = load(source)
     if isinstance(source, Artifact):
         if source.spec is None:
             raise UsageError(
@@ -153,7 +157,7 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
             )
         subject = Subject(source.model, source.preprocess, source.spec, tuple(source.labels))
     else:
-        spec = get_spec(source.name)
+        spec = get_spec(_name_of(source))
         labels = tuple(str(i) for i in range(source.output_shape[-1]))
         chosen = preprocess or preset(spec.preprocess, *source.input_shape[1:])
         subject = Subject(source, chosen, spec, labels)
@@ -163,6 +167,15 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
             f"{subject.net.input_shape[1:]} to {subject.net.output_shape[1:]}"
         )
     return subject
+
+
+def _name_of(net: Any) -> str:
+    """What a net of the registry is called; `UsageError` for anything else."""
+    name = getattr(net, "name", None)
+    if isinstance(net, keras.Model) and list_models(name):
+        return name
+    got = f"a model of another make, {name!r}" if isinstance(net, keras.Model) else repr(net)[:60]
+    raise UsageError(f"expected an artifact, its path or a net of create_model, got {got}")
 
 
 def of_targets(logits: Tensor, targets: np.ndarray) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from striate.artifact import Artifact, add_form
+from striate.artifact import Artifact, Source, add_form, opened
 from striate.data import load as load_data
 from striate.data.files import pictures_under
 from striate.errors import (
@@ -73,7 +73,7 @@ FEWEST_PICTURES = 8  # that int8 can be calibrated and compared on
 
 
 def export(
-    artifact: Artifact,
+    artifact: Source,
     to: Iterable[str] = tuple(FORMS),
     *,
     images: np.ndarray | None = None,
@@ -81,18 +81,22 @@ def export(
 ) -> tuple[Artifact, list[Agreement]]:
     """Write exported forms into an artifact, each only after it gave Keras' answers.
 
-    to: forms out of `ALL_FORMS`, or one; images: uint8 [N, H, W, C] to compare on besides the
-    goldens (default: pictures made from the goldens, and noise). `int8` needs them: every second
-    one shows it which numbers occur, and it is compared on the others. accept_loss: keep `int8` and
-    `float16` also where they name another first class on more than 1 % of the pictures.
+    artifact: itself, or its path; to: forms out of `ALL_FORMS`, or one; images: uint8 [N, H, W, C]
+    to compare on besides the goldens (default: pictures made from the goldens, and noise). `int8`
+    needs them: every second one shows it which numbers occur, and it is compared on the others.
+    accept_loss: keep `int8` and `float16` also where they name another first class on more than 1 %
+    of the pictures.
 
     Returns the artifact with its new forms, and one `Agreement` a form, or one for each engine that
     reads it. Raises `UsageError` for an unknown form and for `int8` without images,
     `DisagreementError` when a form answers differently, `EngineError` when its runtime is missing
     or refuses it; the forms before that one are kept.
     """
+    artifact = opened(artifact)
     forms = check_names(to)
     check_possible(artifact, forms, images)
+    if images is not None:
+        artifact.preprocess.check(images)
     shown = None
     if "int8" in forms and images is not None:
         shown, images = images[::2], images[1::2]
@@ -201,13 +205,16 @@ def _export_form(
 
 
 def verify(
-    artifact: Artifact, forms: Iterable[str] | None = None, *, images: np.ndarray | None = None
+    artifact: Source, forms: Iterable[str] | None = None, *, images: np.ndarray | None = None
 ) -> list[Agreement]:
     """Hold every form that the artifact has to Keras' answers again, and every file to its hash.
 
     forms: only these. Raises `ArtifactError` for a changed file and for a form that is asked for
     and is not there, `DisagreementError` for a form that disagrees.
     """
+    artifact = opened(artifact)
+    if images is not None:
+        artifact.preprocess.check(images)
     there = [form for form in artifact.manifest.forms if form in ALL_FORMS]
     asked = there if forms is None else check_names(forms)
     if missing := [form for form in asked if form not in there]:
@@ -227,6 +234,8 @@ def verify(
 
 def check_names(forms: Iterable[str]) -> list[str]:
     """The forms asked for, once each, in order; `UsageError` names one that does not exist."""
+    if not isinstance(forms, Iterable):
+        raise UsageError(f"expected a list of forms ({', '.join(ALL_FORMS)}), got {forms!r}")
     names = list(dict.fromkeys([forms] if isinstance(forms, str) else forms))
     check_known("forms", names, ALL_FORMS)
     return names

@@ -38,6 +38,23 @@ class Spec(ABC):
     def layer(self, name: str = "normalise") -> Any:
         """The Keras layer tensor [N, ...] -> float32 [N, ...] of this specification."""
 
+    def check(self, examples: Any) -> None:
+        """`UsageError` for what is no array of examples as the net takes them, `dtype`
+        [N, *shape]."""
+        if not isinstance(examples, np.ndarray):
+            raise UsageError(f"expected {self._array}, got {type(examples).__name__}")
+        fits = examples.dtype == self.dtype and examples.shape[1:] == self.shape
+        if not fits or not len(examples):
+            raise UsageError(
+                f"expected {self._array}, got {examples.dtype} {list(examples.shape)}; "
+                "striate.preprocess.pixels makes one example out of a file or an array"
+            )
+
+    @property
+    def _array(self) -> str:
+        """The array of examples, in words."""
+        return f"{self.noun}s as {self.dtype} [N, {', '.join(map(str, self.shape))}]"
+
     def to_dict(self) -> dict[str, Any]:
         """The specification as JSON holds it."""
         return {"kind": self.kind, **dataclasses.asdict(self)}

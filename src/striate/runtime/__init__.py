@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable
 from importlib import import_module, metadata
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from striate.artifact import Artifact
+from striate.artifact import Artifact, Source, opened
 from striate.errors import EngineError, UsageError, did_you_mean, first_line
 from striate.libraries import is_installed
+from striate.preprocess import Spec
 
 FLOAT_TOLERANCE = 1e-4  # max |difference| of a score between float forms
 
@@ -30,6 +31,27 @@ class Engine(Protocol):
     def predict(self, images: np.ndarray) -> np.ndarray:
         """Scores, float32 [N, classes], of images, uint8 [N, H, W, C]."""
         ...
+
+
+class Checked:
+    """An engine that is only asked what it can answer; all else of it as it is.
+
+    Left alone each takes something else that does not fit: floats from 0 to 1 are black pictures to
+    Keras and OpenVINO, a colour picture is three grey ones to LiteRT, and a picture without its
+    first axis may end TensorFlow's process.
+    """
+
+    def __init__(self, engine: Engine, spec: Spec):
+        self._engine, self._spec = engine, spec
+        self.name, self.kernel = engine.name, engine.kernel
+
+    def predict(self, images: np.ndarray) -> np.ndarray:
+        """Scores, float32 [N, classes]; `UsageError` for images that do not fit."""
+        self._spec.check(images)
+        return self._engine.predict(images)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
 
 
 class EngineKind(NamedTuple):
@@ -118,7 +140,7 @@ def _version(distribution: str) -> str:
 
 
 def open_engine(
-    artifact: Artifact,
+    artifact: Source,
     name: str = "auto",
     *,
     threads: int | None = None,
@@ -126,13 +148,14 @@ def open_engine(
 ) -> Engine:
     """An engine that answers for an artifact.
 
-    name: `auto`, or one of `ENGINES`.
+    artifact: itself, or its path. name: `auto`, or one of `ENGINES`.
     threads: for one call; None leaves it to the engine. root: read the form's files there instead
     of in the artifact (verification).
 
     Raises `UsageError` for an unknown name or kernel, `EngineError` when the engine is not
     installed or refuses its file, `ArtifactError` when the artifact has no such form.
     """
+    artifact = opened(artifact)
     if name == "auto":
         return fastest_engine(artifact, threads=threads)
     kind = ENGINES.get(name)
@@ -148,7 +171,7 @@ def open_engine(
     path = artifact.file(kind.file) if root is None else root / kind.file
     opener: Callable[..., Engine] = import_module(kind.module).open_form
     try:
-        return opener(artifact, path, threads)
+        return Checked(opener(artifact, path, threads), artifact.preprocess)
     except UsageError:  # of what was asked for, as by STRIATE_KERNEL; the file is no matter
         raise
     except Exception as error:  # whatever a runtime raises for a file that it cannot read

@@ -1,7 +1,7 @@
 """Labelled pictures from wherever they lie, and batches of pixels out of them; clips, voxels and
 rows of numbers too.
 
->>> dataset = striate.data.load("my_pictures/")
+>>> dataset = striate.data.load("my_pictures/")  # or from_arrays(images, labels)
 >>> print(*dataset.report(), sep="\\n")
 >>> examples = dataset.examples(preprocess, "val")
 
@@ -12,17 +12,21 @@ folder can be read as pictures and as clips, so what it holds is for the net to 
 
 import os
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from striate.data import clips, folder, hub, idx, npz, numbers, table
 from striate.data.dataset import Dataset, assemble
 from striate.data.pipeline import Examples
 from striate.data.records import Problem, Records
-from striate.errors import DataError, UsageError, did_you_mean
+from striate.errors import DataError, UsageError, check_whole, did_you_mean
 from striate.preprocess import KINDS
 from striate.preprocess.spec import shown
 
-__all__ = ["READERS", "Dataset", "Examples", "Problem", "Records", "load"]
+__all__ = ["READERS", "Dataset", "Examples", "Problem", "Records", "from_arrays", "load"]
 
 _SOURCES = {
     "clip": "a folder with a folder of clips for each class, or an .npz",
@@ -56,12 +60,10 @@ def load(
     Raises `DataError` where there is nothing to use: no pictures, a single class, a broken file.
     Pictures are decoded when `Dataset.examples` asks for them.
     """
-    if not 0 <= split < 1:
-        raise UsageError(f"expected a validation split from 0 to less than 1, got {split}")
-    if kind not in (None, *KINDS):
-        raise UsageError(
-            f"expected a kind out of {', '.join(KINDS)}, got {kind!r}.{did_you_mean(kind, KINDS)}"
-        )
+    if not isinstance(source, str | os.PathLike):
+        came = type(source).__name__
+        raise UsageError(f"expected the path of a folder, table or array file, got {came}")
+    _check_options(kind, split, seed)
     where = os.fspath(source)
     for reader in READERS:
         if reader.matches(where, kind):
@@ -74,6 +76,46 @@ def load(
         f"{where}: expected a folder with a folder of pictures for each class, or a .csv, .tsv, "
         f".npz or IDX file, got {got}"
     )
+
+
+def from_arrays(
+    images: Any,
+    labels: Any,
+    *,
+    classes: Sequence[str] | None = None,
+    kind: str | None = None,
+    split: float = 0.2,
+    seed: int = 0,
+) -> Dataset:
+    """Labelled pictures that are in memory already.
+
+    images: uint8 [N, h, w] or [N, h, w, 1, 3 or 4] of pictures, or what else an `.npz` may hold
+        (see `npz`); labels: N whole numbers or words, as an array, a list or a column of a table.
+    classes: the names of the labels 0, 1, ...; by default the numbers, or the words, are the names.
+    kind, split, seed: as of `load`.
+
+    Raises `DataError` for arrays of other types and shapes, as floats from 0 to 1 or one-hot labels
+    are.
+
+    >>> dataset = from_arrays(x_train, y_train, classes=["cat", "dog"])
+    """
+    _check_options(kind, split, seed)
+    y = np.asarray(labels)
+    if y.dtype == object and all(isinstance(label, str) for label in y.flat):
+        y = y.astype(str)
+    names = None if classes is None else np.asarray(classes, str)
+    records = npz.from_arrays(Path("arrays"), {"": (np.asarray(images), y)}, names, kind)
+    return assemble("arrays", records, split=split, seed=seed, strict=False, classes=None)
+
+
+def _check_options(kind: Any, split: Any, seed: Any) -> None:
+    if not isinstance(split, Real) or not 0 <= split < 1:
+        raise UsageError(f"expected a validation split from 0 to less than 1, got {split!r}")
+    check_whole("seed", seed)
+    if kind not in (None, *KINDS):
+        raise UsageError(
+            f"expected a kind out of {', '.join(KINDS)}, got {kind!r}.{did_you_mean(kind, KINDS)}"
+        )
 
 
 def _what_is_there(path: Path) -> str:

@@ -11,14 +11,14 @@ import numpy as np
 from striate.data.pipeline import CACHE_BYTES, Examples, prepare
 from striate.data.records import Images, Problem, Records
 from striate.data.splits import stratified_folds, stratified_split
-from striate.errors import DataError, UsageError, did_you_mean
+from striate.errors import DataError, UsageError, check_whole, did_you_mean
 from striate.preprocess import KINDS, Spec
 
 SPLITS = ("train", "val", "test")
 IMBALANCE = 10.0  # the largest class over the smallest, from which a warning is due
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Dataset:
     """Labelled pictures; `striate.data.load` makes one.
 
@@ -44,6 +44,12 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.names)
 
+    def __repr__(self) -> str:
+        """In a line; `report` says more."""
+        splits = ", ".join(f"{name} {len(indices)}" for name, indices in self.splits.items())
+        count = len(self.classes)
+        return f"<Dataset {self.source}: {len(self):,} {self.noun}s, {count:,} classes; {splits}>"
+
     @property
     def noun(self) -> str:
         """What one of the pictures is called: a clip, a voxel grid, a row."""
@@ -62,12 +68,34 @@ class Dataset:
 
     def split(self, name: str) -> np.ndarray:
         """The indices of one split; `UsageError` when there is no such split."""
-        if name not in self.splits:
+        if not isinstance(name, str) or name not in self.splits:
             raise UsageError(
                 f"{self.source}: expected one of its splits ({', '.join(self.splits)}), "
                 f"got {name!r}.{did_you_mean(name, self.splits)}"
             )
         return self.splits[name]
+
+    def indices_of(self, which: str | Sequence[int] | np.ndarray | None) -> np.ndarray:
+        """int64 indices of a split by its name, of a mask bool [N], of indices, or of all (None).
+
+        Raises `UsageError` for what is none of these, as indices below 0 or from N on are.
+        """
+        if which is None:
+            return np.arange(len(self))
+        if isinstance(which, str):
+            return self.split(which)
+        given = np.asarray(which)
+        if given.dtype == bool and given.shape == (len(self),):
+            return np.flatnonzero(given)
+        if given.shape == (0,):
+            return np.empty(0, np.int64)
+        whole = given.ndim == 1 and given.dtype.kind in "iu"
+        if not whole or given.min() < 0 or given.max() >= len(self):
+            raise UsageError(
+                f"{self.source}: expected indices from 0 to {len(self) - 1}, a mask of {len(self)} "
+                f"or a split ({', '.join(self.splits)}), got {np.array2string(given, threshold=6)}"
+            )
+        return given.astype(np.int64)
 
     def digest_of(self, split: str) -> str:
         """SHA-256, in hexadecimal, over the names of the pictures in a split."""
@@ -83,11 +111,11 @@ class Dataset:
     def examples(
         self,
         preprocess: Spec,
-        which: str | np.ndarray | None = None,
+        which: str | Sequence[int] | np.ndarray | None = None,
         *,
         cache_bytes: int = CACHE_BYTES,
     ) -> Examples:
-        """The pictures of a split (or of some indices, or all) as pixels at a net's input size.
+        """The pictures of a split (or of indices, a mask, all) as pixels at a net's input size.
 
         They are decoded now, in parallel, and kept where they fit into `cache_bytes`; larger sets
         are checked now and decoded again whenever they are used. A picture that cannot be decoded
@@ -95,14 +123,11 @@ class Dataset:
         and where the net takes another kind of thing.
         """
         self.check_kind(preprocess)
-        indices = np.arange(len(self)) if which is None else which
-        if isinstance(indices, str):
-            indices = self.split(indices)
         return prepare(
             self.images,
             self.labels,
             self.names,
-            np.asarray(indices, np.int64),
+            self.indices_of(which),
             preprocess,
             cache_bytes=cache_bytes,
             strict=self.strict,
@@ -125,7 +150,9 @@ class Dataset:
         picture stay together. split: only over the pictures of this one. `DataError` where a fold
         has all the pictures of a class, so that nothing would be left to learn it from.
         """
-        pool = np.arange(len(self)) if split is None else self.split(split)
+        check_whole("k", k)
+        check_whole("seed", seed)
+        pool = self.indices_of(split)
         if not len(pool):
             raise DataError(f"{self.source}: expected {self.noun}s to cut into folds, got none")
         smallest = min(n for n in self.counts(pool).values() if n)
@@ -218,7 +245,9 @@ def _class_names(
     present = set(labels)
     _check_names(source, present)
     if wanted is not None:
-        wanted = _composed(wanted)
+        if isinstance(wanted, str):
+            raise UsageError(f"expected classes as a list of names, got {wanted!r}")
+        wanted = _composed(str(name) for name in wanted)
         unknown = sorted(present - set(wanted))
         if unknown:
             raise DataError(

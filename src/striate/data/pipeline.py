@@ -19,7 +19,7 @@ THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter whil
 AHEAD = 2  # batches that are being decoded while one is used
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Examples:
     """Labelled pixels at the input size of one net.
 
@@ -40,6 +40,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        """In a line, whatever they hold."""
+        kept = "as they are used" if self.images is None else "in memory"
+        return f"<Examples: {len(self):,} {self.preprocess.noun}s {self.preprocess.shape}, {kept}>"
 
     def pixels(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
         """uint8 [k, H, W, C] at some positions, 0 to N - 1."""

@@ -414,6 +414,9 @@ def _read(base: Any) -> dict[str, Any]:
         return base.to_dict()
     if isinstance(base, Mapping):
         return _merge({}, base)
+    if not isinstance(base, str | os.PathLike):
+        came = type(base).__name__
+        raise UsageError(f"expected a recipe, a dictionary of one, its file or name, got {came}")
     shipped = shipped_recipes()
     path = shipped.get(os.fspath(base), Path(base))
     try:

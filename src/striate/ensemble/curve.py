@@ -19,14 +19,16 @@ from typing import Any
 
 import numpy as np
 
+from striate.artifact import Source
 from striate.data import Dataset, Examples
-from striate.ensemble.members import Source, open_members
+from striate.ensemble.members import open_members
 from striate.ensemble.statistics import measure_statistics
 from striate.ensemble.weights import check_same_net, learnt_from
-from striate.errors import UsageError, did_you_mean
+from striate.errors import UsageError, check_whole, did_you_mean
 from striate.files import whole
 from striate.lazy import keras
 from striate.train import judge
+from striate.train.build import own_randomness
 from striate.train.checkpoint import arrays_of, assign
 from striate.train.graphs import jit, logits_of, prediction_graph
 from striate.train.optimize import cross_entropy
@@ -52,7 +54,7 @@ def chain(t: Any) -> tuple[Any, Any, Any]:
 KINDS: dict[str, Callable[[Any], tuple[Any, Any, Any]]] = {"bezier": bezier, "chain": chain}
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Curve:
     """What lies between two nets.
 
@@ -67,7 +69,12 @@ class Curve:
     t: np.ndarray
     line: dict[str, np.ndarray]
     curve: dict[str, np.ndarray]
-    bend: list[np.ndarray] = dataclasses.field(repr=False)
+    bend: list[np.ndarray]
+
+    def __repr__(self) -> str:
+        """In a line: what stands between the nets on both ways."""
+        line, curve = self.barrier(self.line), self.barrier(self.curve)
+        return f"<Curve {self.kind}, {len(self.t)} points: barrier {line:.4f} -> {curve:.4f} nats>"
 
     def barrier(self, way: dict[str, np.ndarray]) -> float:
         """How far the training loss along a way rises above the worse of its ends, in nats."""
@@ -110,6 +117,7 @@ class Curve:
         return path
 
 
+@own_randomness()
 def connect(
     first: Source,
     second: Source,
@@ -137,8 +145,10 @@ def connect(
         raise UsageError(
             f"expected a curve out of {', '.join(KINDS)}, got {kind!r}.{did_you_mean(kind, KINDS)}"
         )
-    if points < 3:
-        raise UsageError(f"expected at least 3 points, got {points}")
+    check_whole("points", points, 3)
+    check_whole("epochs", epochs)
+    check_whole("batch_size", batch_size, 1)
+    check_whole("seed", seed)
     if not learning_rate > 0:
         raise UsageError(f"expected a learning rate above 0, got {learning_rate:g}")
     members = open_members([first, second])

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from striate.data import Dataset
-from striate.errors import UsageError
+from striate.errors import UsageError, check_whole
 from striate.lazy import keras
 from striate.models.nas import Layer, read_layers
 from striate.search.trials import Book, Trial, best_first, open_judged, say, tried
@@ -222,6 +222,8 @@ def architecture_search(
     Raises `UsageError` before anything is trained: for another net, pictures without a validation
     split, and a directory that holds another search.
     """
+    check_whole("trials", trials)
+    check_whole("seed", seed)
     recipe, space = make_recipe(recipe, sets), space or Space()
     if recipe.model.name != NET:
         raise UsageError(

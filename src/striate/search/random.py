@@ -14,7 +14,7 @@ from typing import Any, get_args
 import numpy as np
 
 from striate.data import Dataset
-from striate.errors import UsageError, did_you_mean
+from striate.errors import UsageError, check_whole, did_you_mean
 from striate.search.trials import Book, Trial, best_first, open_judged, say, tried
 from striate.train.progress import watcher
 from striate.train.recipe import Recipe, make_recipe
@@ -99,7 +99,7 @@ def _is_whole(key: str) -> bool:
 def random_search(
     recipe: Any,
     data: str | os.PathLike | Dataset | None,
-    ranges: Iterable[str | Range],
+    ranges: Iterable[str | Range] | str | Range,
     *,
     trials: int = 20,
     output: str | os.PathLike | None = None,
@@ -110,14 +110,17 @@ def random_search(
     """Fit a recipe once for each draw from some ranges; the trials, the best first.
 
     recipe, data, sets: as in `striate.train`; every trial has the recipe's own seed, so that only
-    what is drawn differs. ranges: as `Range.parse` reads them. output: a directory for the trials;
-    the same call again goes on where it was killed, and with more trials adds to them. A trial that
-    diverges, or whose batch does not fit into memory, is noted and stops nothing.
+    what is drawn differs. ranges: as `Range.parse` reads them, or one. output: a directory for the
+    trials; the same call again goes on where it was killed, and with more trials adds to them. A
+    trial that diverges, or whose batch does not fit into memory, is noted and stops nothing.
 
     Raises `UsageError` before anything is trained: for a key or value that does not fit, pictures
     without a validation split, and a directory that holds another search.
     """
+    check_whole("trials", trials)
+    check_whole("seed", seed)
     recipe = make_recipe(recipe, sets)
+    ranges = [ranges] if isinstance(ranges, str | Range) else ranges
     ranges = [Range.parse(r) if isinstance(r, str) else r for r in ranges]
     if not ranges:
         raise UsageError(

@@ -8,15 +8,17 @@ import itertools
 import math
 import os
 from collections.abc import Iterator
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from striate.data import Dataset
-from striate.errors import UsageError
+from striate.errors import UsageError, check_whole
 from striate.files import whole
 from striate.train import devices
+from striate.train.build import own_randomness
 from striate.train.checkpoint import NoStore
 from striate.train.failures import memory_explained
 from striate.train.loop import Run
@@ -31,7 +33,7 @@ WIDTH = 0.15  # of the smoothing, in decades of the rate
 FELL = 0.95  # the share of its beginning that the loss must fall to, to suggest anything
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class RangeTest:
     """What the loss did as the rate rose.
 
@@ -41,6 +43,11 @@ class RangeTest:
 
     rates: np.ndarray
     losses: np.ndarray
+
+    def __repr__(self) -> str:
+        """In a line: what it suggests."""
+        ends = f"{self.rates[0]:.1e} to {self.rates[-1]:.1e}" if len(self.rates) else "nothing"
+        return f"<RangeTest {ends}, {len(self.rates)} steps: suggests {self.suggestion}>"
 
     @property
     def smoothed(self) -> np.ndarray:
@@ -111,6 +118,7 @@ class RangeTest:
         return path
 
 
+@own_randomness()
 def range_test(
     recipe: Any,
     data: str | os.PathLike | Dataset | None = None,
@@ -127,10 +135,9 @@ def range_test(
     weights; where it begins with a linear probe, so does the test. data: in place of its source.
     The test ends early where the loss is four times its least, or no number; nothing is kept.
     """
-    if not 0 < low < high < math.inf or steps < 10:
-        raise UsageError(
-            f"expected rates 0 < low < high and at least 10 steps, got {low:g}, {high:g}, {steps}"
-        )
+    check_whole("steps", steps, 10)
+    if not all(isinstance(rate, Real) for rate in (low, high)) or not 0 < low < high < math.inf:
+        raise UsageError(f"expected rates 0 < low < high, got {low!r}, {high!r}")
     recipe = make_recipe(recipe, sets).changed(
         schedule={"name": "constant", "warmup": 0},
         early_stopping={"patience": None, "restore_best": False},

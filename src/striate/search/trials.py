@@ -65,9 +65,21 @@ def tried(number: int, values: dict[str, Any], recipe: Recipe, dataset: Dataset)
     except (Diverged, OutOfMemory) as error:
         return Trial(number, values, seconds=_since(started), error=str(error))
     finally:
-        keras.utils.clear_session()
+        _forget()
     accuracy, loss = fitted.val_accuracy, fitted.val_loss
     return Trial(number, values, round(accuracy, 6), round(loss, 6), _since(started))
+
+
+def _forget() -> None:
+    """Free what Keras holds of nets that are done with; what its user has set stays."""
+    policy, talks = keras.config.dtype_policy(), keras.config.is_interactive_logging_enabled()
+    filters = keras.config.is_traceback_filtering_enabled()
+    keras.utils.clear_session()
+    keras.config.set_dtype_policy(policy)
+    if not talks:
+        keras.config.disable_interactive_logging()
+    if not filters:
+        keras.config.disable_traceback_filtering()
 
 
 def _since(started: float) -> float:

@@ -2,7 +2,10 @@
 
 import contextlib
 import dataclasses
+import random
+import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +242,30 @@ def pixels_of(
         return None
     cache = int(recipe.data.cache_gb * GIB)
     return dataset.examples(start.preprocess, which, cache_bytes=cache)
+
+
+@contextlib.contextmanager
+def own_randomness() -> Iterator[None]:
+    """Inside, seeds are set and TensorFlow may be made deterministic; afterwards Python and NumPy
+    draw on from where they stood, and TensorFlow is as fast as it was."""
+    python, numpy, exact = random.getstate(), np.random.get_state(), _is_deterministic()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        if _is_deterministic() and not exact:
+            _determinism().disable_op_determinism()
+
+
+def _is_deterministic() -> bool:
+    """Whether TensorFlow is asked for the same bits every time; it is not loaded for this."""
+    return "tensorflow" in sys.modules and _determinism().is_op_determinism_enabled()
+
+
+def _determinism() -> Any:
+    """What can also undo it, which TensorFlow's public names cannot."""
+    return import_module("tensorflow.python.framework.config")
 
 
 def make_deterministic(recipe: Recipe) -> None:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ BASELINE = 1000  # pictures that the drift baseline is measured on
 CALIBRATING = 40  # validation pictures, at least, that a temperature is fitted to
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Fitted:
     """A fitted net and what it says of its validation pictures.
 
@@ -64,6 +64,12 @@ class Fitted:
     history: list[dict[str, Any]]
     val: Examples | None = None
     val_logits: np.ndarray | None = None
+
+    def __repr__(self) -> str:
+        """In a line: a recipe and a history have pages."""
+        n = 0 if self.val_logits is None else len(self.val_logits)
+        judged = f"val accuracy {self.val_accuracy:.4f} of {n:,}" if n else "not judged"
+        return f"<Fitted {self.recipe.model.name}: {len(self.classes):,} classes, {judged}>"
 
     @property
     def val_scores(self) -> np.ndarray:
@@ -107,6 +113,7 @@ def finetune(
     return train(chosen, output, folds=folds, progress=progress)
 
 
+@build.own_randomness()
 def train(
     recipe: Recipe | Mapping[str, Any] | str | os.PathLike,
     output: str | os.PathLike,
@@ -130,6 +137,8 @@ def train(
     and `StriateError` when training diverges.
     """
     recipe = make_recipe(recipe, sets)
+    if not isinstance(output, str | os.PathLike):
+        raise UsageError(f"expected the path of a model's directory as output, got {output!r:.100}")
     base = Path(output)
     get_spec(recipe.model.name)  # a wrong name is said before anything is read
     if (base / artifact.MANIFEST).exists():
@@ -173,25 +182,32 @@ def train(
     return made
 
 
+@build.own_randomness()
 def fit(
     recipe: Recipe | Mapping[str, Any] | str | os.PathLike,
     dataset: Dataset,
-    train: np.ndarray,
-    val: np.ndarray | None = None,
+    train: str | Sequence[int] | np.ndarray,
+    val: str | Sequence[int] | np.ndarray | None = None,
     *,
     progress: bool = False,
     **sets: Any,
 ) -> Fitted:
-    """Train on the pictures at some indices of a data set, and judge at others; writes nothing.
+    """Train on some pictures of a data set, and judge by others; writes nothing.
+
+    train, val: indices, a mask, or the name of a split.
 
     >>> recipe = finetune_recipe("squeezenet1_1")
     >>> fits = [fit(recipe, dataset, *fold) for fold in dataset.folds(5)]
     """
     watch = watcher(progress)
-    prepared = prepare(make_recipe(recipe, sets), dataset, np.asarray(train), val, watch)
+    chosen = make_recipe(recipe, sets)
+    _check_dataset(dataset)
+    train, val = (part if part is None else dataset.indices_of(part) for part in (train, val))
+    prepared = prepare(chosen, dataset, train, val, watch)
     return _run(prepared, NoStore(), watch, Logs(None))
 
 
+@build.own_randomness()
 def cross_validate(
     recipe: Recipe | Mapping[str, Any] | str | os.PathLike,
     dataset: Dataset,
@@ -208,6 +224,7 @@ def cross_validate(
     training pictures decide how pictures are normalised. known: a dictionary that keeps it for
     the next call with the same recipe and data set.
     """
+    _check_dataset(dataset)
     pairs = dataset.folds(folds, seed)
     return _cross_validated(make_recipe(recipe, sets), dataset, pairs, watcher(progress), known)
 
@@ -229,6 +246,14 @@ def _cross_validated(
         fold = dataclasses.replace(dataset, splits={"train": train, "val": val})
         fits.append(_run(prepared, opened(prepared, fold), watch, Logs(None)))
     return fits
+
+
+def _check_dataset(dataset: Dataset) -> None:
+    """`UsageError` for a path, whose splits and folds nobody has seen yet."""
+    if not isinstance(dataset, Dataset):
+        raise UsageError(
+            f"expected a data set, as striate.data.load(...) gives, got {dataset!r:.100}"
+        )
 
 
 def _check_folds(recipe: Recipe) -> None:

@@ -5,8 +5,10 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 import urllib.error
 import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 import numpy as np
@@ -222,6 +224,27 @@ def test_the_http_client_says_what_it_met_instead_of_an_answer(served):
         with pytest.raises(ServingError, match=r"no answer within 0\.2 s") as error:
             HttpClient(f"http://127.0.0.1:{port}", "tiny", timeout=0.2).status()
         assert error.value.code == Code.DEADLINE_EXCEEDED
+
+
+def test_the_http_client_says_that_what_answered_is_no_model_server():
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{other.server_port}"
+        with pytest.raises(
+            ServingError, match="tiny: expected JSON, got what no model server"
+        ) as e:
+            HttpClient(url, "tiny").status()
+        assert e.value.code == Code.UNKNOWN
+        other.shutdown()
 
 
 OVMS = """

@@ -199,6 +199,10 @@ class HttpClient:
                 request, timeout=self._timeout, context=self._context
             ) as response:
                 return json.load(response)
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            raise ServingError(
+                Code.UNKNOWN, f"{self._base}: expected JSON, got what no model server answers"
+            ) from None
         except urllib.error.HTTPError as error:
             raise ServingError(code_of(error.code), _error_in(error.read())) from None
         except TimeoutError:

@@ -2,6 +2,7 @@
 
 import shutil
 import struct
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -229,3 +230,17 @@ def test_versions_are_loaded_side_by_side_when_there_are_threads_for_it(tmp_path
     model = Model("m", tmp_path, VersionPolicy("all"))
     Repository([model], opening, load_threads=3).refresh()
     assert model.available() == [1, 2, 3]
+
+
+def test_models_of_tensorflow_that_are_loaded_side_by_side_share_its_process(tmp_path, monkeypatch):
+    def opened(process, path, session):
+        return process
+
+    paths = [tmp_path / str(number) for number in range(4)]
+    for path in paths:
+        path.mkdir()
+        (path / "saved_model.pb").touch()
+    monkeypatch.setattr(loading, "SavedModelServable", opened)
+    loader = Loader(ServerOptions(tmp_path, enable_model_warmup=False))
+    with ThreadPoolExecutor(len(paths)) as pool:
+        assert len(set(pool.map(loader.open, paths))) == 1

@@ -4,9 +4,8 @@ import os
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from striate.artifact import MANIFEST
 from striate.errors import ArtifactError, UsageError
@@ -20,12 +19,10 @@ from striate.serve.protocols.tfs_messages import (
     predict_request,
     target_of,
 )
+from striate.serve.repository.foreign import SavedModelServable, TensorFlowProcess
 from striate.serve.repository.servable import Servable, open_artifact
 from striate.serve.signatures import CLASSIFY, REGRESS
 from striate.serve.status import Code, ServingError
-
-if TYPE_CHECKING:
-    from striate.serve.repository.foreign import TensorFlowProcess
 
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 MOST_RECORDS = 1000
@@ -36,6 +33,7 @@ class Loader:
 
     def __init__(self, options: ServerOptions, loads: Loads | None = None):
         self._options, self._loads = options, loads or Loads()
+        self._tensorflow = TensorFlowProcess(options.worker_count)  # begins with its first model
 
     def open(self, path: Path) -> Servable:
         """Load the version in a directory, prove it, and warm it up.
@@ -74,8 +72,6 @@ class Loader:
             from striate.serve.repository.foreign_onnx import OnnxServable
 
             return OnnxServable(path / "model.onnx", threads=options.thread_count)
-        from striate.serve.repository.foreign import SavedModelServable
-
         session = {
             "threads": options.thread_count,
             "inter_threads": options.tensorflow_inter_op_parallelism or 1,
@@ -83,12 +79,6 @@ class Loader:
             "config": _text(options.tensorflow_session_config_file),
         }
         return SavedModelServable(self._tensorflow, path, session)
-
-    @cached_property
-    def _tensorflow(self) -> "TensorFlowProcess":
-        from striate.serve.repository.foreign import TensorFlowProcess
-
-        return TensorFlowProcess(self._options.worker_count)
 
 
 def _has_graph(path: Path) -> bool:

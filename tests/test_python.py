@@ -232,6 +232,8 @@ def tiny_classes(dataset):
 def test_a_single_corruption_may_be_named_by_itself(artifact, dataset):
     found = striate.evaluate(artifact, tiny_classes(dataset), engine="keras", corruptions="jpeg")
     assert found.corruptions.names == ("jpeg",)
+    assert repr(found).startswith("<Evaluation of tiny: accuracy 0.")
+    assert len(repr(found)) < 100
     for wrong in ("fog", 3):
         with pytest.raises(UsageError, match=f"got {wrong!r}"):
             striate.evaluate(artifact, dataset, corruptions=wrong)

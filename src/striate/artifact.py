@@ -127,8 +127,8 @@ class Artifact:
     """A classifier on disk: `load(path)` makes one, `write_version` a new one.
 
     >>> artifact = striate.load("saved_models/squeezenet1_1/1")
-    >>> artifact.predict(["cat.jpg"]).argmax()
-    281
+    >>> artifact.labels[artifact.predict(["examples/photos/cat.jpg"]).argmax()]
+    'Egyptian cat'
     """
 
     path: Path

@@ -47,7 +47,7 @@ BASELINE = 1000  # pictures that a drift baseline is measured on
 sys.modules[__name__].__class__ = Verb  # striate.evaluate(...) is striate.evaluate.evaluate(...)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Evaluation:
     """What `evaluate` found. Shares are from 0 to 1; intervals hold with 95 % confidence.
 
@@ -73,21 +73,27 @@ class Evaluation:
     mean_score: float
     macro: dict[str, float]
     intervals: dict[str, tuple[float, float]]
-    labels: tuple[str, ...] = dataclasses.field(repr=False)
-    per_class: metrics.PerClass = dataclasses.field(repr=False)
-    confusion: np.ndarray = dataclasses.field(repr=False)
-    reliability: metrics.Reliability = dataclasses.field(repr=False)
-    mistakes: tuple[Mistake, ...] = dataclasses.field(repr=False)
+    labels: tuple[str, ...]
+    per_class: metrics.PerClass
+    confusion: np.ndarray
+    reliability: metrics.Reliability
+    mistakes: tuple[Mistake, ...]
     skipped: tuple[str, ...]
     engine: str
     kernel: str
     images_per_second: float
     data: dict[str, Any]
     artifact: dict[str, Any]
-    environment: dict[str, str] = dataclasses.field(repr=False)
+    environment: dict[str, str]
     tta: dict[str, Any] | None = None
     corruptions: Robustness | None = None
     inside: Inside | None = None
+
+    def __repr__(self) -> str:
+        """In a line: of what, by how many pictures, and how sure that is."""
+        low, high = self.intervals["accuracy"]
+        judged = f"accuracy {self.accuracy:.4f} ({low:.4f} to {high:.4f}) of {self.n:,} pictures"
+        return f"<Evaluation of {self.artifact['name']}: {judged}, {self.engine}>"
 
     def to_dict(self) -> dict[str, Any]:
         """The evaluation as JSON holds it: plain types, None for what is not defined."""

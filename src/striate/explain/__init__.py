@@ -174,7 +174,7 @@ def explain(
     Raises `UsageError` for an unknown method, option or class and for a value that an option cannot
     have, `DataError` for an unreadable file.
 
-    >>> explain(load("saved_models/squeezenet1_1"), ["cat.jpg"]).maps.shape
+    >>> explain(load("saved_models/squeezenet1_1"), ["examples/photos/cat.jpg"]).maps.shape
     (1, 227, 227)
     """
     check_method(method, METHODS)

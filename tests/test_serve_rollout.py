@@ -238,6 +238,7 @@ def test_the_server_says_which_versions_of_its_canary_it_does_not_serve(tiny, tm
     for number in ("1", "2"):
         shutil.copytree(tiny.path, tmp_path / "tiny" / number)
     with ServerProcess(tmp_path / "tiny", canary="tiny:1=90,2=10") as server:
+        server.stop()  # it has been said by then, and read
         assert "canary: model tiny serves no version 1\n" in server.errors
 
 

@@ -33,7 +33,7 @@ from striate.errors import StriateError
 from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import Server, ServerOptions, VersionPolicy, seldom, tensors
 from striate.serve.client import Client, HttpClient
-from striate.serve.http_server import HttpServer
+from striate.serve.http_server import HttpServer, configuration
 from striate.serve.listeners import bind
 from striate.serve.protocols import page
 from striate.serve.protocols.oip_protos import SERVICE, message
@@ -614,6 +614,13 @@ def test_a_request_that_the_drain_does_not_wait_for_is_answered_without_a_traceb
     assert answered.startswith(b"HTTP/1.1 503 ")
     assert b"the server ended before it could answer" in answered
     assert not any("Traceback" in line for line in server.errors)
+
+
+def test_half_a_second_to_drain_is_not_rounded_down_to_none():
+    server = HttpServer(configuration(lambda scope, receive, send: None), stall_seconds=1)
+    server.end_within(0.4)
+    assert server.should_exit
+    assert server.config.timeout_graceful_shutdown == 1
 
 
 def test_a_server_that_is_going_is_not_ready_over_any_protocol(tiny):

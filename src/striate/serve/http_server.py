@@ -3,8 +3,10 @@
 import asyncio
 import errno
 import json
+import math
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -12,6 +14,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from striate.serve.seldom import Seldom
 
+KEEP_ALIVE = 75  # seconds without a request; balancers keep connections for 60, and fail on ours
 MOMENT = 0.3  # seconds from the last connection that is let in to the end of those that are idle
 LOOK = 5  # of uvicorn's ticks, of 0.1 s, from one look for clients that stall to the next
 NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -95,6 +98,23 @@ class HttpConnection(HttpToolsProtocol):
         self.transport.close()
 
 
+def configuration(app: Callable[..., Any]) -> uvicorn.Config:
+    """uvicorn's settings for an ASGI application, loaded."""
+    config = uvicorn.Config(
+        app,
+        http=HttpConnection,
+        ws="none",
+        lifespan="off",
+        log_config=None,  # uvicorn's own does without no standard output
+        log_level="error",  # not what clients do wrong
+        access_log=False,
+        proxy_headers=False,  # else whoever calls from this machine says who it is
+        timeout_keep_alive=KEEP_ALIVE,
+    )
+    config.load()
+    return config
+
+
 class HttpServer(uvicorn.Server):
     """It ends in steps: lets nobody in any more, then answers who is there already, then closes.
 
@@ -123,6 +143,11 @@ class HttpServer(uvicorn.Server):
     def connections(self) -> int:
         """How many there are, those without a request included."""
         return len(self.server_state.connections)
+
+    def end_within(self, seconds: float) -> None:
+        """Begin to end; requests in flight have so long, in whole seconds, as uvicorn counts."""
+        self.config.timeout_graceful_shutdown = math.ceil(seconds)
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for server in self.servers:

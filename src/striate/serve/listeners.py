@@ -38,7 +38,6 @@ from striate.serve.secure import RenewedTls
 log = logging.getLogger("striate.serve")
 
 SPARE_THREADS = 8  # for refusals, status, metadata and health while all places are taken
-KEEP_ALIVE = 75  # seconds without a request; balancers keep connections for 60, and fail on ours
 
 # gRPC's name for a limit -> the field of `Limits`, the unit
 CHANNEL_ARGUMENTS = {
@@ -208,9 +207,7 @@ class HttpListener:
     """The REST API on one port, in a thread with an event loop of its own."""
 
     def __init__(self, core: Core, options: ServerOptions, tls: RenewedTls | None = None):
-        import uvicorn
-
-        from striate.serve.http_server import HttpConnection, HttpServer
+        from striate.serve.http_server import HttpServer, configuration
         from striate.serve.protocols.http import application
 
         bound = bind(options.host, options.rest_api_port, shared=options.reuse_port)
@@ -228,19 +225,7 @@ class HttpListener:
             cors=options.rest_api_enable_cors_support,
             metrics_paths=metrics_paths(options),
         )
-        config = uvicorn.Config(
-            app,
-            http=HttpConnection,
-            ws="none",
-            lifespan="off",
-            log_config=None,  # uvicorn's own does without no standard output
-            log_level="error",  # not what clients do wrong
-            access_log=False,
-            proxy_headers=False,  # else whoever calls from this machine says who it is
-            timeout_keep_alive=KEEP_ALIVE,
-            timeout_graceful_shutdown=round(options.drain_seconds),
-        )
-        config.load()
+        config = configuration(app)
         if tls is not None and options.rest_api_ssl:
             config.ssl = tls.context()
             handshakes = Handshakes("REST", core.counters)
@@ -267,7 +252,7 @@ class HttpListener:
 
     def drain(self, seconds: float) -> threading.Event:
         """Take no new connections, let the requests in flight end; then the event is set."""
-        self._server.should_exit = True
+        self._server.end_within(seconds)
         return self._stopped
 
     def _serve(self) -> None:

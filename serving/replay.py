@@ -20,18 +20,17 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from striate.errors import StriateError
+from striate.serve.client import channel
 from striate.serve.loading import records
 from striate.serve.protos import prediction_log_pb2, prediction_service_pb2_grpc
 from striate.serve.tensors import from_proto
-
-UNBOUNDED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 
 
 def main(asked: argparse.Namespace) -> None:
     headers = [header.partition("=") for header in asked.header]
     metadata = [(name.lower(), value) for name, _, value in headers]
     seconds, refused, same, largest = [], Counter(), [], 0.0
-    with channel(asked) as connected:
+    with channel(asked.address, credentials(asked)) as connected:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(connected)
         # All of them first: the server that is asked may be adding to these very files
         for data in [data for file in asked.files for data in records(file)]:
@@ -57,13 +56,12 @@ def main(asked: argparse.Namespace) -> None:
         sys.exit("expected requests in the files, got none")
 
 
-def channel(asked: argparse.Namespace) -> grpc.Channel:
-    """A connection with TLS where anything is said of it."""
+def credentials(asked: argparse.Namespace) -> grpc.ChannelCredentials | None:
+    """Those of TLS, where anything is said of it."""
     files = (asked.cacert, asked.key, asked.cert)
     if not asked.tls and not any(files):
-        return grpc.insecure_channel(asked.address, UNBOUNDED)
-    pem = [file.read_bytes() if file else None for file in files]
-    return grpc.secure_channel(asked.address, grpc.ssl_channel_credentials(*pem), UNBOUNDED)
+        return None
+    return grpc.ssl_channel_credentials(*(file.read_bytes() if file else None for file in files))
 
 
 def scores(before, now):

@@ -33,6 +33,16 @@ if TYPE_CHECKING:
 Picture = Any  # str | os.PathLike | bytes | np.ndarray; numpy is not imported until it is needed
 
 
+def channel(address: str, credentials: "grpc.ChannelCredentials | None" = None) -> "grpc.Channel":
+    """A gRPC connection for messages of any size, with TLS where there are credentials of it."""
+    import grpc
+
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    if credentials is None:
+        return grpc.insecure_channel(address, options)
+    return grpc.secure_channel(address, credentials, options)
+
+
 class Client:
     """Asks a server over gRPC. Raises `ServingError`, with the server's code and message.
 
@@ -51,17 +61,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         credentials: "grpc.ChannelCredentials | None" = None,
     ):
-        import grpc
-
         from striate.serve import protos
 
         self._protos = protos
-        options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
-        self._channel = (
-            grpc.secure_channel(address, credentials, options)
-            if credentials
-            else grpc.insecure_channel(address, options)
-        )
+        self._channel = channel(address, credentials)
         self._metadata = [(name.lower(), value) for name, value in (headers or {}).items()]
         self._prediction = protos.prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
         self._models = protos.model_service_pb2_grpc.ModelServiceStub(self._channel)

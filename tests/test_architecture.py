@@ -14,7 +14,7 @@ FLOORS = [
     {"arithmetic", "errors", "files", "gradients", "initializers", "layers", "lazy"},
     {"libraries", "metrics"},
     {"registry", "costs", "diagram", "preprocess", "pretrained", "torch_files", "fetch"},
-    {"models", "data", "artifact", "committee", "convolutional"},
+    {"models", "data", "artifact", "committee", "convolutional", "adopt"},
     {"train", "runtime", "explain"},
     {"bench", "ensemble", "evaluate", "export", "serve", "search"},
     {"cli", "__main__", "__init__"},

@@ -5,6 +5,7 @@ The verbs of the command line, in Python:
     striate.list_models("resnet*")                      striate.create_model("resnet18")
     striate.finetune("squeezenet1_1", data=..., output="saved_models/mine")
     striate.train("recipe.yaml", "saved_models/mine")
+    striate.adopt("my_net.keras", "saved_models/mine", data=..., preprocess="unit")
     artifact = striate.load("saved_models/mine")        artifact.predict(["a.jpg"])
     striate.evaluate(artifact, "my_pictures/")          striate.export(artifact, ["onnx"])
     striate.report(artifact, "my_pictures/", "report.html")
@@ -52,6 +53,7 @@ _LAZY = {
     "report": "striate.evaluate.everything",
 }
 _PACKAGES = (
+    "adopt",
     "arithmetic",
     "artifact",
     "bench",

@@ -43,6 +43,7 @@ def _striate(
 
 def _add_verbs() -> None:
     from striate.cli import (
+        adopt,
         bench,
         doctor,
         ensemble,
@@ -68,6 +69,7 @@ def _add_verbs() -> None:
         ("recipes", recipes),
         ("train", train),
         ("finetune", finetune),
+        ("adopt", adopt),
         ("evaluate", evaluate),
         ("report", report),
         ("predict", predict),

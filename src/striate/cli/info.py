@@ -290,7 +290,7 @@ def _spoken_artifact(document: dict[str, Any]) -> dict[str, str]:
         "training": _training(metrics.get("training", {}).get("history", [])),
         **{
             f"accuracy, {split}": _accuracy_on(metrics[split])
-            for split in ("folds", "val", "test")
+            for split in ("folds", "val", "test", "adopted")
             if split in metrics
         },
         "forms": ", ".join(f"{form} {_bytes(size)}" for form, size in document["forms"].items()),

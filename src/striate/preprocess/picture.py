@@ -135,7 +135,8 @@ class Preprocess(Spec):
 _FILTERS = {"nearest": 0, "bilinear": 2, "bicubic": 3, "lanczos": 1}  # Pillow's Resampling values
 
 # What published weights were trained with, by keras.applications' names for it; `cifar` is what
-# pytorchcv, among many, gives nets for CIFAR, `dpn` what the authors of dual path networks did.
+# pytorchcv, among many, gives nets for CIFAR, `dpn` what the authors of dual path networks did, and
+# `raw` nothing, for nets that normalise in themselves.
 _PRESETS: dict[str, dict[str, Any]] = {
     "caffe": {"order": "bgr", "mean": (103.939, 116.779, 123.68), "scale": (1.0, 1.0, 1.0)},
     "cifar": {
@@ -143,6 +144,7 @@ _PRESETS: dict[str, dict[str, Any]] = {
         "scale": (1 / 51.5865, 1 / 50.847, 1 / 51.255),
     },
     "dpn": {"mean": (124.0, 117.0, 104.0), "scale": (0.0167,) * 3},
+    "raw": {"mean": (0.0,) * 3, "scale": (1.0,) * 3},
     "tf": {"mean": (127.5,) * 3, "scale": (1 / 127.5,) * 3},
     "torch": {"mean": (123.675, 116.28, 103.53), "scale": (1 / 58.395, 1 / 57.12, 1 / 57.375)},
     "unit": {"mean": (0.0,) * 3, "scale": (1 / 255,) * 3},
@@ -150,8 +152,8 @@ _PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str, height: int, width: int, channels: int = 3, **changes: Any) -> Preprocess:
-    """A `Preprocess` by the name of its convention: `caffe`, `cifar`, `dpn`, `tf`, `torch` or
-    `unit` (0 to 1).
+    """A `Preprocess` by the name of its convention: `caffe`, `cifar`, `dpn`, `raw` (0 to 255),
+    `tf` (-1 to 1), `torch` or `unit` (0 to 1).
 
     A grey net takes the convention's average over the three channels.
     """

@@ -23,7 +23,7 @@ Side = Annotated[int, Field(ge=1)]
 AreaShare = Annotated[float, Field(gt=0, le=1)]
 Monitor = Literal["val_loss", "val_accuracy"]
 Normalise = Literal[
-    "caffe", "cifar", "dpn", "tf", "torch", "unit", "data", "mean_image", "pca", "zca"
+    "caffe", "cifar", "dpn", "raw", "tf", "torch", "unit", "data", "mean_image", "pca", "zca"
 ]
 
 
@@ -70,7 +70,7 @@ class Data(Group):
 class Preprocessing(Group):
     """How a picture becomes the net's input; None keeps what the weights were trained with.
 
-    normalise: caffe, cifar, dpn, tf, torch, unit, or measured on the training pictures: `data`
+    normalise: caffe, cifar, dpn, raw, tf, torch, unit, or measured on the training pictures: `data`
     (mean and spread of each channel), `mean_image` (the mean of each pixel), `pca` or `zca`
     (whitened; see `striate.preprocess.whitening`).
     fit, crop, interpolation: as in `striate.preprocess.Preprocess`.

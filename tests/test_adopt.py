@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -12,8 +13,8 @@ import striate
 from striate.cli import app
 from striate.errors import ArtifactError, DataError, UsageError
 from striate.explain import explain
-from striate.explain.subject import places_in
 from striate.runtime import open_engine
+from striate.serve.signatures import signatures_of
 
 layers = keras.layers
 SIDE = 16
@@ -120,7 +121,7 @@ def test_a_net_within_the_net_is_laid_open(tmp_path, data):
     np.testing.assert_allclose(made.predict(pictures_in(data)), said, atol=1e-6)
     assert not any(isinstance(layer, keras.Model) for layer in made.model.layers)
     assert len(made.model.output.shape) == 2
-    assert places_in(made.model).cam_layer.startswith("max_pooling2d")
+    assert made.places.cam_layer.startswith("max_pooling2d")
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -238,6 +239,11 @@ def test_it_is_exported_and_explained_as_any_other(tmp_path, data):
     np.testing.assert_allclose(open_engine(made, "onnx").predict(images), scores, atol=1e-5)
     found = explain(made, pictures_in(data)[:2], method="grad_cam")
     assert np.shape(found.maps)[0] == 2
+    assert "explain" in signatures_of(made)
+    loaded = tf.saved_model.load(made.path).signatures["explain"]
+    wired = loaded(image=tf.constant(images[:2]))
+    np.testing.assert_allclose(wired["scores"], scores[:2], atol=1e-5)
+    assert wired["heat_map"].shape == (2, SIDE, SIDE)
 
 
 class Subclassed(keras.Model):

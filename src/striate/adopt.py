@@ -22,7 +22,7 @@ from striate.errors import ArtifactError, UsageError, first_line
 from striate.lazy import Verb, keras
 from striate.metrics import wilson
 from striate.preprocess import Preprocess, preset
-from striate.registry import deep_graphs
+from striate.registry import Places, deep_graphs
 
 sys.modules[__name__].__class__ = Verb  # striate.adopt(...) is striate.adopt.adopt(...)
 
@@ -81,6 +81,7 @@ def adopt(
         labels=names,
         preprocess=spec,
         model_name=f"{PREFIX}{net.name}",
+        places=places_in(net),
         goldens=pictures[_spread(len(pictures), GOLDENS)],
         metrics={"adopted": _judged(scores, classes)},
         drift_baseline=artifact.drift_baseline(pictures, scores),
@@ -267,3 +268,20 @@ def _spec_of(net: Any, preprocess: str | Preprocess) -> Preprocess:
     if spec.shape != shape:
         raise UsageError(f"{net.name}: expected a preprocess of shape {shape}, got {spec.shape}")
     return spec
+
+
+def places_in(net: Any) -> Places:
+    """Where to look in a flat net that no spec describes: the first kernels, from there on the last
+    maps of each size, and what the last dense layer reads."""
+    first_conv, features = "", ""
+    maps: dict[tuple[int, ...], str] = {}
+    for layer in net.layers:
+        if not first_conv and len(getattr(layer, "kernel", np.empty(0)).shape) == 4:
+            first_conv = layer.name
+        shape = getattr(getattr(layer, "output", None), "shape", ())  # none of one that is shared
+        if first_conv and len(shape) == 4 and min(shape[1:3]) > 1:
+            maps[shape[1:3]] = layer.name
+        if type(layer).__name__ == "Dense":
+            features = layer.input._keras_history.operation.name
+    pyramid = tuple(maps.values())
+    return Places(net.name, first_conv, pyramid[-1] if pyramid else "", features, pyramid)

@@ -33,7 +33,7 @@ import numpy as np
 
 from striate.errors import ArtifactError, UsageError, check_whole, first_line
 from striate.preprocess import Spec, from_dict, pixels
-from striate.registry import ModelSpec, check_layout, deep_graphs, list_models
+from striate.registry import ModelSpec, Places, check_layout, deep_graphs, list_models
 
 SCHEMA = 1
 MANIFEST = "striate.json"
@@ -46,7 +46,8 @@ STAGED = ".tmp-"
 class Manifest:
     """What `striate.json` says.
 
-    model: name in the registry, builder options, num_classes and input_shape.
+    model: name in the registry, builder options, num_classes and input_shape; of a net of another
+    make, its places.
     files: path -> {"sha256", "bytes"} of every file of the version, this one excepted.
     forms: form (`keras`, `saved_model`, `onnx`, `litert`) -> what its verification measured.
     metrics: what evaluation found, with confidence intervals; temperature: what logits are divided
@@ -166,6 +167,13 @@ class Artifact:
         spec = next(iter(list_models(self.manifest.model["name"])), None)
         until = self.manifest.model["options"].get("until")
         return spec.until(until) if spec and until else spec
+
+    @property
+    def places(self) -> ModelSpec | Places | None:
+        """Where to look in the net: the registry's entry, or what `adopt` found in a net of another
+        make; None of an ensemble."""
+        found = self.manifest.model.get("places")
+        return self.spec or (Places(**found) if found else None)
 
     @cached_property
     def model(self):
@@ -358,13 +366,15 @@ def write_version(
     preprocess: Spec,
     model_name: str,
     options: dict[str, Any] | None = None,
+    places: Places | None = None,
     goldens: np.ndarray,
     **fields: Any,
 ) -> Artifact:
     """Write the Keras form of a classifier as the next free version under `base`.
 
-    model: the Keras net of logits; goldens: a few real inputs, uint8 [k, H, W, C]; fields: more
-    of `Manifest` (recipe, metrics, data, drift_baseline, temperature, licence).
+    model: the Keras net of logits; places: where to look in one that is not the registry's;
+    goldens: a few real inputs, uint8 [k, H, W, C]; fields: more of `Manifest` (recipe, metrics,
+    data, drift_baseline, temperature, licence).
     The version appears at once and whole, or not at all.
     """
     base = Path(base)
@@ -382,6 +392,7 @@ def write_version(
             "options": options or {},
             "num_classes": len(labels),
             "input_shape": list(preprocess.shape),
+            **({"places": dataclasses.asdict(places)} if places else {}),
         },
         labels=list(labels),
         preprocess=preprocess.to_dict(),

@@ -55,6 +55,22 @@ class TrainingHeads:
     rate: float = 1.0
 
 
+@dataclasses.dataclass(frozen=True)
+class Places:
+    """Where to look in a net that the registry does not know: layers that a `ModelSpec` names."""
+
+    name: str
+    first_conv: str = ""
+    cam_layer: str = ""
+    features: str = ""
+    pyramid: Sequence[str] = ()
+
+    @property
+    def explains(self) -> bool:
+        """Whether maps over the picture can say where an answer comes from."""
+        return bool(self.cam_layer)
+
+
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class ModelSpec:
     """What is known of one net before it is built.

@@ -10,24 +10,12 @@ import numpy as np
 
 from striate import gradients
 from striate.artifact import Artifact, load
-from striate.committee import NAME as ENSEMBLE
 from striate.errors import UsageError, did_you_mean
 from striate.lazy import keras
 from striate.preprocess import Spec, preset
-from striate.registry import ModelSpec, get_spec, list_models
+from striate.registry import ModelSpec, Places, get_spec, list_models
 
 Tensor = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Places:
-    """The layers of a net of another make that a `ModelSpec` would name, by what they give."""
-
-    name: str
-    first_conv: str
-    cam_layer: str
-    features: str
-    pyramid: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -162,12 +150,12 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
     if isinstance(source, str | os.PathLike):
         source = load(source)
     if isinstance(source, Artifact):
-        if source.manifest.model["name"] == ENSEMBLE:
+        if source.places is None:
             raise UsageError(
-                f"{source.path}: expected a single net, got an ensemble; explain its members"
+                f"{source.path}: expected a net that `striate models` lists or that was adopted, "
+                f"got {source.manifest.model['name']!r}; of an ensemble, explain its members"
             )
-        spec = source.spec or places_in(source.model)
-        subject = Subject(source.model, source.preprocess, spec, tuple(source.labels))
+        subject = Subject(source.model, source.preprocess, source.places, tuple(source.labels))
     else:
         spec = get_spec(_name_of(source))
         labels = tuple(str(i) for i in range(source.output_shape[-1]))
@@ -191,23 +179,6 @@ def _name_of(net: Any) -> str:
         f"expected an artifact, its path or a net of create_model, got {got}; striate.adopt makes "
         "an artifact of a Keras net"
     )
-
-
-def places_in(net: Any) -> Places:
-    """Where to look in a flat net that no spec describes: the first kernels, from there on the last
-    maps of each size, and what the last dense layer reads."""
-    first_conv, features = "", ""
-    maps: dict[tuple[int, ...], str] = {}
-    for layer in net.layers:
-        if not first_conv and len(getattr(layer, "kernel", np.empty(0)).shape) == 4:
-            first_conv = layer.name
-        shape = getattr(getattr(layer, "output", None), "shape", ())  # none of one that is shared
-        if first_conv and len(shape) == 4 and min(shape[1:3]) > 1:
-            maps[shape[1:3]] = layer.name
-        if type(layer).__name__ == "Dense":
-            features = layer.input._keras_history.operation.name
-    pyramid = tuple(maps.values())
-    return Places(net.name, first_conv, pyramid[-1] if pyramid else "", features, pyramid)
 
 
 def of_targets(logits: Tensor, targets: np.ndarray) -> Tensor:

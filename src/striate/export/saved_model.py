@@ -38,7 +38,7 @@ def _signatures(artifact: Artifact) -> dict:
     scores = scores_function(artifact)
     features = _features_function(artifact)
     found = {"serving_default": scores} | ({"features": features} if features else {})
-    if artifact.spec is not None and artifact.spec.explains:
+    if artifact.places is not None and artifact.places.explains:
         found["explain"] = explain_function(artifact)
     return {**found, **_signatures_of_bytes(artifact, scores)}
 

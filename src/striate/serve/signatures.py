@@ -99,7 +99,7 @@ def signatures_of(artifact: Artifact) -> dict[str, Signature]:
         Signature("bytes", PREDICT, {"image_bytes": text}, labelled, from_bytes, with_labels),
         Signature("classify", CLASSIFY, {"inputs": text}, labelled, from_examples, with_labels),
     ]
-    if artifact.spec is not None and artifact.spec.explains:
+    if artifact.places is not None and artifact.places.explains:
         found.append(_explaining(image, scores, spec))
     if not isinstance(spec, Preprocess):
         found = found[:1]  # nothing but the tensor encodes voxels, clips and vectors

@@ -103,6 +103,24 @@ def test_a_walk_stays_within_epsilon_and_the_range_and_ends_where_the_loss_is_la
     assert judged(net, worse, labels)[0] == pytest.approx(at_the_corner, rel=1e-3)
 
 
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
+def test_pictures_that_a_net_is_sure_of_are_attacked_in_every_precision(policy):
+    x = np.random.default_rng(0).uniform(50, 200, (64, 16)).astype("float32")
+    net = keras.Sequential([keras.Input((16,)), keras.layers.Dense(2, dtype=policy)])
+    kernel = np.where(np.arange(16) % 2, 0.25, -0.25)
+    net.set_weights([np.stack([kernel, -kernel], axis=1), np.float32([-7, 7])])
+    labels = np.ones(64, np.int32)
+
+    def loss(pixels):
+        logits = ops.cast(net(pixels / 255), "float32")
+        return ops.mean(keras.losses.sparse_categorical_crossentropy(labels, logits, True))
+
+    sure = np.float64(loss(x))
+    worse = ops.convert_to_numpy(Attack(Adversarial(epsilon=4), seed=0)(x, loss=loss))
+    assert sure < 1e-5
+    np.testing.assert_allclose(worse - x, np.broadcast_to(4 * np.sign(kernel), x.shape), atol=1e-4)
+
+
 def test_attacked_pictures_are_learnt_with_the_rounding_that_int8_brings(batch):
     """Of an attack that moves nothing the loss is that of the pictures, of the net that rounds."""
     x, labels = batch

@@ -13,6 +13,8 @@ from keras import ops
 from striate.gradients import value_and_gradient
 from striate.train.recipe import Adversarial
 
+RAISED = 1024  # times that a picture's loss is attacked, see `Attack.slope`
+
 
 class Attack(keras.layers.Layer):
     """Pixels on 0 to 255 -> pixels, each moved by up to epsilon, for which a loss is larger.
@@ -38,6 +40,15 @@ class Attack(keras.layers.Layer):
             share = keras.random.uniform(ops.shape(pixels), seed=self.generator)
             x, length = low + share * (high - low), 2.5 * self.epsilon / self.steps
         for _ in range(self.steps):
-            slope = value_and_gradient(loss, x)[1]
-            x = ops.stop_gradient(ops.clip(x + length * ops.sign(slope), low, high))
+            direction = ops.sign(self.slope(x, loss))
+            x = ops.stop_gradient(ops.clip(x + length * direction, low, high))
         return x
+
+    def slope(self, pixels: Any, loss: Callable[[Any], Any]) -> Any:
+        """The gradient of a mean loss with regard to the pixels, but for a positive factor.
+
+        The factor keeps half floats from rounding it to 0 for pictures that the net is sure of; a
+        picture for which it overflows nonetheless stays where it is.
+        """
+        raised = RAISED * ops.cast(ops.shape(pixels)[0], "float32")
+        return ops.nan_to_num(value_and_gradient(lambda x: raised * loss(x), pixels)[1])

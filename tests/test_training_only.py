@@ -141,6 +141,21 @@ def test_smoothing_and_class_weights_hold_for_heads_too():
     assert loss_of(trainer) == pytest.approx(expected, rel=1e-5)
 
 
+def test_class_weights_hold_for_companions_that_learn_by_a_hinge():
+    net = with_heads("dsn_cifar")
+    recipe, heads = make_recipe({"model": "dsn_cifar"}), get_spec("dsn_cifar").training_heads
+    trainer = training_graph(net, recipe, preset("torch", 16, 16), heads)
+    compile_graph(trainer, recipe, steps=1, epochs=1, weights=np.array([1.0, 2.0, 3.0]))
+
+    def weighted(loss, logits):
+        rows = [loss(logits[i : i + 1], LABELS[i : i + 1]) for i in range(len(LABELS))]
+        return np.mean(rows * (1 + LABELS))
+
+    logits, *others = answers(net)
+    expected = weighted(cross_entropy, logits) + 0.1 * sum(weighted(hinge, x) for x in others)
+    assert loss_of(trainer) == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize(
     "changes", [{}, {"optimizer.ema": 0.9}, {"quantise": "int8"}, {"adversarial.epsilon": 4.0}]

@@ -12,7 +12,7 @@ from striate.preprocess import Spec
 from striate.registry import TrainingHeads
 from striate.train import devices
 from striate.train.augment import augmentation, mixing
-from striate.train.optimize import cross_entropy, make_optimizer
+from striate.train.optimize import cross_entropy, make_optimizer, squared_hinge
 from striate.train.recipe import Recipe
 
 
@@ -126,9 +126,12 @@ def compile_graph(
     optimizer = make_optimizer(recipe, variables, steps=steps, epochs=epochs, rates=rates)
     if recipe.precision == "mixed_float16":  # Keras sees to it only where the whole graph is half
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    loss = cross_entropy(recipe.label_smoothing, weights)
+    by_hinge = trainer.heads and trainer.heads.loss == "squared_hinge"
+    trainer.loss_of_heads = squared_hinge(weights) if by_hinge else loss
     trainer.compile(
         optimizer=optimizer,
-        loss=cross_entropy(recipe.label_smoothing, weights),
+        loss=loss,
         # weighted by the parts of mixed pictures
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         jit_compile=jit(),

@@ -26,25 +26,33 @@ def cross_entropy(label_smoothing: float = 0.0, weights: np.ndarray | None = Non
         labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
         truth = keras.ops.one_hot(labels, classes, dtype="float32")
         truth = truth * (1 - label_smoothing) + label_smoothing / classes
-        each = -keras.ops.sum(truth * belief, axis=-1)
-        if weights is None:
-            return each
-        counts = keras.ops.convert_to_tensor(weights, "float32")
-        return each * keras.ops.take(counts, labels)
+        return _weighted(-keras.ops.sum(truth * belief, axis=-1), labels, weights)
 
     return loss
 
 
-def squared_hinge(labels: Any, logits: Any) -> Any:
-    """int labels [N], float32 logits [N, classes] -> float32 [N], the sum over the classes.
+def squared_hinge(weights: np.ndarray | None = None) -> Any:
+    """The loss int labels [N], float32 logits [N, classes] -> float32 [N], a sum over the classes.
 
     Each class is a question of its own, with max(0, 1 - logit)^2 for the label and
-    max(0, 1 + logit)^2 for the others. Tang 2013, arXiv:1306.0239.
+    max(0, 1 + logit)^2 for the others. Tang 2013, arXiv:1306.0239. weights: as of `cross_entropy`.
     """
-    logits = keras.ops.cast(logits, "float32")
-    labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
-    sign = 2 * keras.ops.one_hot(labels, logits.shape[-1], dtype="float32") - 1
-    return keras.ops.sum(keras.ops.square(keras.ops.relu(1 - sign * logits)), axis=-1)
+
+    def loss(labels, logits):
+        logits = keras.ops.cast(logits, "float32")
+        labels = keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32")
+        sign = 2 * keras.ops.one_hot(labels, logits.shape[-1], dtype="float32") - 1
+        each = keras.ops.sum(keras.ops.square(keras.ops.relu(1 - sign * logits)), axis=-1)
+        return _weighted(each, labels, weights)
+
+    return loss
+
+
+def _weighted(each: Any, labels: Any, weights: np.ndarray | None) -> Any:
+    """The losses of pictures, times what a picture of its class counts."""
+    if weights is None:
+        return each
+    return each * keras.ops.take(keras.ops.convert_to_tensor(weights, "float32"), labels)
 
 
 def make_optimizer(

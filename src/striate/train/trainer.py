@@ -11,7 +11,6 @@ from striate.layers import LearnedGroupConv
 from striate.registry import TrainingHeads
 from striate.train.adversarial import Attack
 from striate.train.average import AveragingModel
-from striate.train.optimize import squared_hinge
 from striate.train.recipe import Penalty
 
 
@@ -21,8 +20,8 @@ class Trainer(AveragingModel):
     "heads": the logits of each training head; "share": [N, 1, ..., 1], how much a mixed picture is
     itself; "pixels": those that the net has seen, of which `attack` makes worse ones to learn too.
 
-    heads: how training heads are learnt. grouping: the net's learned group convolutions. back: the
-    graph from pixels to the logits.
+    heads: how training heads are learnt, by `loss_of_heads`. grouping: the net's learned group
+    convolutions. back: the graph from pixels to the logits.
 
     A mixed picture is `share` its own label and for the rest that of the picture before it in the
     batch; its cross-entropy with the mixed label is the mean of those with the two, weighted so.
@@ -44,6 +43,7 @@ class Trainer(AveragingModel):
         super().__init__(inputs, dict(outputs), **kwargs)
         self.penalty, self.heads, self.grouping = penalty, heads, list(grouping)
         self.attack, self.back = attack, back
+        self.loss_of_heads: Any = None
         self.heads_count = heads and keras.Variable(heads.weight, trainable=False, name="heads")
 
     def advance(self, progress: float) -> None:
@@ -86,11 +86,10 @@ class Trainer(AveragingModel):
         return (1 - weight) * clean + weight * loss_of(worse, training=True)
 
     def _of_heads(self, labels, answer, weights):
-        loss_of = squared_hinge if self.heads.loss == "squared_hinge" else self.loss
         total = 0.0
         for logits in answer["heads"]:
             *parts, counts = _parts(labels, logits, answer, weights)
-            each = loss_of(*parts)
+            each = self.loss_of_heads(*parts)
             total += ops.mean(each if counts is None else each * counts)
         return total
 

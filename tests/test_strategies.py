@@ -336,6 +336,14 @@ def test_folds_that_measure_their_own_numbers_share_nothing(tmp_path, normalise)
         np.testing.assert_allclose(fitted.val_logits, alone.val_logits, rtol=1e-4, atol=1e-4)
 
 
+def test_a_fold_learns_from_the_same_copies_whether_or_not_others_came_before_it(stripes):
+    """So that folds that were killed go on with what they would have had."""
+    changed = {"strategy": "linear_probe", "probe": {"copies": 1}, "augment": {"rotate": 20}}
+    together = cross_validate({**LENET, **changed}, stripes, folds=3)
+    alone = fit({**LENET, **changed}, stripes, *stripes.folds(3)[2])
+    np.testing.assert_array_equal(alone.val_logits, together[2].val_logits)
+
+
 def test_what_is_known_of_one_ending_is_not_taken_for_another(stripes):
     known = {}
     for until in ("stage1_out", "stage2_out"):

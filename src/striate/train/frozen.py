@@ -17,6 +17,14 @@ SILENT = Silent()
 Known = MutableMapping[tuple[str, int, str], np.ndarray]
 
 
+Change = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+def unchanged(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Images as they are."""
+    return images
+
+
 class Body:
     """A frozen net that ends in a vector: the averages of some of its layers, side by side.
 
@@ -41,12 +49,13 @@ class Body:
         batch_size: int,
         *,
         version: str = "",
-        change: Callable[[np.ndarray], np.ndarray] = lambda images: images,
+        change: Change = unchanged,
         watch: Watcher = SILENT,
     ) -> np.ndarray:
         """float32 [N, d] of all examples, or of a version of them.
 
-        change: uint8 [B, H, W, C] -> that version, which is known by its name from then on.
+        change: (uint8 [B, H, W, C], where they stand in their data set) -> that version, which is
+        known by its name from then on; of a picture the same, whichever others are with it.
         """
         size = min(batch_size, len(examples))
         keys = [(self.name, int(index), version) for index in examples.indices]
@@ -54,12 +63,13 @@ class Body:
         order = [np.array(missing[i : i + size]) for i in range(0, len(missing), size)]
         stream = watch.steps(examples.stream(order), len(order), "features")
         for positions, (images, _) in zip(order, stream, strict=True):
-            answers = predict(self.graph, change(images), size)
+            changed = change(images, examples.indices[positions])
+            answers = predict(self.graph, changed, size)
             self.known.update(zip([keys[i] for i in positions], answers, strict=True))
         return np.stack([self.known[key] for key in keys])
 
 
-def mirrored(images: np.ndarray) -> np.ndarray:
+def mirrored(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """Images [B, ..., W, C], left and right exchanged."""
     return images[..., ::-1, :]
 

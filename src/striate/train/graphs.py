@@ -1,6 +1,6 @@
 """The graphs around a net: one that is trained, one that predicts; both begin with the pixels."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -165,10 +165,32 @@ def predict(graph: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
     return np.asarray(logits)[:n].astype(np.float32)
 
 
-def augmented(images: np.ndarray, layers: list[Any]) -> np.ndarray:
-    """One random version of each picture, uint8 again."""
-    x = keras.ops.cast(images, "float32")
-    for layer in layers:
-        x = layer(x, training=True)
-    changed = np.asarray(keras.ops.convert_to_numpy(x))
-    return np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+BLOCK = 32  # neighbours in a data set that are changed at once
+
+
+def augmented(
+    images: np.ndarray,
+    indices: np.ndarray,
+    *,
+    layers: Callable[..., list[Any]],
+    seed: tuple[int, ...],
+) -> np.ndarray:
+    """One random version of each picture, uint8 again.
+
+    It depends on the seed and on where the picture stands in its data set alone, so that a run
+    which goes on after a kill, with fewer pictures left, draws the same. layers: seed -> the
+    changes, which draw for a whole block of neighbours, whichever of them are wanted.
+    """
+    changed = np.empty_like(images)
+    blocks, places = indices // BLOCK, indices % BLOCK
+    for block in np.unique(blocks):
+        here = blocks == block
+        neighbours = np.zeros((BLOCK, *images.shape[1:]), images.dtype)
+        neighbours[places[here]] = images[here]
+        x = keras.ops.cast(neighbours, "float32")
+        (drawn,) = np.random.SeedSequence([*seed, int(block)]).generate_state(1)
+        for layer in layers(seed=int(drawn) >> 2):
+            x = layer(x, training=True)
+        levels = np.asarray(keras.ops.convert_to_numpy(x))[places[here]]
+        changed[here] = np.clip(np.rint(levels), 0, 255)
+    return changed

@@ -123,9 +123,9 @@ class Run:
             features.append(
                 body.vectors(train, size, version="mirrored", change=mirrored, watch=watch)
             )
-        layers = augmentation(recipe.augment, recipe.seed, train.preprocess)
-        for i in range(recipe.probe.copies if layers else 0):
-            change = functools.partial(augmented, layers=layers)
+        layers = functools.partial(augmentation, recipe.augment, preprocess=train.preprocess)
+        for i in range(recipe.probe.copies if layers(seed=0) else 0):
+            change = functools.partial(augmented, layers=layers, seed=(recipe.seed, i))
             copies = body.vectors(train, size, version=f"copy {i}", change=change, watch=watch)
             features.append(copies)
         return np.concatenate(features), np.tile(train.labels, len(features))

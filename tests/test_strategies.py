@@ -144,6 +144,31 @@ def test_fine_tuning_that_spoils_the_probe_ends_with_the_probe(stripes):
     assert fitted.val_loss == pytest.approx(probe["val_loss"], rel=1e-5)
 
 
+def test_what_a_quantised_phase_begins_with_is_judged_by_ranges_that_have_seen_pictures(
+    stripes, monkeypatch
+):
+    judged, compare = [], Run._compare
+
+    def looking(self, row):
+        judged.append(row["val_loss"])
+        compare(self, row)
+
+    monkeypatch.setattr(Run, "_compare", looking)
+    sets = {"strategy": "lp_ft", "quantise": "int8", "early_stopping.restore_best": True}
+    pictures = stripes.split("train"), stripes.split("val")
+    fitted = fit(LENET, stripes, *pictures, epochs=1, **sets)
+    assert judged[0] == pytest.approx(fitted.history[0]["val_loss"], rel=0.2)
+
+
+def test_what_a_probe_does_not_know_is_said(stripes, tmp_path, capsys):
+    recipe = {**LENET, "strategy": "linear_probe", "quantise": "int8", "label_smoothing": 0.1}
+    train(recipe, tmp_path / "m", data=stripes)
+    said = capsys.readouterr().err
+    assert "without effect, since a linear probe is solved for: label_smoothing, quantise\n" in said
+    train({**recipe, "strategy": "lp_ft"}, tmp_path / "m", data=stripes)
+    assert "without effect" not in capsys.readouterr().err
+
+
 # === Layer by layer ===
 
 

@@ -30,6 +30,7 @@ from striate.train.recipe import Recipe
 from striate.train.strategies import Phase, forget_sooner, freeze, learning_rates, linear_head
 from striate.train.tensorboard import Logs
 
+LOOKS = 8  # batches that give activations their first ranges
 STRETCH = 250  # steps between looks at the loss, and between checkpoints within an epoch
 
 
@@ -139,6 +140,7 @@ class Run:
             assign(trainer.variables, arrays["trainer"])
             assign(trainer.optimizer.variables, arrays["optimizer"])
         elif state.phase and recipe.early_stopping.restore_best:
+            self._measure_ranges(trainer)
             self._compare(self._validate(trainer))  # no epoch may be better than the beginning
 
         while state.epoch < phase.epochs and not state.stopped:
@@ -159,6 +161,14 @@ class Run:
         elif trainer.average:
             trainer.average.take_place()
         check_weights(recipe, arrays_of(self.net.weights), state.epoch)
+
+    def _measure_ranges(self, trainer: Any) -> None:
+        """Let a graph that rounds see pictures before it is judged: its ranges begin empty."""
+        if self.recipe.quantise != "none":
+            from striate.train.quantise import measure_ranges
+
+            batches = self.train.stream(itertools.islice(self.order(0), LOOKS))
+            measure_ranges(trainer, (images for images, _ in batches))
 
     def _stretches(self, phase: Phase, steps: int) -> Iterator[tuple[int, int, Iterator]]:
         """(step, stop, batches) of what is left of the epoch."""

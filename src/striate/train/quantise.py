@@ -12,8 +12,13 @@ only what is trained around it rounds. Compute in float32, since half precision 
 rounding.
 """
 
+from collections.abc import Iterable
+from typing import Any
+
 import keras
 from keras import ops
+
+from striate.train.checkpoint import arrays_of, assign
 
 LEVELS = 255  # steps from the least to the greatest activation
 KERNEL_LEVELS = 127  # steps from 0 to the largest weight, as -128 has no opposite
@@ -99,6 +104,20 @@ def rounded(net: keras.Model) -> keras.Model:
     image = keras.Input(net.input.shape[1:], name="normalised")
     logits = graph(RoundedActivations(name="image_rounded")(image))
     return keras.Model(image, logits, name="rounded")
+
+
+def measure_ranges(graph: keras.Model, batches: Iterable[Any]) -> None:
+    """Let all activations that a graph rounds take their ranges from batches of its inputs.
+
+    Nothing else of it changes, neither statistics nor random states.
+    """
+    layers = [x for x in graph._flatten_layers() if isinstance(x, RoundedActivations)]
+    ranges = {id(weight) for layer in layers for weight in layer.weights}
+    others = [variable for variable in graph.variables if id(variable) not in ranges]
+    before = arrays_of(others)
+    for batch in batches:
+        graph(batch, training=True)
+    assign(others, before)
 
 
 def small_classifier(net: keras.Model) -> list:

@@ -37,7 +37,7 @@ from striate.train.graphs import logits_of, prediction_graph
 from striate.train.loop import Run
 from striate.train.progress import Watcher, watcher
 from striate.train.recipe import Recipe, finetune_recipe, make_recipe
-from striate.train.strategies import phases_of
+from striate.train.strategies import phases_of, without_effect
 from striate.train.tensorboard import Logs
 
 GOLDENS = 8
@@ -389,6 +389,9 @@ def _stores(
 def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs) -> Fitted:
     recipe, start = prepared.recipe, prepared.start
     phases = phases_of(recipe, prepared.net, start.spec)
+    unused = without_effect(recipe, phases)
+    if unused:
+        watch.say(f"without effect, since a linear probe is solved for: {', '.join(unused)}")
     run = Run(
         prepared.net,
         start.spec,
@@ -406,7 +409,7 @@ def _run(prepared: Prepared, store: Store | NoStore, watch: Watcher, logs: Logs)
         devices.use(1, recipe.batch_size)
     logs.close()
     net, options = build.to_run(prepared.net, start, len(prepared.classes))
-    if recipe.snapshots and phases:
+    if recipe.snapshots:
         net = _joined(prepared, [store.load_snapshot(epoch) for epoch in phases[-1].snapshots])
     fitted = Fitted(net, options, start.preprocess, recipe, prepared.classes, history, prepared.val)
     if prepared.val is None:

@@ -16,6 +16,7 @@ and its name in `STRATEGIES` (and in `recipe.Strategy`).
 """
 
 import dataclasses
+import operator
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -109,12 +110,45 @@ def phases_of(recipe: Recipe, net: Any, spec: ModelSpec) -> list[Phase]:
         trainable_layers(net, phase.unfreeze_from)
     phases = [phase for phase in phases if phase.kind == "probe" or phase.epochs]
     if recipe.snapshots:
-        phases[-1:] = [_with_snapshots(phase, recipe) for phase in phases[-1:]]
+        phases[-1:] = [_with_snapshots(phases, recipe)]
     return phases
 
 
-def _with_snapshots(phase: Phase, recipe: Recipe) -> Phase:
-    """The phase with the ends of its last cycles; `UsageError` where it has too few."""
+# What a recipe may say that only following the gradient knows.
+_OF_THE_GRADIENT = (
+    "augment.mixup",
+    "augment.cutmix",
+    "penalty.l1",
+    "penalty.l2",
+    "penalty.group_lasso",
+    "adversarial.epsilon",
+    "optimizer.ema",
+    "early_stopping.patience",
+    "early_stopping.restore_best",
+    "label_smoothing",
+    "quantise",
+)
+
+
+def without_effect(recipe: Recipe, phases: list[Phase]) -> list[str]:
+    """The keys that change nothing, since all that there is to do is a probe that is solved for."""
+    if not phases or any(phase.kind == "fit" for phase in phases):
+        return []
+    plain = Recipe(model=recipe.model)
+    value_of = operator.attrgetter(*_OF_THE_GRADIENT)
+    values = zip(_OF_THE_GRADIENT, value_of(recipe), value_of(plain), strict=True)
+    return [key for key, value, default in values if value != default]
+
+
+def _with_snapshots(phases: list[Phase], recipe: Recipe) -> Phase:
+    """The last phase with the ends of its last cycles; `UsageError` where it has too few."""
+    if not phases or phases[-1].kind == "probe":
+        raise UsageError(
+            "snapshots are taken where cycles of the learning rate end: expected epochs of "
+            f"strategy=full, lp_ft, gradual or layerwise, got strategy={recipe.strategy.name} and "
+            f"epochs={recipe.epochs}"
+        )
+    phase = phases[-1]
     ends = cycle_ends(recipe.schedule, phase.epochs)
     if len(ends) < recipe.snapshots:
         raise UsageError(

@@ -133,9 +133,18 @@ def test_a_run_that_stops_after_a_snapshot_goes_on_to_the_same(made, stripes, tm
         ({"schedule.every": 1.5}, "expected whole numbers as schedule.every"),
         ({"snapshots": 3}, r"snapshots=3 needs as many cycles, but 5 epochs of .* have 2"),
         ({"early_stopping.patience": 2}, "leave early_stopping out"),
+        ({"strategy": "linear_probe"}, "expected epochs of strategy=full, .* got .*linear_probe"),
+        ({"epochs": 0}, "expected epochs of strategy=full, .* got .*epochs=0"),
     ],
 )
 def test_what_has_no_snapshots_is_refused(stripes, tmp_path, changes, message):
     recipe = make_recipe(RECIPE, changes)
     with pytest.raises(UsageError, match=message):
+        striate.train(recipe, tmp_path / "mine", data=stripes, progress=False)
+
+
+def test_an_ensemble_gives_no_weights_to_begin_with(made, stripes, tmp_path):
+    artifact, _ = made
+    recipe = {"model": {"name": "lenet5", "weights": str(artifact.path)}}
+    with pytest.raises(UsageError, match="expected weights of one net, got an ensemble in"):
         striate.train(recipe, tmp_path / "mine", data=stripes, progress=False)

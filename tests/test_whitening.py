@@ -235,6 +235,14 @@ def test_a_net_goes_on_from_its_own_artifact_with_its_whitening(made, stripes):
     assert plain.preprocess.whitening is None
 
 
+def test_weights_whose_whitening_does_not_fit_another_size_say_what_to_do(made):
+    recipe = make_recipe({"model": {"name": "lenet5", "weights": str(made.path), "size": 20}})
+    with pytest.raises(UsageError, match=r"model\.size: expected \[.*normalise=zca to measure it"):
+        start_of(recipe)
+    anew = start_of(recipe.changed(preprocess={"normalise": "zca"})).preprocess
+    assert (anew.shape, anew.whitening) == ((20, 20, 1), None)
+
+
 def test_training_learns_behind_a_mean_image(stripes):
     dataset = load(stripes)
     recipe = {**RECIPE, "preprocess": {"normalise": "mean_image"}}

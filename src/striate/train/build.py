@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from striate import artifact
+from striate.committee import NAME as ENSEMBLE
 from striate.data import Dataset, Examples
 from striate.errors import UsageError
 from striate.lazy import keras
@@ -64,6 +65,11 @@ def start_of(recipe: Recipe) -> Start:
         return Start(_cut(spec, model.options), dict(model.options), _adjusted(base, recipe), None)
     if Path(model.weights).is_dir():
         made = artifact.load(model.weights)
+        if made.manifest.model["name"] == ENSEMBLE:
+            raise UsageError(
+                f"model.weights: expected weights of one net, got an ensemble in {model.weights}; "
+                "give a member, or train anew"
+            )
         if made.manifest.model["name"] != spec.name:
             raise UsageError(
                 f"model.weights: expected weights of {spec.name}, got those of "
@@ -76,6 +82,8 @@ def start_of(recipe: Recipe) -> Start:
         options = opened.options
         trained_at = opened.input_shape or spec.input_shape
         base = for_input(spec.kind, trained_at, opened.preprocess or spec.preprocess)
+    if recipe.preprocess.normalise is not None:
+        base = _unwhitened(base)
     base = _resized(base, _shape(recipe, spec, base.shape))
     options = {**spec.finetune_options, **options, **model.options}
     return Start(_cut(spec, options), options, _adjusted(base, recipe), opened)
@@ -293,6 +301,13 @@ def _shape(recipe: Recipe, spec: ModelSpec, default: tuple[int, ...]) -> tuple[i
     return (*kept, *given, model.channels or channels)
 
 
+def _unwhitened(base: Spec) -> Spec:
+    """Without what was measured of every number of the pictures before."""
+    if isinstance(base, ClipPreprocess):
+        return dataclasses.replace(base, frame=_unwhitened(base.frame))
+    return dataclasses.replace(base, whitening=None) if isinstance(base, Preprocess) else base
+
+
 def _resized(base: Spec, shape: tuple[int, ...]) -> Spec:
     """Another input size; a grey net takes the average over the colours."""
     if base.shape == shape:
@@ -304,6 +319,12 @@ def _resized(base: Spec, shape: tuple[int, ...]) -> Spec:
             x if len(x) == shape[3] else x[:1] * shape[3] for x in (base.mean, base.scale)
         )
         return VoxelPreprocess(*shape, mean, scale)
+    if base.whitening is not None:
+        method, size = base.whitening.method, list(base.shape)
+        raise UsageError(
+            f"model.size: expected {size}, at which the {method} of the weights was measured, got "
+            f"{list(shape)}; set preprocess.normalise={method} to measure it anew"
+        )
     height, width, channels = shape
     changes: dict[str, Any] = {"height": height, "width": width}
     if channels == 1 and base.channels == 3:
@@ -335,8 +356,6 @@ def _adjusted(base: Spec, recipe: Recipe) -> Spec:
                 f"got {wanted.normalise}"
             )
         return for_input("voxels", base.shape, wanted.normalise)
-    if wanted.normalise is not None:
-        base = dataclasses.replace(base, whitening=None)
     if wanted.normalise not in (None, "data"):
         named = preset("unit" if wanted.normalise in METHODS else wanted.normalise, *base.shape)
         base = dataclasses.replace(base, order=named.order, mean=named.mean, scale=named.scale)

@@ -103,6 +103,7 @@ def test_of_several_batches_a_step_each_rate_has_a_step_and_the_mean_of_the_next
     [
         ({"low": 1.0, "high": 0.1}, "expected rates 0 < low < high"),
         ({"high": np.inf}, "expected rates 0 < low < high"),
+        ({"low": 1e30, "high": 1e31, "optimizer": "sgd"}, "the loss exploded at the first rate"),
         ({"steps": 3}, "steps as a whole number of at least 10"),
         ({"strategy": "linear_probe"}, "has no learning rate to look for"),
     ],

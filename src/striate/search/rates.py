@@ -153,6 +153,10 @@ def range_test(
             losses = list(_losses(*_trainer(prepared, watch), rates, watch))
     finally:
         devices.use(1, recipe.batch_size)
+    if not losses:
+        raise UsageError(
+            f"the loss exploded at the first rate: expected a lower one, got low={low:g}"
+        )
     return RangeTest(rates[: len(losses)], np.array(losses))
 
 

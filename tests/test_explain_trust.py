@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from striate.errors import UsageError
 from striate.explain import METHODS, explain, subject_of
 from striate.explain.planted import PATTERNS, planted, pointing_game
 from striate.explain.trust import STEPS, deletion, filled, insertion, randomisation, road
@@ -40,6 +41,12 @@ def test_maps_point_at_the_planted_evidence_and_not_at_its_decoy(sighted, method
     coarse = {"window": 0.25, "stride": 0.125} if method == "occlusion" else {}
     maps = maps_of(sighted, method, **coarse)
     assert pointing_game(maps, sighted[1].masks) >= 0.9
+
+
+def test_patterns_without_room_for_both_are_refused():
+    assert planted(2, side=29, seed=0).images.shape == (2, 29, 29, 3)
+    with pytest.raises(UsageError, match="a side of more than two patches, 28 pixels"):
+        planted(1, side=28)
 
 
 def test_evidence_and_decoy_hold_the_same_pixels():

@@ -7,6 +7,8 @@ import dataclasses
 
 import numpy as np
 
+from striate.errors import UsageError
+
 PATTERNS = ("stripes", "checks", "rings", "cross")
 
 
@@ -26,6 +28,11 @@ def planted(n: int, *, side: int = 48, patch: int = 14, seed: int = 0) -> Plante
     Elsewhere lies a decoy, the same pixels in a random order: what only looks for contrast points
     there as often. The clouds know nothing of the class.
     """
+    if side <= 2 * patch:
+        raise UsageError(
+            f"expected a side of more than two patches, {2 * patch} pixels, so that both patterns "
+            f"have their place; got {side}"
+        )
     random = np.random.default_rng(seed)
     labels = random.integers(0, len(PATTERNS), n)
     images = np.stack([_clouds(side, random) for _ in range(n)])

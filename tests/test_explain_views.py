@@ -22,7 +22,7 @@ from striate.explain.embedding import codes, pca, tsne
 from striate.explain.filters import filters, grid
 from striate.explain.grad_cam import grad_cam
 from striate.explain.inversion import feature_loss, invert
-from striate.explain.landscape import directions, landscape
+from striate.explain.landscape import depthwise_kernels, directions, landscape
 from striate.explain.maximise import maximise
 from striate.explain.options import check_options
 from striate.explain.patches import exciting_patches
@@ -110,6 +110,16 @@ def test_filters_are_shown_in_the_colours_that_they_look_for():
     kernel[..., 2, :] = 1
     net.get_layer("stem_conv").kernel.assign(kernel)
     np.testing.assert_allclose(filters(subject)[0, 0, 0], [1, 0.5, 0.5])
+
+
+def test_every_filter_of_a_depthwise_convolution_is_shown():
+    subject = subject_of(create_model("mobilenet_v1_025", input_shape=(32, 32, 3), num_classes=2))
+    layer = next(x for x in subject.net.layers if isinstance(x, keras.layers.DepthwiseConv2D))
+    kernel = as_array(layer.kernel)
+    shown = filters(subject, layer=layer.name)
+    assert shown.shape == (kernel.shape[2], 3, 3, 1)
+    third = kernel[:, :, 2, 0]
+    np.testing.assert_allclose(shown[2, ..., 0], 0.5 + third / np.abs(third).max() / 2, rtol=1e-5)
 
 
 def test_a_grid_keeps_every_picture_apart():
@@ -219,6 +229,28 @@ def test_directions_are_as_long_as_the_filters():
         rtol=1e-5,
     )
     assert not bias.any()
+
+
+def test_a_depthwise_kernel_has_a_filter_for_each_channel():
+    kernel = dice().standard_normal((3, 3, 4, 2)).astype("float32") * np.arange(1, 9).reshape(4, 2)
+    (direction,) = directions([kernel], seed=0, depthwise={0})
+    np.testing.assert_allclose(
+        np.linalg.norm(direction.reshape(9, 8), axis=0),
+        np.linalg.norm(kernel.reshape(9, 8), axis=0),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v1_025", "enas_micro_cifar"])
+def test_depthwise_kernels_are_found_in_separable_convolutions_too(name):
+    spec = get_spec(name)
+    subject = subject_of(create_model(name, num_classes=2, **spec.reduced))
+    found = depthwise_kernels(subject)
+    names = [v.path for v in subject.net.trainable_variables]
+    kinds = (keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D)
+    layers = [x for x in subject.net.layers if isinstance(x, kinds)]
+    assert len(found) == len(layers) > 0
+    assert {names[i].split("/")[-2] for i in found} == {x.name for x in layers}
 
 
 def test_a_landscape_has_the_net_s_own_loss_in_its_middle(subject, pictures):

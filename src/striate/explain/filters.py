@@ -4,6 +4,7 @@ import numpy as np
 
 from striate.errors import UsageError
 from striate.explain.subject import Subject
+from striate.lazy import keras
 
 
 def filters(subject: Subject, *, layer: str | None = None) -> np.ndarray:
@@ -19,6 +20,8 @@ def filters(subject: Subject, *, layer: str | None = None) -> np.ndarray:
     kernel = np.asarray(getattr(subject.layer(name), "kernel", 0), np.float32)
     if kernel.ndim != 4:
         raise UsageError(f"{subject.spec.name}: the layer {name!r} has no kernels [h, w, in, out]")
+    if isinstance(subject.layer(name), keras.layers.DepthwiseConv2D):
+        kernel = kernel.reshape(*kernel.shape[:2], 1, -1)  # each filter sees one channel
     pictures = np.moveaxis(kernel, -1, 0)
     if name == subject.spec.first_conv and pictures.shape[-1] == 3:
         pictures = pictures[..., ::-1] if subject.preprocess.order == "bgr" else pictures

@@ -5,13 +5,14 @@ arXiv:1712.09913.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import numpy as np
 
 from striate.explain.descent import unheard
 from striate.explain.fgsm import cross_entropy
 from striate.explain.subject import Subject, in_batches
+from striate.lazy import keras
 
 
 def landscape(
@@ -32,7 +33,8 @@ def landscape(
     """
     steps = np.linspace(-reach, reach, points)
     weights = [variable.numpy() for variable in subject.net.trainable_variables]
-    first, second = (directions(weights, seed + i) for i in (0, 1))
+    kernels = depthwise_kernels(subject)
+    first, second = (directions(weights, seed + i, depthwise=kernels) for i in (0, 1))
     surface = np.empty((points, points))
     try:
         for done, (i, j) in enumerate(np.ndindex(points, points), start=1):
@@ -45,23 +47,37 @@ def landscape(
     return surface
 
 
-def directions(weights: list[np.ndarray], seed: int) -> list[np.ndarray]:
-    """A random direction whose filters are each as long as the net's own (the last axis counts).
+def directions(
+    weights: list[np.ndarray], seed: int, *, depthwise: Collection[int] = ()
+) -> list[np.ndarray]:
+    """A random direction whose filters are each as long as the net's own.
 
-    Biases, and the scales and shifts of normalisations, stay where they are: as in the paper, since
-    a step along them says nothing of the surface.
+    The last axis counts the filters; of the weights with the numbers `depthwise`, kernels [h, w,
+    channels, multiplier], the last two do. Biases, and the scales and shifts of normalisations,
+    stay where they are: as in the paper, since a step along them says nothing of the surface.
     """
     random = np.random.default_rng(seed)
     found = []
-    for weight in weights:
+    for number, weight in enumerate(weights):
         if weight.ndim < 2:
             found.append(np.zeros_like(weight))
             continue
-        axes = tuple(range(weight.ndim - 1))
+        axes = tuple(range(weight.ndim - (2 if number in depthwise else 1)))
         step = random.standard_normal(weight.shape)
         length = np.sqrt((weight**2).sum(axis=axes) / (step**2).sum(axis=axes))
         found.append((step * length).astype(np.float32))
     return found
+
+
+def depthwise_kernels(subject: Subject) -> set[int]:
+    """Which of a net's trainable variables are depthwise kernels, by their numbers."""
+    known = set()
+    for layer in subject.net._flatten_layers():
+        if isinstance(layer, keras.layers.DepthwiseConv2D):
+            known.add(id(layer.kernel))
+        elif isinstance(layer, keras.layers.SeparableConv2D):
+            known.add(id(layer.depthwise_kernel))
+    return {i for i, v in enumerate(subject.net.trainable_variables) if id(v) in known}
 
 
 def _assign(subject: Subject, weights: list[np.ndarray]) -> None:

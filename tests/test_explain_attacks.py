@@ -79,6 +79,16 @@ def test_a_walk_towards_a_class_arrives(subject, pictures):
     assert (answers(subject, moved) == wanted).mean() > 0.8
 
 
+def test_the_nearest_picture_of_what_it_is_taken_for_is_the_picture_itself(subject, pictures):
+    few = pictures[:2]
+    done = []
+    near = minimal(
+        subject, few, answers(subject, few), tries=2, on_progress=lambda *at: done.append(at)
+    )
+    np.testing.assert_array_equal(near, few)
+    assert done == [(2, 4), (4, 4)]
+
+
 @pytest.mark.long
 def test_the_nearest_adversary_is_nearer_than_any_walk(subject, pictures):
     few = pictures[:2]

@@ -18,6 +18,7 @@ from striate.explain.activations import activity
 from striate.explain.cam import upsampled
 from striate.explain.charts import MOST_BARS, bars
 from striate.explain.descent import descend, total_variation
+from striate.explain.drawing import unique
 from striate.explain.embedding import codes, pca, tsne
 from striate.explain.filters import filters, grid
 from striate.explain.grad_cam import grad_cam
@@ -146,6 +147,13 @@ def test_principal_components_are_scikit_learn_s():
     points = dice().standard_normal((30, 12)) * np.arange(1, 13)
     theirs = decomposition.PCA(2).fit_transform(points)
     np.testing.assert_allclose(np.abs(pca(points)), np.abs(theirs), rtol=1e-6, atol=1e-9)
+
+
+def test_one_picture_lies_in_the_middle_of_its_plane(subject, pictures):
+    np.testing.assert_array_equal(pca(np.ones((1, 5))), [[0, 0]])
+    one = pictures[:1].astype(np.uint8)
+    ((_, drawing),) = draw(subject, one, "codes", plane="pca")
+    assert drawing.facts["points"] == [[0, 0]]
 
 
 @pytest.mark.long
@@ -316,6 +324,8 @@ def test_every_view_draws(subject, pictures, view):
         ("codes", {"plane": "umap"}, "plane=tsne or plane=pca, got 'umap'"),
         ("patches", {"unit": 64}, "a unit of stage3_out from 0 to 63, got 64"),
         ("landscape", {"points": 1}, "at least 2 points along a side, got 1"),
+        ("landscape", {"reach": 0}, "a reach above 0"),
+        ("landscape", {"reach": np.inf}, "expected reach from 0 on, got inf"),
         ("invert", {"layers": 2}, "layers as a name or a list or None, got 2"),
         ("pgd", {"towards": 1}, "towards as true or false, got 1"),
         ("style", {"like": "x", "stepz": 3}, "style has no option 'stepz'. Did you mean 'steps'"),
@@ -324,6 +334,21 @@ def test_every_view_draws(subject, pictures, view):
 def test_a_view_says_what_it_expects(subject, pictures, view, options, said):
     with pytest.raises(UsageError, match=re.escape(said)):
         list(draw(subject, pictures.astype(np.uint8), view, **options))
+
+
+def test_what_leads_to_a_class_needs_it_named(subject, pictures):
+    with pytest.raises(UsageError, match="minimal needs the class to be taken for"):
+        list(draw(subject, pictures.astype(np.uint8), "minimal"))
+
+
+def test_a_favourite_may_be_that_of_a_unit_that_no_class_has_the_number_of(subject):
+    how = {"layer": "stage3_out", "steps": 2}
+    ((name, drawing),) = draw(subject, [], "maximise", "63", **how)
+    assert name == "stage3_out_63"
+    assert drawing.caption == "what unit 63 of stage3_out likes best"
+    assert drawing.facts.keys() == {"layer", "unit", "value"}
+    with pytest.raises(UsageError, match="a unit of stage3_out from 0 to 63, got 64"):
+        list(draw(subject, [], "maximise", 64, **how))
 
 
 @pytest.mark.parametrize("name", [*METHODS, *VIEWS])
@@ -393,6 +418,44 @@ def test_a_wrong_wish_on_the_command_line_leaves_no_folder(tmp_path, wish, said)
     assert isinstance(ran.exception, UsageError)
     assert said in str(ran.exception)
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("net", "wish", "said"),
+    [
+        ("lenet5", ["-m", "cam"], "does not classify the averages"),
+        ("lenet5", ["--class", "nope"], "expected a class of lenet5"),
+        ("voxnet", [], "expected a net that classifies pictures, got one of voxel grids"),
+    ],
+)
+def test_a_net_that_cannot_be_explained_so_leaves_no_folder(tmp_path, net, wish, said):
+    made = tiny_artifact(tmp_path / "mine", name=net, shape=get_spec(net).input_shape)
+    out = tmp_path / "deep" / "out"
+    asked = ["explain", str(made.path), str(PHOTOS / "cat.jpg"), *wish, "-o", str(out)]
+    ran = CliRunner().invoke(app, asked)
+    assert isinstance(ran.exception, UsageError)
+    assert said in str(ran.exception)
+    assert not out.parent.exists()
+
+
+def test_a_power_of_ten_on_the_command_line_is_a_number(tmp_path):
+    made = tiny_artifact(tmp_path / "mine")
+    asked = ["explain", str(made.path), str(PHOTOS / "cat.jpg"), "-m", "fgsm"]
+    out = ["--set", "epsilon=4e-2", "-o", str(tmp_path / "out"), "--json"]
+    ran = CliRunner().invoke(app, [*asked, *out])
+    assert ran.exit_code == 0, ran.output
+    assert json.loads(ran.stdout)[0]["furthest"] == pytest.approx(0.04 * 255, rel=1e-4)
+
+
+def test_no_picture_is_written_over_another():
+    assert unique(["x", "x", "x_2", "X", "a b", "a_b"]) == [
+        "x",
+        "x_2",
+        "x_2_2",
+        "X_3",
+        "a_b",
+        "a_b_2",
+    ]
 
 
 def test_one_class_on_the_command_line_is_explained_in_every_picture(tmp_path):

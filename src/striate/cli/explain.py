@@ -1,11 +1,12 @@
 """`striate explain`: why a classifier answers as it does, as pictures."""
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, note, progress, table
+from striate.cli.console import Json, emit, load_tensorflow, made_folder, note, progress, table
 from striate.cli.evaluate import Split
 from striate.cli.pictures import readable
 
@@ -13,6 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from striate.artifact import Artifact
+
+
+POWER = re.compile(r"[-+]?\d+[eE][-+]?\d+")  # of ten
 
 
 def explain(
@@ -69,13 +73,15 @@ def explain(
     from striate.artifact import load
     from striate.data.files import named
     from striate.explain import check_asked, draw
-    from striate.explain.drawing import make_folder, save_picture
+    from striate.explain.drawing import save_picture
+    from striate.explain.subject import check_artifact
     from striate.libraries import need
 
     options, rows = _options(settings or []), []
     check_asked(method, options)
     need("an explanation", "matplotlib")
     source = load(artifact)
+    check_artifact(source)
     pictures: Any = named(images or [])
     _check_subjects(method, pictures, data, target)
     classes: Any = target[0] if target and len(target) == 1 else target  # one is for all of them
@@ -84,12 +90,11 @@ def explain(
     broken = asked - len(pictures)
     if broken and (not pictures or isinstance(classes, list)):  # a class each, so none may lack
         raise typer.Exit(1)
-    make_folder(output)
     load_tensorflow()
     if data is not None:
         pictures, right = _labelled(source, data, split, most)
         classes = classes or right
-    with progress(method, ends=False) as advance:
+    with made_folder(output), progress(method, ends=False) as advance:
         drawn = draw(source, pictures, method, classes, on_progress=advance, **options)
         for name, drawing in drawn:
             path = output / f"{name}.{method}.png"
@@ -153,7 +158,8 @@ def _options(settings: list[str]) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"expected --set NAME=VALUE, such as window=0.3, got {setting!r}")
         try:
-            options[name] = yaml.safe_load(value)
+            # YAML takes 1e-5, which has no point, for a word.
+            options[name] = float(value) if POWER.fullmatch(value) else yaml.safe_load(value)
         except yaml.YAMLError:
             raise UsageError(f"expected a value after {name}=, got {value!r}") from None
     return options

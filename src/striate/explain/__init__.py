@@ -221,11 +221,13 @@ def draw(
         return
     check_asked(method, options)
     view = VIEWS[method]
+    if target is None and view.leads:
+        raise UsageError(f"{method} needs the class to be taken for, as target= or --class")
     subject = source if isinstance(source, Subject) else subject_of(source)
     if view.of == "pictures":
         yield from _one_by_one(subject, view, images, target, options, on_progress)
         return
-    names, pixels, targets = _asked(subject, method, images, target)
+    names, pixels, targets = _asked(subject, method, images, target, options.get("layer"))
     options |= _heard(view.options or view.function, on_progress, 0, 1)
     yield from zip(unique(names), view.function(subject, pixels, targets, **options), strict=True)
 
@@ -244,9 +246,12 @@ def _one_by_one(
 
 
 def _asked(
-    subject: Subject, view: str, images: Sequence[Any] | np.ndarray, target: Any
+    subject: Subject, view: str, images: Sequence[Any] | np.ndarray, target: Any, layer: str | None
 ) -> tuple[list[str], np.ndarray, np.ndarray]:
-    """(names of the drawings, pixels, targets) of a view of a set, of classes or of the net."""
+    """(names of the drawings, pixels, targets) of a view of a set, of classes or of the net.
+
+    layer: whose units a view of classes draws instead, the targets being their numbers.
+    """
     if VIEWS[view].of == "set":
         pixels = _pixels(subject, images).astype(np.float32)
         return (
@@ -260,6 +265,9 @@ def _asked(
     if target is None:
         raise UsageError(f"{view} needs the classes to draw, as target=[...] or --class")
     wanted = target if isinstance(target, list | tuple) else [target]
+    if layer is not None:
+        units = [subject.unit(layer, one) for one in wanted]
+        return [f"{layer}_{unit}" for unit in units], nothing, np.array(units, np.int64)
     classes = [subject.index(one) for one in wanted]
     return [subject.labels[i] for i in classes], nothing, np.array(classes, np.int64)
 

@@ -1,6 +1,7 @@
 """Explanations as pictures: maps over photographs, and grids of small ones."""
 
 import dataclasses
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,11 +76,12 @@ def make_folder(folder: Path) -> Path:
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """Names that are safe as files, told apart by a number where they repeat."""
-    seen: dict[str, int] = {}
+    """Names that are safe as files, told apart by a number where they repeat, capitals or not."""
+    taken: set[str] = set()
     found = []
     for name in names:
         safe = re.sub(r"[^\w.-]+", "_", name) or "picture"
-        seen[safe] = seen.get(safe, 0) + 1
-        found.append(safe if seen[safe] == 1 else f"{safe}_{seen[safe]}")
+        tries = itertools.chain([safe], (f"{safe}_{n}" for n in itertools.count(2)))
+        found.append(next(free for free in tries if free.lower() not in taken))
+        taken.add(found[-1].lower())
     return found

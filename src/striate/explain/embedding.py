@@ -23,11 +23,13 @@ def codes(subject: Subject, pixels: np.ndarray, *, batch_size: int = 32) -> np.n
 
 
 def pca(points: np.ndarray, components: int = 2) -> np.ndarray:
-    """The principal components of points [N, d], float64 [N, components], the widest first."""
+    """The principal components of points [N, d], float64 [N, components], the widest first; those
+    that so few points do not have are 0."""
     centred = points.astype(np.float64) - points.mean(axis=0, dtype=np.float64)
     left, spread, _ = np.linalg.svd(centred, full_matrices=False)
     found = left[:, :components] * spread[:components]
-    return found * np.sign(found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])])
+    found *= np.sign(found[np.abs(found).argmax(axis=0), np.arange(found.shape[1])])
+    return np.pad(found, ((0, 0), (0, components - found.shape[1])))
 
 
 def check_tsne() -> None:

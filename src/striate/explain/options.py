@@ -1,6 +1,7 @@
 """The options of methods and views: which there are, and what they can be."""
 
 import inspect
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from numbers import Integral, Real
@@ -41,7 +42,7 @@ def check_options(name: str, options: Mapping[str, Any], *functions: Callable) -
             expected = " or ".join(KINDS[kind][0] for kind in kinds)
             raise UsageError(f"{name}: expected {option} as {expected}, got {value!r}")
         least = 1 if option in COUNTS else 0
-        if isinstance(value, Real) and not value >= least:
+        if isinstance(value, Real) and not least <= value < math.inf:
             raise UsageError(f"{name}: expected {option} from {least} on, got {value}")
 
 

@@ -93,6 +93,8 @@ def loss_contours(
     """The loss around the net's weights, points x points of it; options as of `landscape`."""
     if points < 2:
         raise UsageError(f"landscape: expected at least 2 points along a side, got {points}")
+    if not reach:
+        raise UsageError("landscape: expected a reach above 0, which is the weights alone")
     surface = landscape(subject, pixels, targets, points=points, reach=reach, **options)
     middle = mean_loss(subject, pixels, targets, batch_size=64)
     facts = {"reach": reach, "own": middle, "surface": surface.tolist()}

@@ -9,7 +9,6 @@ import dataclasses
 import numpy as np
 
 from striate.costs import count
-from striate.errors import UsageError
 from striate.explain.subject import Subject, in_batches
 
 
@@ -42,9 +41,7 @@ def exciting_patches(
     spec's CAM layer. Raises `UsageError` for a unit that the layer does not have.
     """
     name = subject.cam_layer(layer)
-    units = subject.layer(name).output.shape[-1]
-    if unit not in range(units):
-        raise UsageError(f"expected a unit of {name} from 0 to {units - 1}, got {unit}")
+    unit = subject.unit(name, unit)
     maps = in_batches(lambda x: subject.at(name, x)[..., unit], pixels, batch_size=batch_size)
     best = maps.reshape(len(maps), -1).max(axis=1)
     found = []

@@ -12,7 +12,7 @@ from striate import gradients
 from striate.artifact import Artifact, load
 from striate.errors import UsageError, did_you_mean
 from striate.lazy import keras
-from striate.preprocess import Spec, preset
+from striate.preprocess import Preprocess, Spec, preset
 from striate.registry import ModelSpec, Places, get_spec, list_models
 
 Tensor = Any
@@ -93,6 +93,13 @@ class Subject:
             )
         return self.net.get_layer(name)
 
+    def unit(self, layer: str, number: Any) -> int:
+        """The number of one map (or one value) of a layer; `UsageError` for one that it lacks."""
+        units = self.layer(layer).output.shape[-1]
+        if not str(number).isdecimal() or int(number) >= units:
+            raise UsageError(f"expected a unit of {layer} from 0 to {units - 1}, got {number}")
+        return int(number)
+
     def cam_layer(self, layer: str | None = None) -> str:
         """The last maps [N, h, w, c] before the classifier: the spec's, or the one asked for.
 
@@ -150,11 +157,7 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
     if isinstance(source, str | os.PathLike):
         source = load(source)
     if isinstance(source, Artifact):
-        if source.places is None:
-            raise UsageError(
-                f"{source.path}: expected a net that `striate models` lists or that was adopted, "
-                f"got {source.manifest.model['name']!r}; of an ensemble, explain its members"
-            )
+        check_artifact(source)
         subject = Subject(source.model, source.preprocess, source.places, tuple(source.labels))
     else:
         spec = get_spec(_name_of(source))
@@ -167,6 +170,20 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
             f"{subject.net.input_shape[1:]} to {subject.net.output_shape[1:]}"
         )
     return subject
+
+
+def check_artifact(artifact: Artifact) -> None:
+    """`UsageError` for an artifact whose net cannot be explained; its weights are not loaded."""
+    if artifact.places is None:
+        raise UsageError(
+            f"{artifact.path}: expected a net that `striate models` lists or that was adopted, "
+            f"got {artifact.manifest.model['name']!r}; of an ensemble, explain its members"
+        )
+    if not isinstance(artifact.preprocess, Preprocess):
+        raise UsageError(
+            f"{artifact.path}: expected a net that classifies pictures, got one of "
+            f"{artifact.preprocess.noun}s"
+        )
 
 
 def _name_of(net: Any) -> str:

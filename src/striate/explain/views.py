@@ -18,7 +18,7 @@ from striate.explain.fgsm import EPSILON, fgsm
 from striate.explain.filters import filters, grid
 from striate.explain.inversion import invert
 from striate.explain.landscape import landscape
-from striate.explain.maximise import maximise
+from striate.explain.maximise import excitement, maximise
 from striate.explain.minimal import minimal
 from striate.explain.overviews import (
     block_bars,
@@ -45,7 +45,8 @@ class View:
 
     of: what it needs: "pictures", a "set" of them in one drawing, "classes" (targets alone), or
     "net" (neither). options: the function that the view hands its other options to. check: told the
-    options before anything is loaded; raises `UsageError` where it cannot be drawn.
+    options before anything is loaded; raises `UsageError` where it cannot be drawn. leads: whether
+    it goes from the answer to the target, which must be named then.
     """
 
     function: Callable[..., list[Drawing]]
@@ -53,6 +54,7 @@ class View:
     of: str = "pictures"
     options: Callable | None = None
     check: Callable[[Mapping[str, Any]], None] = lambda options: None
+    leads: bool = False
 
 
 def activation_grid(
@@ -84,17 +86,20 @@ def filter_grid(
 def favourite(
     subject: Subject, pixels: np.ndarray, targets: np.ndarray, **options
 ) -> list[Drawing]:
-    """What a class likes best; options as of `maximise`."""
+    """What a class likes best, or a unit of a layer; options as of `maximise`."""
     made = maximise(subject, targets, **options)
-    logits = as_array(subject.logits(made))
-    return [
-        Drawing(
-            side_by_side(picture),
-            f"what {subject.labels[target]!r} likes best",
-            {"class": subject.labels[target], "logit": float(row[target])},
-        )
-        for picture, row, target in zip(made, logits, targets, strict=True)
-    ]
+    layer = options.get("layer")
+    excited = as_array(excitement(subject, layer, made, targets)).tolist()
+    drawings = []
+    for picture, target, value in zip(made, targets.tolist(), excited, strict=True):
+        if layer is None:
+            who, facts = repr(subject.labels[target]), {"class": subject.labels[target]}
+            facts["logit"] = value
+        else:
+            who, facts = f"unit {target} of {layer}", {"layer": layer, "unit": target}
+            facts["value"] = value
+        drawings.append(Drawing(side_by_side(picture), f"what {who} likes best", facts))
+    return drawings
 
 
 def inversion(
@@ -176,7 +181,9 @@ VIEWS: dict[str, View] = {
     "style": View(style, "the picture in the style of another", options=transfer_style),
     "fgsm": View(fgsm_attack, "the one step of epsilon that hurts most"),
     "pgd": View(pgd_attack, "a walk inside the ball of radius epsilon", options=pgd),
-    "minimal": View(minimal_attack, "the nearest picture taken for the target", options=minimal),
+    "minimal": View(
+        minimal_attack, "the nearest picture taken for the target", options=minimal, leads=True
+    ),
     "robustness": View(endurance_curve, "how many survive fgsm, over epsilon", "set"),
     "dead": View(dead_filters, "the filters that no picture excites", "set"),
     "codes": View(codes_scatter, "which pictures the net finds alike", "set", check=check_plane),

@@ -292,7 +292,7 @@ def test_a_net_that_cannot_be_held_so_is_refused_in_a_line(tmp_path, data, words
 
 def test_a_file_that_is_no_net_is_said_in_a_line(tmp_path, data):
     (tmp_path / "net.keras").write_bytes(b"nothing of the kind")
-    with pytest.raises(ArtifactError, match="cannot be read by Keras"):
+    with pytest.raises(ArtifactError, match="expected a whole net, Keras reads none"):
         striate.adopt(tmp_path / "net.keras", tmp_path / "mine", data=data, preprocess="unit")
     with pytest.raises(ArtifactError, match="got nothing there"):
         striate.adopt(tmp_path / "other.keras", tmp_path / "mine", data=data, preprocess="unit")

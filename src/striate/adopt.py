@@ -119,7 +119,10 @@ def _opened(model: Any) -> Any:
         try:
             model = keras.saving.load_model(path, compile=False)
         except Exception as error:  # Keras has many for a file that it cannot read
-            raise ArtifactError(f"{path}: cannot be read by Keras ({first_line(error)})") from error
+            why = first_line(error)
+            raise ArtifactError(
+                f"{path}: expected a whole net, Keras reads none ({why})"
+            ) from error
     if not isinstance(model, keras.Model | keras.Sequential):
         raise UsageError(f"expected a Keras net or its file, got {model!r:.100}")
     _check_graph(model)

@@ -177,6 +177,17 @@ def test_mixed_precision_ends_in_a_float32_net(dataset):
     assert fitted.val_logits.dtype == np.float32
 
 
+def test_a_policy_of_the_user_s_own_ends_in_a_float32_net_too(dataset):
+    import keras
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        fitted = fit(LENET, dataset, *dataset.folds(3)[0], epochs=1)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert {layer.compute_dtype for layer in fitted.model.layers} == {"float32"}
+
+
 def test_normalising_by_the_data_centres_the_pictures(dataset):
     fitted = fit({**LENET, "preprocess": {"normalise": "data"}}, dataset, *dataset.folds(3)[0])
     pixels = dataset.examples(fitted.preprocess).images

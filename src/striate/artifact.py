@@ -378,12 +378,7 @@ def write_version(
     The version appears at once and whole, or not at all.
     """
     base = Path(base)
-    if model.output_shape[-1] != len(labels):
-        raise UsageError(f"expected {model.output_shape[-1]} labels, got {len(labels)}")
-    if model.input_shape[1:] != preprocess.shape:
-        raise UsageError(
-            f"expected a preprocess of shape {model.input_shape[1:]}, got {preprocess.shape}"
-        )
+    _check_net(model, labels, preprocess)
     scores = scores_of(classifier(model, preprocess, fields.get("temperature", 1.0)), goldens)
     manifest = Manifest(
         name=base.name,
@@ -410,6 +405,22 @@ def write_version(
         model.save(staged / "model.keras")
         _write_manifest(staged, dataclasses.replace(manifest, files=inventory(staged)))
         return load(_publish(staged, base))
+
+
+def _check_net(model: Any, labels: Sequence[str], preprocess: Spec) -> None:
+    """`UsageError` for a net that does not fit the rest of its version, or every form."""
+    if model.output_shape[-1] != len(labels):
+        raise UsageError(f"expected {model.output_shape[-1]} labels, got {len(labels)}")
+    if model.input_shape[1:] != preprocess.shape:
+        raise UsageError(
+            f"expected a preprocess of shape {model.input_shape[1:]}, got {preprocess.shape}"
+        )
+    for layer in model._flatten_layers(include_self=False):
+        if layer.compute_dtype in ("float16", "bfloat16"):
+            raise UsageError(
+                f"expected a net that computes in float32, got layer {layer.name!r} in "
+                f"{layer.compute_dtype}: build it again without that policy, and set its weights"
+            )
 
 
 def add_form(

@@ -175,14 +175,15 @@ def to_run(net: Any, start: Start, classes: int) -> tuple[Any, dict[str, Any]]:
     the answer, inputs that learned groups have given up.
     """
     options = {k: v for k, v in start.options.items() if k != "training_heads"}
-    copy = create_model(
-        start.spec.name, num_classes=classes, input_shape=start.preprocess.shape, **options
-    )
-    for layer in copy.layers:
-        layer.set_weights(net.get_layer(layer.name).get_weights())
-    if start.spec.convert is None or options.get("converted"):
-        return copy, options
-    return start.spec.convert(copy, **options), {**options, "converted": True}
+    with _precision("float32"):  # also where the user's own is another
+        copy = create_model(
+            start.spec.name, num_classes=classes, input_shape=start.preprocess.shape, **options
+        )
+        for layer in copy.layers:
+            layer.set_weights(net.get_layer(layer.name).get_weights())
+        if start.spec.convert is None or options.get("converted"):
+            return copy, options
+        return start.spec.convert(copy, **options), {**options, "converted": True}
 
 
 def measured(start: Start, recipe: Recipe, dataset: Dataset, train: np.ndarray) -> Start:

@@ -24,6 +24,7 @@ from striate.errors import (
     ArtifactError,
     DataError,
     EngineError,
+    StriateError,
     UsageError,
     check_known,
     first_line,
@@ -176,11 +177,11 @@ def _export_form(
     found = []
 
     def write(staged: Path) -> None:
-        from tensorflow.errors import OpError
-
         try:
             import_module(writer).write(artifact, staged, **more)
-        except (OSError, OpError) as error:  # a full disk, by Python's word or by TensorFlow's
+        except StriateError:
+            raise
+        except Exception as error:  # a full disk, or what a converter raises for a net of its own
             raise EngineError(
                 f"{artifact.path}: {form} cannot be written ({first_line(error)}); it was not kept"
             ) from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from striate.artifact import Artifact, inventory
-from striate.errors import DisagreementError
+from striate.errors import DisagreementError, EngineError, first_line
 from striate.runtime import ENGINES, FLOAT_TOLERANCE, open_engine
 
 PROBES = 16
@@ -94,7 +94,13 @@ def check_form(
     `accept_loss` says so, by whatever it answers.
     """
     engine = open_engine(artifact, engine_name, root=root)
-    scores = np.concatenate([engine.predict(images[:1]), engine.predict(images[1:])])
+    try:
+        scores = np.concatenate([engine.predict(images[:1]), engine.predict(images[1:])])
+    except Exception as error:  # each runtime has its own for what it loads and cannot compute
+        raise EngineError(
+            f"{artifact.path}: {form} cannot be computed by {engine.name} ({first_line(error)}); "
+            "it was not kept"
+        ) from error
     difference = float(np.abs(scores - expected).max()) if np.isfinite(scores).all() else np.inf
     agreement = Agreement(
         form=form,

@@ -11,6 +11,7 @@ from making import PHOTOS, SHIPPED
 from striate.artifact import load
 from striate.errors import UsageError
 from striate.explain import METHODS, explain, subject_of
+from striate.explain.activations import activity
 from striate.explain.cam import cam
 from striate.explain.grad_cam import grad_cam, grad_cam_plus_plus
 from striate.explain.guided import guided, guided_backprop
@@ -179,6 +180,32 @@ def test_a_guided_gradient_passes_where_signal_and_gradient_are_positive():
     slope = np.where((first > 0) & (slope > 0), slope, 0) @ w1.T
     expected = np.abs(slope.reshape(2, 4, 4)) * subject.preprocess.scale[0]
     np.testing.assert_allclose(guided_backprop(subject, x, TARGETS), expected, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("ceiling", [None, 6])
+def test_a_rectifier_guides_however_it_is_written(ceiling):
+    """As a layer, an activation, the activation of another layer, or a function of keras.ops."""
+    name = "relu" if ceiling is None else "relu6"
+    spellings = [
+        (None, lambda x: keras.layers.ReLU(ceiling)(x)),
+        (None, lambda x: keras.layers.Activation(name)(x)),
+        (name, lambda x: x),
+        (None, getattr(keras.ops, name)),
+    ]
+    found, alive = [], []
+    for activation, after in spellings:
+        keras.utils.set_random_seed(0)
+        image = keras.Input((8, 8, 3))
+        x = after(keras.layers.Conv2D(6, 3, activation=activation)(image))
+        x = after(keras.layers.Conv2D(6, 3, activation=activation)(x))
+        logits = keras.layers.Dense(5)(keras.layers.GlobalAveragePooling2D()(x))
+        subject = subject_of(keras.Model(image, logits, name="lenet5"))
+        found.append(guided_backprop(subject, pictures((8, 8, 3)), TARGETS))
+        alive.append([row.active for row in activity(subject, pictures((8, 8, 3)))])
+        assert not np.allclose(found[-1], saliency(subject, pictures((8, 8, 3)), TARGETS))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-5)
+    assert alive == alive[:1] * 4
 
 
 def test_guiding_changes_gradients_and_no_answers(averaging):

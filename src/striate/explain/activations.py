@@ -33,7 +33,7 @@ class Activity:
 
 def activity(subject: Subject, pixels: np.ndarray, *, batch_size: int = 16) -> list[Activity]:
     """The activity of every rectified layer over some pictures, from the input on."""
-    layers = [layer for layer in subject.net.layers if _is_rectified(layer)]
+    layers = [layer for layer in subject.net.operations if _is_rectified(layer)]
     if not layers:
         return []
     inside = keras.Model(subject.net.input, [layer.output for layer in layers])
@@ -56,4 +56,6 @@ def activity(subject: Subject, pixels: np.ndarray, *, batch_size: int = 16) -> l
 def _is_rectified(layer) -> bool:
     if isinstance(layer, keras.layers.ReLU):
         return True
+    if not isinstance(layer, keras.layers.Layer):  # a function of keras.ops
+        return type(layer).__name__ in ("Relu", "Relu6")
     return getattr(layer, "activation", None) in (keras.activations.relu, keras.activations.relu6)

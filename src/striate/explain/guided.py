@@ -38,9 +38,13 @@ def guided(subject: Subject) -> Subject:
 def _guided_layer(layer):
     if isinstance(layer, keras.layers.ReLU) and not layer.negative_slope and not layer.threshold:
         return keras.layers.Activation(_guided_relu(layer.max_value), name=layer.name)
+    if not isinstance(layer, keras.layers.Layer) and type(layer).__name__ in ("Relu", "Relu6"):
+        ceiling = 6.0 if type(layer).__name__ == "Relu6" else None  # a function of keras.ops
+        return keras.layers.Activation(_guided_relu(ceiling), name=layer.name)
     copy = layer.__class__.from_config(layer.get_config())
-    if getattr(copy, "activation", None) is keras.activations.relu:
-        copy.activation = _guided_relu()
+    activation = getattr(copy, "activation", None)
+    if activation in (keras.activations.relu, keras.activations.relu6):
+        copy.activation = _guided_relu(6.0 if activation is keras.activations.relu6 else None)
     return copy
 
 

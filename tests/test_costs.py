@@ -7,6 +7,7 @@ import pytest
 from striate import costs
 from striate.errors import UsageError
 from striate.layers import (
+    CeilAveragePooling2D,
     CircularConv2D,
     DiracConv2D,
     HardwiredChannels,
@@ -134,6 +135,35 @@ def test_receptive_fields_are_those_that_trying_finds(chain):
         assert max(size) <= max(reach(model)) + 2
     else:
         assert size == reach(model)
+
+
+@pytest.mark.parametrize(
+    "chain",
+    [
+        [ones(1, 3, strides=2), ones(1, 3), L.AveragePooling2D(2)],
+        [ones(1, 3, strides=2, padding="same"), ones(1, (5, 2), padding="same")],
+        [ones(1, 3, dilation_rate=d, padding="same") for d in (1, 2, 3)],
+        [L.ZeroPadding2D(((3, 2), (1, 4))), ones(1, 5, strides=2), L.Cropping2D(((1, 0), (2, 3)))],
+        [CeilAveragePooling2D(3, 2), ones(1, 3, padding="same"), CeilAveragePooling2D(2)],
+        [L.AveragePooling2D(3, 2, padding="same"), SumPooling2D(3, stride=1)],
+    ],
+    ids=["valid", "same", "dilated", "padded and cropped", "ceil", "pools"],
+)
+def test_a_field_begins_where_trying_finds(chain):
+    x = inputs = keras.Input((24, 21, 1))
+    for layer in chain:
+        x = layer(x)
+    model = keras.Model(inputs, x)
+    row = costs.count(model).layers[-1]
+    spots = np.eye(24 * 21, dtype="float32").reshape(-1, 24, 21, 1)
+    answers = keras.ops.convert_to_numpy(model(spots)).reshape(24, 21, *x.shape[1:])
+    for axis, side in enumerate((24, 21)):
+        heard = answers.any(axis=(1 - axis, 3 - axis, 4))  # [pixels, places] along the axis
+        for place in range(heard.shape[1]):
+            low = row.start[axis] + place * row.jump[axis]
+            seen = np.clip([low, low + row.receptive_field[axis]], 0, side)
+            found = np.flatnonzero(heard[:, place])
+            assert (found[0], found[-1] + 1) == tuple(seen)
 
 
 def test_where_paths_meet_the_widest_counts():

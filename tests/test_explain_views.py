@@ -29,7 +29,7 @@ from striate.explain.options import check_options
 from striate.explain.patches import exciting_patches
 from striate.explain.paths import deletions, path_lengths, residual_blocks, without_blocks
 from striate.explain.style import gram, transfer_style
-from striate.explain.subject import Subject, as_array
+from striate.explain.subject import Subject, as_array, value_and_gradient
 from striate.preprocess import preset
 from striate.registry import create_model, get_spec
 
@@ -138,8 +138,28 @@ def test_the_most_exciting_patch_holds_what_the_unit_saw(subject, pictures):
         [best.value, *(p.value for p in others)], reverse=True
     )
     top, left, bottom, right = best.box
-    assert (bottom - top, right - left) == (7, 7)  # three 3x3 convolutions see 7 x 7
+    row, column = np.unravel_index(maps[best.index].argmax(), maps.shape[1:])
+    # Three 3x3 convolutions see 7 x 7, of which some is padding at the borders.
+    assert (top, left) == (max(0, row - 3), max(0, column - 3))
+    assert (bottom, right) == (min(32, row + 4), min(32, column + 4))
     np.testing.assert_array_equal(best.pixels, pictures[best.index, top:bottom, left:right])
+
+
+def test_a_patch_is_all_that_the_unit_answers_to_and_no_more():
+    """LeNet's maps shrink without padding, and its units never saturate altogether."""
+    keras.utils.set_random_seed(0)
+    subject = subject_of(create_model("lenet5", num_classes=2))
+    images = dice().uniform(0, 255, (5, 32, 32, 1)).astype("float32")
+    for patch in exciting_patches(subject, images, 3, layer="stage2_out"):
+        maps = as_array(subject.at("stage2_out", images))[patch.index, ..., 3]
+        row, column = np.unravel_index(maps.argmax(), maps.shape)
+
+        def value(x, row=row, column=column):
+            return subject.at("stage2_out", x)[:, row, column, 3]
+
+        _, slope = value_and_gradient(value, images[patch.index : patch.index + 1])
+        rows, columns = np.nonzero(slope[0].any(axis=-1))
+        assert patch.box == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
 
 
 def test_principal_components_are_scikit_learn_s():

@@ -8,7 +8,7 @@ inside `registry.without_values`.
 import csv
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fractions import Fraction
 from functools import cache
 from math import ceil, prod
@@ -17,7 +17,8 @@ from typing import Any
 
 from striate.arithmetic import widen
 
-Field = tuple[tuple[int, Any], ...] | None  # (size, jump) along each axis; None: all of the input
+Sight = tuple[int, Any, Any]  # size, jump, and start of the first unit's, along one axis
+Field = tuple[Sight, ...] | None  # None: all of the input
 Window = tuple[int, Any, int]  # kernel, stride, dilation along one axis
 
 # Layers that only give their input another name, at least when they answer.
@@ -27,6 +28,8 @@ OVERWRITE = {"ReLU", "LeakyReLU", "PReLU", "ELU", "Activation", "Rescaling"}
 OVERWRITE |= {"ScaledTanh", "StochasticDepth"}
 # Layers each of whose outputs sees every place of the map; so do those that leave no map.
 SEE_ALL = {"BaseGlobalPooling", "Reshape", "Permute"}
+# Layers that pad nothing at the beginning; of transposed ones that is not told.
+PAD_THE_END = {"CeilPooling2D", "BaseConvTranspose"}
 # Our own layers whose windows no attribute tells, along the last axes.
 WINDOWS: dict[str, Callable[[Any], list[Window]]] = {
     "CircularConv2D": lambda layer: [(3, 1, 1)] * 2,
@@ -50,7 +53,8 @@ class LayerCosts:
     normalisation; of a layer that is called several times, at the first call. activations: numbers
     of its output, 0 where they are written over the input or are the input under another name.
     receptive_field: sides in input pixels of what one output can see, None for the whole input;
-    jump: how many input pixels lie between two neighbours, None where there are none.
+    jump: how many input pixels lie between two neighbours, start: where the field of the first one
+    begins, below 0 in the padding; None where there are none.
     """
 
     name: str
@@ -61,6 +65,7 @@ class LayerCosts:
     activations: int
     receptive_field: tuple[int, ...] | None
     jump: tuple[int | float, ...] | None
+    start: tuple[int | float, ...] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +121,9 @@ def count(model: Any) -> Costs:
                 parameters=0 if id(layer) in seen else _parameters(layer),
                 macs=_macs(layer, inputs, output),
                 activations=0 if shared else prod(output.shape[1:]),
-                receptive_field=None if field is None else tuple(size for size, _ in field),
-                jump=None if field is None else tuple(_plain(jump) for _, jump in field),
+                receptive_field=None if field is None else tuple(size for size, _, _ in field),
+                jump=None if field is None else tuple(_plain(jump) for _, jump, _ in field),
+                start=None if field is None else tuple(_plain(start) for *_, start in field),
             )
         )
         seen.add(id(layer))
@@ -186,22 +192,59 @@ def _macs(layer, inputs, output) -> int:
 
 
 def _field(layer, inputs, output, fields: Mapping[int, Field]) -> Field:
-    """The receptive field of a layer's outputs; where paths meet, the largest along each axis.
+    """The receptive field of a layer's outputs; where paths meet, the widest along each axis.
 
-    Paths that are shifted against each other see together a little more than the larger one.
+    Paths that are shifted against each other see together a little more than the wider one.
     """
     if not inputs:
-        return tuple((1, 1) for _ in _sides(output)) or None
+        return tuple((1, 1, 0) for _ in _sides(output)) or None
     # A tensor without channels steers its layer and is no picture.
     read = [fields[id(x)] for x in inputs if len(x.shape) > 1]
     seen = [field for field in read if field is not None]
     windows = _windows(layer, inputs[0], output)
     if windows is None or len(seen) < len(read) or len({len(field) for field in seen}) != 1:
         return None
-    largest = [map(max, zip(*axis, strict=True)) for axis in zip(*seen, strict=True)]
+    befores = _padding_before(layer, inputs[0], output, windows)
     return tuple(
-        widen(size, jump, *window) for (size, jump), window in zip(largest, windows, strict=True)
+        _through(_widest(axis), window, before)
+        for axis, window, before in zip(zip(*seen, strict=True), windows, befores, strict=True)
     )
+
+
+def _widest(sights: Iterable[Sight]) -> Sight:
+    """Where paths meet: the widest of them, and of those as wide the first in the input."""
+    sights = list(sights)
+    size, _, start = max(sights, key=lambda sight: (sight[0], -sight[2]))
+    return size, max(jump for _, jump, _ in sights), start
+
+
+def _through(sight: Sight, window: Window, before: int) -> Sight:
+    """What is seen through one more window, whose layer pads so much before the map."""
+    size, jump, start = sight
+    return *widen(size, jump, *window), start - before * jump
+
+
+def _padding_before(layer, x, y, windows: list[Window]) -> list[int]:
+    """By how much a layer pads its input x at the beginning of each axis; below 0 where it crops.
+
+    As much as its windows need for so large an output, the smaller half of it at the beginning.
+    """
+    kinds, rank = _kinds(layer), len(windows)
+    for kind, sides, sign in (("ZeroPadding", "padding", 1), ("Cropping", "cropping", -1)):
+        if type(layer).__name__.startswith(kind):
+            each = getattr(layer, sides)
+            each = each if isinstance(each[0], tuple) else (each,)
+            return [0] * (rank - len(each)) + [sign * before for before, _ in each]
+    if kinds & PAD_THE_END or len(_sides(y)) != rank:
+        return [0] * rank
+    return [
+        max(0, (after - 1) * stride + (kernel - 1) * dilation + 1 - before) // 2
+        if kernel > 1
+        else 0
+        for (kernel, stride, dilation), before, after in zip(
+            windows, _sides(x), _sides(y), strict=True
+        )
+    ]
 
 
 def _windows(layer, x, y) -> list[Window] | None:

@@ -5,6 +5,7 @@ arXiv:1311.2524, section 3.1.
 """
 
 import dataclasses
+from math import floor
 
 import numpy as np
 
@@ -47,21 +48,19 @@ def exciting_patches(
     found = []
     for i in np.argsort(-best, kind="stable")[:most]:
         place = np.unravel_index(maps[i].argmax(), maps[i].shape)
-        top, left, bottom, right = box = _seen(subject, name, maps.shape[1:], place)
+        top, left, bottom, right = box = _seen(subject, name, place)
         patch = np.rint(pixels[i, top:bottom, left:right]).astype(np.uint8)
         found.append(Patch(int(i), float(best[i]), box, patch))
     return found
 
 
-def _seen(subject: Subject, name: str, sides, place) -> tuple[int, int, int, int]:
-    """What a place of a layer's maps sees: its receptive field around its share of the picture."""
+def _seen(subject: Subject, name: str, place) -> tuple[int, int, int, int]:
+    """What a place of a layer's maps sees of the picture; the rest of its field is padding."""
     costs = next(layer for layer in count(subject.net).layers if layer.name == name)
     whole = subject.preprocess.shape[:2]
-    field = costs.receptive_field or whole
-    spans = []
-    for at, side, pixels, size in zip(place, sides, whole, field, strict=True):
-        centre = (at + 0.5) * pixels / side
-        low = int(np.clip(round(centre - size / 2), 0, max(0, pixels - size)))
-        spans.append((low, min(pixels, low + size)))
-    (top, bottom), (left, right) = spans
-    return top, left, bottom, right
+    if costs.receptive_field is None or costs.jump is None or costs.start is None:
+        return 0, 0, *whole
+    steps = zip(costs.start, place, costs.jump, strict=True)
+    top, left = (floor(start + at * jump) for start, at, jump in steps)
+    height, width = costs.receptive_field
+    return max(0, top), max(0, left), min(whole[0], top + height), min(whole[1], left + width)

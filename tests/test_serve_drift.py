@@ -75,6 +75,18 @@ def test_what_chance_alone_would_do_is_what_it_does():
     assert np.mean(expected) == pytest.approx(np.mean(found), rel=0.03)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_part_of_a_large_picture_is_of_all_its_columns_and_colours(channels):
+    for width in range(200, 520):
+        left = np.zeros((1, 200, width, channels), np.uint8)
+        left[:, :, : width // 2] = 255
+        red = np.zeros_like(left)
+        red[..., 0] = 255
+        for picture in (left, red):
+            bright = measure(picture, np.ones((1, 2)))[2, 0]
+            assert bright == pytest.approx(picture.mean(), abs=5), width
+
+
 def test_of_large_pictures_a_part_is_measured_and_that_is_near_the_whole():
     large = pictures(3, shape=(224, 224, 3), seed=1)
     large[..., 0] //= 4  # so that looking at one colour alone would show

@@ -127,6 +127,16 @@ def test_a_larger_grid_is_refused_in_one_line(grids, tmp_path):
         pixels(tmp_path / "cut.npy", VoxelPreprocess(8, 8, 8))
 
 
+@pytest.mark.parametrize("name", ["a.npz", "a.png"])
+def test_a_file_of_another_kind_is_no_voxel_grid(tmp_path, name):
+    """NumPy opens an archive of arrays, and takes a photograph for a pickle."""
+    np.savez(tmp_path / "a.npz", grid=np.zeros((8, 8, 8), np.uint8))
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
+    said = rf"{name}: expected an array in a .npy file, got something else \(it begins with b'"
+    with pytest.raises(DataError, match=said):
+        pixels(tmp_path / name, VoxelPreprocess(8, 8, 8))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

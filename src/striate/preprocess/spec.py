@@ -121,6 +121,11 @@ def shown(path: str | os.PathLike) -> str:
 
 def stored_array(name: str, data: bytes) -> np.ndarray:
     """The array in the bytes of a `.npy` file."""
+    if not data.startswith(np.lib.format.MAGIC_PREFIX):  # np.load takes it for a pickle or a zip
+        raise DataError(
+            f"{name}: expected an array in a .npy file, got something else "
+            f"(it begins with {data[:8]!r})"
+        )
     try:
         return np.load(io.BytesIO(data), allow_pickle=False)
     except (ValueError, EOFError, OSError) as error:

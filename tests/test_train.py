@@ -316,6 +316,20 @@ def test_a_rate_that_rises_to_the_end_is_said(data, tmp_path, capsys):
     assert said in capsys.readouterr().err
 
 
+def test_a_rate_that_should_fall_and_does_not_is_said(data, tmp_path, capsys):
+    step = {"name": "step", "steps": [2]}
+    train(LENET, tmp_path / "m", data=data, epochs=2, schedule=step)
+    said = "stays the same, as none of schedule.steps [2.0] lies before the end of 2 epochs"
+    assert said in capsys.readouterr().err
+
+
+def test_copies_that_nothing_would_change_are_not_made_and_it_is_said(data, tmp_path, capsys):
+    probe = {"strategy": "linear_probe", "probe": {"copies": 2}}
+    train({**LENET, **probe}, tmp_path / "m", data=data)
+    said = capsys.readouterr().err
+    assert "no copies are made for the probe, as augment changes nothing" in said
+
+
 def test_an_epoch_whose_loss_is_no_number_is_never_the_best():
     row = {"val_loss": 5.0, "val_accuracy": 0.1}
     assert _is_better(row, "val_loss", float("nan"))

@@ -125,7 +125,10 @@ class Run:
                 body.vectors(train, size, version="mirrored", change=mirrored, watch=watch)
             )
         layers = functools.partial(augmentation, recipe.augment, preprocess=train.preprocess)
-        for i in range(recipe.probe.copies if layers(seed=0) else 0):
+        changes = bool(layers(seed=0))
+        if recipe.probe.copies and not changes:
+            watch.say("no copies are made for the probe, as augment changes nothing")
+        for i in range(recipe.probe.copies if changes else 0):
             change = functools.partial(augmented, layers=layers, seed=(recipe.seed, i))
             copies = body.vectors(train, size, version=f"copy {i}", change=change, watch=watch)
             features.append(copies)
@@ -190,11 +193,7 @@ class Run:
                 f"{phase.name}: optimizer.accumulate={recipe.optimizer.accumulate} takes more "
                 f"batches for one step than the {steps * phase.epochs} that there are"
             )
-        if recipe.schedule.warmup >= phase.epochs:
-            self.watch.say(
-                f"{phase.name}: the learning rate rises to the end, as schedule.warmup is "
-                f"{recipe.schedule.warmup:g} and the epochs are {phase.epochs}"
-            )
+        self._say_how_rates_end(phase)
         trainer = training_graph(self.net, recipe, train.preprocess, self.spec.training_heads)
         if not trainer.trainable_variables:
             raise UsageError(f"{phase.name}: nothing is left to learn; see strategy.unfreeze_from")
@@ -208,6 +207,20 @@ class Run:
             rates=learning_rates(self.net, trainer.trainable_variables, self.spec, phase),
         )
         return trainer
+
+    def _say_how_rates_end(self, phase: Phase) -> None:
+        """Where a schedule does not come to what it is for within the epochs of a phase."""
+        schedule, epochs = self.recipe.schedule, phase.epochs
+        if schedule.warmup >= epochs:
+            self.watch.say(
+                f"{phase.name}: the learning rate rises to the end, as schedule.warmup is "
+                f"{schedule.warmup:g} and the epochs are {epochs}"
+            )
+        if schedule.name == "step" and not any(epoch < epochs for epoch in schedule.steps):
+            self.watch.say(
+                f"{phase.name}: the learning rate stays the same, as none of schedule.steps "
+                f"{list(schedule.steps)} lies before the end of {epochs} epochs"
+            )
 
     def order(self, epoch: int, start: int = 0) -> Iterator[np.ndarray]:
         """The positions in each batch of an epoch, from step `start`."""

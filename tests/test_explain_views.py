@@ -145,6 +145,21 @@ def test_the_most_exciting_patch_holds_what_the_unit_saw(subject, pictures):
     np.testing.assert_array_equal(best.pixels, pictures[best.index, top:bottom, left:right])
 
 
+def test_a_patch_at_the_border_is_smaller_and_white_is_beside_it(subject, pictures):
+    dark = np.minimum(pictures[:2], 200).astype(np.uint8)
+    dark[1] = dark[0, :, ::-1]
+    how = {"unit": 2, "layer": "stage2_out"}
+    ((_, drawing),) = draw(subject, dark, "patches", **how)
+    sizes = [
+        (bottom - top, right - left)
+        for top, left, bottom, right in (patch["box"] for patch in drawing.facts["patches"])
+    ]
+    assert len(set(sizes)) == 2
+    beside = sum(np.prod(np.max(sizes, axis=0)) - np.prod(size) for size in sizes)
+    assert beside > 0
+    assert (drawing.pixels == 255).all(axis=-1).sum() >= beside
+
+
 def test_a_patch_is_all_that_the_unit_answers_to_and_no_more():
     """LeNet's maps shrink without padding, and its units never saturate altogether."""
     keras.utils.set_random_seed(0)

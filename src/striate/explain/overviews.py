@@ -73,7 +73,7 @@ def patches(
     found = exciting_patches(subject, pixels, unit, **options)
     name = subject.cam_layer(options.get("layer"))
     height, width = np.max([patch.pixels.shape[:2] for patch in found], axis=0)
-    sheet = np.zeros((len(found), height, width, pixels.shape[-1]))
+    sheet = np.ones((len(found), height, width, pixels.shape[-1]))  # white beyond the picture
     for cell, patch in zip(sheet, found, strict=True):
         cell[: patch.pixels.shape[0], : patch.pixels.shape[1]] = patch.pixels / 255
     places = [{"index": p.index, "value": p.value, "box": list(p.box)} for p in found]

@@ -155,6 +155,45 @@ def written(path, model):
     )
 
 
+def own_net(middle):
+    """A small binary net with whatever `middle` makes of its map in between."""
+    import keras
+
+    image = keras.Input((6, 6, 3))
+    x = middle(keras.layers.Conv2D(4, 3, padding="same")(image))
+    x = BinaryConv2D(5, 1, binary_inputs=True)(x) if len(x.shape) == 4 else x
+    return keras.Model(image, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+def test_a_sum_of_three_is_packed(tmp_path):
+    import keras
+
+    net = own_net(lambda x: keras.layers.Add()([x, keras.layers.ReLU()(x), x]))
+    _, rows = export(written(tmp_path / "mine", net), ["packed"])
+    assert max(row.max_abs_diff for row in rows) <= FLOAT_TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("middle", "says"),
+    [
+        (lambda k, x: x * 2.0, "is a Multiply"),
+        (lambda k, x: x + x, "is a Add"),
+        (lambda k, x: (lambda layer: layer(layer(x)))(k.ReLU()), "is called several times"),
+        (lambda k, x: k.Dense(5)(x), "is a Dense of maps"),
+        (lambda k, x: k.BatchNormalization(axis=1)(x), "normalises axis 1"),
+        (lambda k, x: k.GlobalAveragePooling2D(keepdims=True)(x), "keeps the axes that"),
+    ],
+)
+def test_what_a_layer_of_a_packed_kind_cannot_do_is_said(middle, says):
+    import keras
+
+    from striate.export import compact
+
+    net = own_net(lambda x: middle(keras.layers, x))
+    with pytest.raises(UsageError, match=rf"packed: layer '\S+' {says}.* no packed form"):
+        compact.handlers_of(compact.LAYERS, net)
+
+
 def test_normalisations_and_dense_layers_may_lack_some_of_their_vectors(tmp_path):
     import keras
 

@@ -15,6 +15,7 @@ import struct
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from striate.artifact import Artifact
 from striate.errors import UsageError
+from striate.lazy import keras
 from striate.runtime.binary import pack_bits, thresholds
 from striate.runtime.runner import (
     ARRAYS,
@@ -103,17 +105,38 @@ def handler_of(table: dict[str, Callable[..., Any]], layer) -> Callable[..., Any
     """What a table does with such a layer; `UsageError` where it has nothing."""
     kind = type(layer).__name__
     activation = getattr(getattr(layer, "activation", None), "__name__", "linear")
-    if kind not in table:
+    if kind not in table or not isinstance(layer, keras.layers.Layer):
         refused = f"is a {kind}"
     elif activation != "linear":
         refused = f"has its activation {activation} within it and not behind it"
     elif np.any(np.not_equal(getattr(layer, "dilation_rate", 1), 1)):
         refused = "is dilated"
+    elif getattr(layer, "keepdims", False):
+        refused = "keeps the axes that it averages over"
+    elif kind in ("Dense", "BinaryDense") and len(layer.input.shape) != 2:
+        refused = f"is a {kind} of maps"
+    elif getattr(layer, "axis", -1) not in (-1, len(layer.output.shape) - 1):
+        refused = f"normalises axis {layer.axis}"
     else:
         return table[kind]
-    raise UsageError(
+    raise _refusal(layer, refused)
+
+
+def _refusal(layer, refused: str) -> UsageError:
+    return UsageError(
         f"packed: layer {layer.name!r} {refused}, which has no packed form; export it to onnx"
     )
+
+
+def handlers_of(table: dict[str, Callable[..., Any]], net) -> list[tuple[Callable[..., Any], Any]]:
+    """(what a table does with it, layer) for all that a Keras net computes, in order; `UsageError`
+    where there is nothing, and for a layer that is called several times."""
+    calls = Counter(node.operation for nodes in net._nodes_by_depth.values() for node in nodes)
+    found = [layer for layer in net.operations if type(layer).__name__ != "InputLayer"]
+    for layer in found:
+        if calls[layer] > 1:
+            raise _refusal(layer, "is called several times")
+    return [(handler_of(table, layer), layer) for layer in found]
 
 
 def gain_and_shift(layer) -> tuple[np.ndarray, np.ndarray]:
@@ -222,8 +245,8 @@ def dense(net: Net, layer, x: Map) -> Map:
     return net.add("conv", net.done(x), units=layer.units, arrays=arrays, **ONE_PIXEL)
 
 
-def add(net: Net, layer, first: Map, second: Map) -> Map:
-    return net.add("add", net.done(first), net.done(second))
+def add(net: Net, layer, *terms: Map) -> Map:
+    return reduce(lambda x, y: net.add("add", x, y), map(net.done, terms))
 
 
 def refuse_padded_reals(layer) -> None:
@@ -386,12 +409,10 @@ def operations_of(artifact: Artifact) -> list[Operation]:
     """The classifier as operations: pixels in, scores out."""
     net, model = Net(), artifact.model
     values = {model.input.name: _normalised(net, artifact)}
-    for layer in model.layers:
-        if type(layer).__name__ == "InputLayer":
-            continue
+    for handler, layer in handlers_of(LAYERS, model):
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
         found = [values[tensor.name] for tensor in inputs]
-        values[layer.output.name] = handler_of(LAYERS, layer)(net, layer, *found)
+        values[layer.output.name] = handler(net, layer, *found)
     logits = net.done(values[model.output.name])
     scale = np.array([1 / artifact.manifest.temperature], np.float32)
     net.add("softmax", logits, arrays={"gain": scale})

@@ -12,6 +12,7 @@ kernels want it, and channels first around the real ones, as ONNX has it.
 
 import dataclasses
 from collections.abc import Callable
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -184,10 +185,10 @@ def dense(graph: Graph, layer, x: Tensor) -> Tensor:
     return Tensor(graph.add("Gemm", graph.done(x).name, *inputs), "flat")
 
 
-def add(graph: Graph, layer, first: Tensor, second: Tensor) -> Tensor:
-    layout = "last" if "last" in (first.layout, second.layout) else "first"
-    names = [graph.turned(graph.done(x), layout).name for x in (first, second)]
-    return Tensor(graph.add("Add", *names), layout)
+def add(graph: Graph, layer, *terms: Tensor) -> Tensor:
+    layout = "last" if any(x.layout == "last" for x in terms) else terms[0].layout
+    names = [graph.turned(graph.done(x), layout).name for x in terms]
+    return Tensor(reduce(lambda x, y: graph.add("Add", x, y), names), layout)
 
 
 def binary_convolution(graph: Graph, layer, x: Tensor) -> Tensor:
@@ -402,10 +403,7 @@ def write(artifact: Artifact, directory: Path) -> None:
     binary nets has."""
     graph = Graph()
     values = {artifact.model.input.name: _normalised(graph, artifact)}
-    for layer in artifact.model.layers:
-        if type(layer).__name__ == "InputLayer":
-            continue
-        handler = compact.handler_of(LAYERS, layer)
+    for handler, layer in compact.handlers_of(LAYERS, artifact.model):
         inputs = layer.input if isinstance(layer.input, list) else [layer.input]
         values[layer.output.name] = handler(graph, layer, *(values[t.name] for t in inputs))
     logits = graph.done(values[artifact.model.output.name]).name

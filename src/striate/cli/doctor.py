@@ -108,11 +108,10 @@ def _binary() -> dict[str, Any]:
 def _kernel(engine: str) -> str | None:
     """What does the arithmetic, where finding out costs little."""
     if engine == "onnx":
-        import onnxruntime
+        from striate.runtime.onnx import devices
 
         with quiet_libraries():
-            providers = onnxruntime.get_available_providers()
-        return ", ".join(name.removesuffix("ExecutionProvider") for name in providers)
+            return ", ".join(devices())
     if engine in ("packed", "runner"):
         return _binary()["kernel"]
     return {"litert": "XNNPACK", "tensorflow": "oneDNN", "keras": "the backend's"}.get(engine)

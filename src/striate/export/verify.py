@@ -116,10 +116,12 @@ def check_form(
         if not accept_loss:
             _expect_same_classes(artifact, agreement)
     elif difference > FLOAT_TOLERANCE or agreement.top1_agreement < 1:
+        differs = (
+            f"{difference:.2g}" if np.isfinite(difference) else "without end (NaN or infinity)"
+        )
         raise DisagreementError(
             f"{artifact.path}: {form}, by {engine.name}, disagrees with Keras: max |difference| "
-            f"{difference:.2g} "
-            f"(expected at most {FLOAT_TOLERANCE:g}), same first class on "
+            f"{differs} (expected at most {FLOAT_TOLERANCE:g}), same first class on "
             f"{agreement.top1_agreement:.1%} of {len(images)} pictures; it was not kept"
         )
     return agreement

@@ -286,6 +286,15 @@ def test_a_form_that_answers_differently_is_never_kept(tmp_path, monkeypatch):
     assert not (artifact.path / "model.onnx").exists()
 
 
+def test_answers_that_are_no_numbers_disagree_without_end(exported, monkeypatch):
+    from striate.runtime import onnx
+
+    answer = onnx.OnnxEngine.predict
+    monkeypatch.setattr(onnx.OnnxEngine, "predict", lambda self, x: np.nan * answer(self, x))
+    with pytest.raises(DisagreementError, match=r"max \|difference\| without end"):
+        verify(exported[0], ["onnx"])
+
+
 def test_a_form_that_its_runtime_cannot_load_is_never_kept(tmp_path, monkeypatch):
     artifact = tiny_artifact(tmp_path / "mine")
     from striate.export import litert

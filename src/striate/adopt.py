@@ -18,9 +18,10 @@ import numpy as np
 from striate import artifact
 from striate.artifact import Artifact
 from striate.data import Dataset, load
+from striate.data.splits import evenly
 from striate.errors import ArtifactError, UsageError, first_line
 from striate.lazy import Verb, keras
-from striate.metrics import wilson
+from striate.metrics import share
 from striate.preprocess import Preprocess, preset
 from striate.registry import Places, deep_graphs
 
@@ -70,7 +71,7 @@ def adopt(
             f"got {len(names)}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}; "
             "labels may name them all"
         )
-    examples = dataset.examples(spec, _spread(len(dataset), MOST))
+    examples = dataset.examples(spec, evenly(len(dataset), MOST))
     pictures = examples.pixels(np.arange(len(examples)))
     _check_logits(net, spec, pictures[:GOLDENS])
     scores = artifact.scores_of(artifact.classifier(net, spec), pictures)
@@ -82,29 +83,16 @@ def adopt(
         preprocess=spec,
         model_name=f"{PREFIX}{net.name}",
         places=places_in(net),
-        goldens=pictures[_spread(len(pictures), GOLDENS)],
-        metrics={"adopted": _judged(scores, classes)},
+        goldens=pictures[evenly(len(pictures), GOLDENS)],
+        metrics={"adopted": share(scores.argmax(axis=-1) == classes)},
         drift_baseline=artifact.drift_baseline(pictures, scores),
     )
-
-
-def _spread(n: int, most: int) -> np.ndarray:
-    """At most so many of n indices, evenly."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
 def _names(dataset: Dataset) -> list[str]:
     """The classes as whoever trained on the data has numbered them: Keras sorts folders as text."""
     folders = Path(dataset.source).is_dir()
     return sorted(dataset.classes) if folders else list(dataset.classes)
-
-
-def _judged(scores: np.ndarray, classes: list[int]) -> dict[str, Any]:
-    """How many pictures the scores name rightly, with the 95 % interval."""
-    n, right = len(classes), int(np.sum(scores.argmax(axis=-1) == classes))
-    low, high = wilson(right, n)
-    interval = [round(float(low), 6), round(float(high), 6)]
-    return {"n": n, "accuracy": right / n, "accuracy_interval": interval}
 
 
 # === The net ===

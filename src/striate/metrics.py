@@ -49,6 +49,16 @@ def wilson(successes: ArrayLike, n: ArrayLike, confidence: float = 0.95) -> tupl
     return (float(low), float(high)) if low.ndim == 0 else (low, high)
 
 
+def share(right: np.ndarray) -> dict[str, Any]:
+    """Of answers that are right or not, as a manifest keeps it: n, accuracy, its 95 % interval."""
+    low, high = wilson(right.sum(), len(right))
+    return {
+        "n": len(right),
+        "accuracy": float(right.mean()),
+        "accuracy_interval": [round(low, 6), round(high, 6)],
+    }
+
+
 def bootstrap(
     statistic: Callable[..., float],
     *values: np.ndarray,

@@ -55,3 +55,8 @@ def _shuffled_groups(
     groups = list(members.values())
     order = np.random.default_rng([seed, int(label)]).permutation(len(groups))
     return [groups[i] for i in order]
+
+
+def evenly(n: int, most: int) -> np.ndarray:
+    """At most so many of the indices 0 to n - 1, the same distance from each other."""
+    return np.linspace(0, n - 1, min(n, most)).astype(np.int64)

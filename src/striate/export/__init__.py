@@ -20,6 +20,7 @@ import numpy as np
 from striate.artifact import Artifact, Source, add_form, opened
 from striate.data import load as load_data
 from striate.data.files import pictures_under
+from striate.data.splits import evenly
 from striate.errors import (
     ArtifactError,
     DataError,
@@ -123,18 +124,13 @@ def some_pictures(artifact: Artifact, data: str | os.PathLike, most: int) -> np.
     """
     spec = artifact.preprocess
     if spec.kind == "picture" and (paths := pictures_under(Path(data))[0]):
-        found = list(_decoded([paths[i] for i in _spread(len(paths), most)], spec))
+        found = list(_decoded([paths[i] for i in evenly(len(paths), most)], spec))
         if not found:
             raise DataError(f"{data}: none of its {len(paths)} pictures can be read")
         return np.stack(found)
     dataset = load_data(data, kind=spec.kind, split=0)
-    examples = dataset.examples(spec, _spread(len(dataset), most))
+    examples = dataset.examples(spec, evenly(len(dataset), most))
     return examples.pixels(np.arange(len(examples)))
-
-
-def _spread(n: int, most: int) -> np.ndarray:
-    """At most so many of n indices, evenly."""
-    return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
 
 
 def _decoded(paths: Iterable[Path], spec: Spec) -> Iterator[np.ndarray]:

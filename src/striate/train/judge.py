@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from striate.metrics import wilson
+from striate.metrics import share
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -50,11 +50,4 @@ def temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 def summary(logits: np.ndarray, labels: np.ndarray) -> dict[str, float | int | list[float]]:
     """n, top-1 accuracy with its 95 % interval, and the loss."""
-    right = int((logits.argmax(axis=1) == labels).sum())
-    low, high = wilson(right, len(labels))
-    return {
-        "n": len(labels),
-        "accuracy": right / len(labels),
-        "accuracy_interval": [round(float(low), 6), round(float(high), 6)],
-        "loss": cross_entropy(logits, labels),
-    }
+    return {**share(logits.argmax(axis=1) == labels), "loss": cross_entropy(logits, labels)}

@@ -16,6 +16,7 @@ from striate import __version__, artifact
 from striate.artifact import Artifact
 from striate.committee import NAME, Member, committee
 from striate.data import Dataset, Examples, load
+from striate.data.splits import evenly
 from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
 from striate.libraries import is_installed
@@ -475,7 +476,7 @@ def _publish(
     if prepared.test is not None:
         logits = logits_of(graph, prepared.test, fitted.recipe.batch_size)
         found["test"] = judge.summary(logits / temperature, prepared.test.labels)
-    sample = judged.pixels(_spread_out(len(judged), BASELINE))
+    sample = judged.pixels(evenly(len(judged), BASELINE))
     scores = np.concatenate(
         [
             judge.softmax(graph.predict_on_batch(x) / temperature)
@@ -549,11 +550,6 @@ def _keep_logs(store: Store, made: Artifact) -> None:
             if (logs / name).is_dir():  # of a version that was removed, whose number is free again
                 shutil.rmtree(logs / name)
             (store.directory / name).rename(logs / name)
-
-
-def _spread_out(n: int, most: int) -> np.ndarray:
-    """At most so many positions, evenly from 0 to n - 1."""
-    return np.unique(np.linspace(0, n - 1, min(n, most)).astype(np.int64))
 
 
 def _one_of_each(labels: np.ndarray, most: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from striate.data.pipeline import Examples
-from striate.data.splits import stratified_folds
+from striate.data.splits import evenly, stratified_folds
 from striate.errors import UsageError
 from striate.registry import ModelSpec
 from striate.train import probe
@@ -143,7 +143,7 @@ def measured(
     layers = [*(name for name in spec.pyramid if name not in (spec.cam_layer, last)), last]
     classes = net.outputs[0].shape[-1]
     body = Body(net, layers, train.preprocess, known)
-    chunk = train.some(np.unique(np.linspace(0, len(train) - 1, MOST).astype(np.int64)))
+    chunk = train.some(evenly(len(train), MOST))
     features = body.vectors(chunk, recipe.batch_size, watch=watch)
     parts = np.split(features, np.cumsum(body.widths)[:-1], axis=1)
     probed = watch.steps(zip(layers, parts, strict=True), len(layers), "probing each stage")

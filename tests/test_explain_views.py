@@ -413,6 +413,19 @@ def test_a_data_set_is_drawn_by_its_right_classes(tmp_path):
         assert min(sheet.size) > 300
 
 
+@pytest.mark.parametrize("method", ["saliency", "fgsm"])
+def test_what_is_drawn_of_a_data_set_is_called_like_its_pictures(tmp_path, method):
+    made = tiny_artifact(tmp_path / "mine", name="resnet20_cifar", shape=(32, 32, 3))
+    for i, pixels in enumerate(colourful_noise(8, (32, 32, 3), 1)):
+        (tmp_path / "data" / f"class {i % 4}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(tmp_path / "data" / f"class {i % 4}" / f"photo.{i}.png")
+    asked = ["explain", str(made.path), "--data", str(tmp_path / "data"), "-m", method]
+    ran = CliRunner().invoke(app, [*asked, "-o", str(tmp_path / "out")])
+    assert ran.exit_code == 0, ran.output
+    drawn = {path.name for path in (tmp_path / "out").iterdir()}
+    assert drawn == {f"class_{i % 4}_photo.{i}.{method}.png" for i in range(8)}
+
+
 def test_the_command_line_draws_and_tells(tmp_path):
     made = tiny_artifact(tmp_path / "mine", name="resnet20_cifar", shape=(32, 32, 3))
     arguments = ["explain", str(made.path), str(PHOTOS / "cat.jpg"), str(PHOTOS / "coffee.jpg")]

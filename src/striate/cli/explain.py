@@ -91,11 +91,12 @@ def explain(
     if broken and (not pictures or isinstance(classes, list)):  # a class each, so none may lack
         raise typer.Exit(1)
     load_tensorflow()
+    names = None
     if data is not None:
-        pictures, right = _labelled(source, data, split, most)
+        pictures, right, names = _labelled(source, data, split, most)
         classes = classes or right
     with made_folder(output), progress(method, ends=False) as advance:
-        drawn = draw(source, pictures, method, classes, on_progress=advance, **options)
+        drawn = draw(source, pictures, method, classes, names=names, on_progress=advance, **options)
         for name, drawing in drawn:
             path = output / f"{name}.{method}.png"
             save_picture(drawing.pixels, path)
@@ -138,13 +139,14 @@ def _list(as_json: bool) -> None:
 
 def _labelled(
     artifact: "Artifact", data: str, split: str | None, most: int
-) -> tuple["np.ndarray", list[int]]:
-    """(pixels, right classes) of some pictures of a data set."""
+) -> tuple["np.ndarray", list[int], list[str]]:
+    """(pixels, right classes, names) of some pictures of a data set."""
     from striate.evaluate import questions_of
     from striate.evaluate.answers import read
 
-    pixels, right = read(questions_of(artifact, data, split)[1], artifact.preprocess, most, seed=0)
-    return pixels, right.tolist()
+    questions = questions_of(artifact, data, split)[1]
+    pixels, right, names = read(questions, artifact.preprocess, most, seed=0)
+    return pixels, right.tolist(), [Path(name).with_suffix("").as_posix() for name in names]
 
 
 def _options(settings: list[str]) -> dict[str, Any]:

@@ -148,8 +148,10 @@ def ask_spoilt(
     return Robustness(names, np.concatenate(right), seed)
 
 
-def read(questions: Questions, spec: Spec, most: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(pixels uint8 [N, H, W, C], right labels int64 [N]) of some pictures that can be read."""
+def read(
+    questions: Questions, spec: Spec, most: int, seed: int
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """(pixels uint8 [N, H, W, C], right labels int64 [N], names) of some that can be read."""
     chosen = some_of(questions, most, seed)
     good = [
         (i, tensor)
@@ -158,7 +160,8 @@ def read(questions: Questions, spec: Spec, most: int, seed: int) -> tuple[np.nda
         if isinstance(tensor, np.ndarray)
     ]
     where, tensors = zip(*good, strict=True)
-    return np.stack(tensors), questions.true(where)
+    names = [questions.dataset.names[i] for i in where]
+    return np.stack(tensors), questions.true(where), names
 
 
 def some_of(questions: Questions, most: int, seed: int) -> Questions:

@@ -73,7 +73,7 @@ def look_inside(
 ) -> Inside:
     """Every part that can be had. engine: what latency is measured of; on_progress: called with
     the pictures done, up to `WORK`."""
-    pixels, true = read(questions, artifact.preprocess, POINTS, seed)
+    pixels, true, _ = read(questions, artifact.preprocess, POINTS, seed)
     found: dict[str, Any] = {"latency": latency(engine, pixels[:1])}
     missing: dict[str, str] = {}
 

@@ -159,6 +159,7 @@ def explain(
     *,
     method: str = "grad_cam",
     target: Any = None,
+    names: Sequence[str] | None = None,
     batch_size: int = 16,
     on_progress: Progress = unheard,
     **options: Any,
@@ -168,8 +169,8 @@ def explain(
     source: an artifact or its path, a net of `create_model`, or a `Subject`; images: paths, encoded
     bytes, Pillow images or uint8 arrays, in a list, or all together as uint8 [N, H, W, C] at the
     size of the net's input; target: a label or an index, or one for each picture, by default what
-    the net answers; options: of the method; on_progress: called with (work done, work), in units
-    that depend on the method.
+    the net answers; names: of the pictures, by default their files' or their numbers; options: of
+    the method; on_progress: called with (work done, work), in units that depend on the method.
 
     Raises `UsageError` for an unknown method, option or class and for a value that an option cannot
     have, `DataError` for an unreadable file.
@@ -197,8 +198,8 @@ def explain(
         )
         for i, batch in enumerate(batches)
     ]
-    names = tuple(_names(images))
-    return Explanation(method, np.concatenate(maps), pixels, targets, logits, subject.labels, names)
+    named = tuple(names or _names(images))
+    return Explanation(method, np.concatenate(maps), pixels, targets, logits, subject.labels, named)
 
 
 def draw(
@@ -207,6 +208,7 @@ def draw(
     method: str = "grad_cam",
     target: Any = None,
     *,
+    names: Sequence[str] | None = None,
     on_progress: Progress = unheard,
     **options: Any,
 ) -> Iterator[tuple[str, Drawing]]:
@@ -216,7 +218,7 @@ def draw(
     of classes or of the net takes no images.
     """
     if method not in VIEWS:
-        how = {"method": method, "target": target, "on_progress": on_progress}
+        how = {"method": method, "target": target, "names": names, "on_progress": on_progress}
         yield from explain(source, images, **how, **options).drawings()
         return
     check_asked(method, options)
@@ -225,20 +227,21 @@ def draw(
         raise UsageError(f"{method} needs the class to be taken for, as target= or --class")
     subject = source if isinstance(source, Subject) else subject_of(source)
     if view.of == "pictures":
-        yield from _one_by_one(subject, view, images, target, options, on_progress)
+        named = names or _names(images)
+        yield from _one_by_one(subject, view, images, named, target, options, on_progress)
         return
-    names, pixels, targets = _asked(subject, method, images, target, options.get("layer"))
+    named, pixels, targets = _asked(subject, method, images, target, options.get("layer"))
     options |= _heard(view.options or view.function, on_progress, 0, 1)
-    yield from zip(unique(names), view.function(subject, pixels, targets, **options), strict=True)
+    yield from zip(unique(named), view.function(subject, pixels, targets, **options), strict=True)
 
 
 def _one_by_one(
-    subject, view, images, target, options, on_progress
+    subject, view, images, names, target, options, on_progress
 ) -> Iterator[tuple[str, Drawing]]:
     """One picture after the other: making them takes long, and the first is worth seeing soon."""
     pixels = _pixels(subject, images).astype(np.float32)
     targets = subject.targets(target, in_batches(subject.logits, pixels))
-    for i, name in enumerate(unique(_names(images))):
+    for i, name in enumerate(unique(names)):
         heard = _heard(view.options or view.function, on_progress, i, len(images))
         one = slice(i, i + 1)
         (drawing,) = view.function(subject, pixels[one], targets[one], **options, **heard)

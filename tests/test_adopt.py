@@ -211,6 +211,18 @@ def test_classes_are_numbered_as_keras_numbers_folders(tmp_path):
         striate.adopt(net, tmp_path / "mine", data=data, preprocess="unit", labels=other)
 
 
+def test_a_class_that_is_none_of_the_labels_is_named(tmp_path, data):
+    loaded = striate.data.load(data)
+    with pytest.raises(DataError, match="expected classes that mine knows, got 'cat'"):
+        striate.adopt(
+            net_of(layers.Dense(3)),
+            tmp_path / "mine",
+            data=loaded,
+            preprocess="unit",
+            labels=["dog", "hen", "ape"],
+        )
+
+
 def test_labels_may_be_more_than_the_data_has(tmp_path, data):
     labels = ["ape", "hen", "dog", "cat"]
     made = striate.adopt(
@@ -312,3 +324,25 @@ def test_the_command_names_the_version_and_what_the_net_knows(tmp_path, data):
     assert document["labels"] == ["hen", "dog", "cat"]
     assert 0 <= document["accuracy"] <= 1
     assert document["n"] == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["none.keras", "--data", "{data}", "--preprocess", "raw"], "got nothing there"),
+        (["{net}", "--data", "{data}", "--preprocess", "rw"], "Did you mean 'raw'"),
+        (["{net}", "--data", "nowhere", "--preprocess", "raw"], "got nothing there"),
+        (["{net}", "--data", "{data}", "--preprocess", "raw", "--labels", "no"], "cannot be read"),
+    ],
+)
+def test_what_is_wrong_with_the_command_is_said_before_keras_is_loaded(
+    tmp_path, data, monkeypatch, arguments, words
+):
+    def never():
+        raise AssertionError("TensorFlow was loaded")
+
+    monkeypatch.setattr("striate.cli.adopt.load_tensorflow", never)
+    (tmp_path / "net.keras").write_bytes(b"")
+    given = [a.format(data=data, net=tmp_path / "net.keras") for a in arguments]
+    ran = CliRunner().invoke(app, ["adopt", *given, "-o", str(tmp_path / "mine")])
+    assert words in str(ran.exception)

@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 
 from making import PHOTOS, SHIPPED, tiny_artifact
 from striate import cli
-from striate.cli.console import emit, made_folder, table, write_json
+from striate.cli.console import emit, table, write_json
 from striate.export import export
+from striate.files import made_folder
 
 
 def run(*arguments, cwd=None):

@@ -61,6 +61,7 @@ def adopt(
     >>> adopt(net, "saved_models/mine", data="my_pictures/", preprocess="unit").manifest.metrics
     {'adopted': {'n': 344, 'accuracy': 0.93, 'accuracy_interval': [0.898, 0.953]}}
     """
+    check_asked(model, preprocess)
     net = _with_logits(_flat(_sized(_opened(model), size)))
     spec = _spec_of(net, preprocess)
     dataset = data if isinstance(data, Dataset) else load(data, kind=spec.kind, classes=labels)
@@ -71,11 +72,12 @@ def adopt(
             f"got {len(names)}: {', '.join(names[:5])}{', ...' * (len(names) > 5)}; "
             "labels may name them all"
         )
+    artifact.check_net(net, names, spec)
+    targets = dataset.targets(names, net.name)
     examples = dataset.examples(spec, evenly(len(dataset), MOST))
     pictures = examples.pixels(np.arange(len(examples)))
     _check_logits(net, spec, pictures[:GOLDENS])
     scores = artifact.scores_of(artifact.classifier(net, spec), pictures)
-    classes = [names.index(dataset.classes[label]) for label in examples.labels]
     return artifact.write_version(
         output,
         model=net,
@@ -84,9 +86,18 @@ def adopt(
         model_name=f"{PREFIX}{net.name}",
         places=places_in(net),
         goldens=pictures[evenly(len(pictures), GOLDENS)],
-        metrics={"adopted": share(scores.argmax(axis=-1) == classes)},
+        metrics={"adopted": share(scores.argmax(axis=-1) == targets[examples.labels])},
         drift_baseline=artifact.drift_baseline(pictures, scores),
     )
+
+
+def check_asked(model: Any, preprocess: str | Preprocess) -> None:
+    """Raise what `adopt` raises for a file that is not there, and a preset that is none; no Keras
+    is loaded for it."""
+    if isinstance(model, str | os.PathLike) and not Path(model).is_file():
+        raise ArtifactError(f"{model}: expected a .keras or .h5 file, got nothing there")
+    if isinstance(preprocess, str):
+        preset(preprocess, 1, 1)
 
 
 def _names(dataset: Dataset) -> list[str]:
@@ -102,16 +113,12 @@ def _opened(model: Any) -> Any:
     """The net itself, or the one in a file."""
     if isinstance(model, str | os.PathLike):
         path = Path(model)
-        if not path.is_file():
-            raise ArtifactError(f"{path}: expected a .keras or .h5 file, got nothing there")
         try:
             model = keras.saving.load_model(path, compile=False)
         except Exception as error:  # Keras has many for a file that it cannot read
-            why = first_line(error)
-            raise ArtifactError(
-                f"{path}: expected a whole net, Keras reads none ({why})"
-            ) from error
-    if not isinstance(model, keras.Model | keras.Sequential):
+            why = f"Keras reads none ({first_line(error)})"
+            raise ArtifactError(f"{path}: expected a whole net, {why}") from error
+    if not isinstance(model, keras.Model):
         raise UsageError(f"expected a Keras net or its file, got {model!r:.100}")
     _check_graph(model)
     if len(model.outputs[0].shape) != 2:
@@ -173,7 +180,7 @@ def _flat(net: Any) -> Any:
                 copy.set_weights(layer.get_weights())
         flat = keras.models.clone_model(laid)  # whose layers remember no other graph
     flat.set_weights(laid.get_weights())
-    return keras.Model(flat.inputs[0], flat.outputs[0], name=net.name)
+    return flat
 
 
 def _laid_open(net: Any, copies: list[tuple[Any, Any]], taken: set[str]) -> Any:
@@ -255,10 +262,7 @@ def _spec_of(net: Any, preprocess: str | Preprocess) -> Preprocess:
     shape = net.input_shape[1:]
     if shape[-1] not in (1, 3):
         raise UsageError(f"{net.name}: expected pictures of 1 or 3 channels, got {shape[-1]}")
-    spec = preset(preprocess, *shape, fit="stretch") if isinstance(preprocess, str) else preprocess
-    if spec.shape != shape:
-        raise UsageError(f"{net.name}: expected a preprocess of shape {shape}, got {spec.shape}")
-    return spec
+    return preset(preprocess, *shape, fit="stretch") if isinstance(preprocess, str) else preprocess
 
 
 def places_in(net: Any) -> Places:

@@ -378,7 +378,7 @@ def write_version(
     The version appears at once and whole, or not at all.
     """
     base = Path(base)
-    _check_net(model, labels, preprocess)
+    check_net(model, labels, preprocess)
     scores = scores_of(classifier(model, preprocess, fields.get("temperature", 1.0)), goldens)
     manifest = Manifest(
         name=base.name,
@@ -407,7 +407,7 @@ def write_version(
         return load(_publish(staged, base))
 
 
-def _check_net(model: Any, labels: Sequence[str], preprocess: Spec) -> None:
+def check_net(model: Any, labels: Sequence[str], preprocess: Spec) -> None:
     """`UsageError` for a net that does not fit the rest of its version, or every form."""
     if model.output_shape[-1] != len(labels):
         raise UsageError(f"expected {model.output_shape[-1]} labels, got {len(labels)}")

@@ -45,3 +45,21 @@ def whole(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # no such place, or a disk that no longer answers
             fresh.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def made_folder(path: Path) -> Iterator[Path]:
+    """A folder for what the block finds, made where there is none, and gone again where the block
+    fails before there is anything in it; `UsageError` where it cannot be made."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written to ({error.strerror})") from None
+    try:
+        yield path
+    except BaseException:
+        with contextlib.suppress(OSError):  # something is in it
+            for folder in new:
+                folder.rmdir()
+        raise

@@ -37,16 +37,21 @@ def adopt(
 
     It is then evaluated, explained, exported and served as any other.
     """
-    load_tensorflow()
     from striate.adopt import adopt as write
+    from striate.adopt import check_asked
+    from striate.data import load
 
+    check_asked(model, preprocess)
+    names = _lines(labels) if labels else None
+    dataset = load(data, kind="picture", classes=names)
+    load_tensorflow()
     with waiting("trying the net"):
         made = write(
             model,
             output or Path("saved_models") / model.stem,
-            data=data,
+            data=dataset,
             preprocess=preprocess,
-            labels=_lines(labels) if labels else None,
+            labels=names,
             size=size,
         )
     found = made.manifest.metrics["adopted"]

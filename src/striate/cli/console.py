@@ -35,24 +35,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-@contextlib.contextmanager
-def made_folder(path: Path) -> Iterator[Path]:
-    """A folder for what the block finds, made where there is none, and gone again where the block
-    fails before there is anything in it; `UsageError` where it cannot be made."""
-    new = [folder for folder in (path, *path.parents) if not folder.exists()]
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{path}: cannot be written to ({error.strerror})") from None
-    try:
-        yield path
-    except BaseException:
-        with contextlib.suppress(OSError):  # something is in it
-            for folder in new:
-                folder.rmdir()
-        raise
-
-
 def write_json(document: Any, path: Path) -> None:
     """Write a JSON document, indented, whole or not at all."""
     with whole(path) as fresh:

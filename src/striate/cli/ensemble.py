@@ -6,16 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from striate.cli.console import (
-    Json,
-    emit,
-    load_tensorflow,
-    made_folder,
-    progress,
-    table,
-    write_json,
-)
+from striate.cli.console import Json, emit, load_tensorflow, progress, table, write_json
 from striate.errors import UsageError
+from striate.files import made_folder
 from striate.libraries import need
 
 if TYPE_CHECKING:

@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from striate.cli.console import Json, emit, load_tensorflow, made_folder, note, progress, table
+from striate.cli.console import Json, emit, load_tensorflow, note, progress, table
 from striate.cli.evaluate import Split
 from striate.cli.pictures import readable
+from striate.files import made_folder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -6,17 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from striate.cli.console import (
-    Json,
-    emit,
-    load_tensorflow,
-    made_folder,
-    note,
-    table,
-    write_json,
-)
+from striate.cli.console import Json, emit, load_tensorflow, note, table, write_json
 from striate.cli.train import BatchSize, Data, Epochs, Seed, Sets, changes, check_source, chosen
 from striate.errors import UsageError
+from striate.files import made_folder
 from striate.libraries import need
 
 if TYPE_CHECKING:

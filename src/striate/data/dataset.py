@@ -141,6 +141,25 @@ class Dataset:
                 f"load it with kind={preprocess.kind!r}, or take another net"
             )
 
+    def targets(self, labels: Sequence[str], net: str) -> np.ndarray:
+        """Class -> index of a net's label of that name, int64; -1 where it has no pictures.
+
+        Raises `DataError` for a class that is none of the labels, or several.
+        """
+        position = {label: i for i, label in enumerate(labels)}
+        for label in (label for label, n in self.counts().items() if n):
+            if label not in position:
+                raise DataError(
+                    f"{self.source}: expected classes that {net} knows, got {label!r}."
+                    f"{did_you_mean(label, position)}"
+                )
+            if labels.count(label) > 1:
+                raise DataError(
+                    f"{self.source}: expected classes that name one label each, but {net} "
+                    f"has {labels.count(label)} labels {label!r}"
+                )
+        return np.array([position.get(label, -1) for label in self.classes], np.int64)
+
     def folds(
         self, k: int = 5, seed: int = 0, split: str | None = None
     ) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -21,7 +21,7 @@ from striate import metrics
 from striate.artifact import Artifact, Source, add_drift_baseline, environment, opened
 from striate.data import Dataset
 from striate.data import load as load_data
-from striate.errors import DataError, UsageError, check_whole, did_you_mean
+from striate.errors import UsageError, check_whole
 from striate.evaluate.answers import (
     Answers,
     Mistake,
@@ -253,7 +253,7 @@ def questions_of(
 ) -> tuple[str, Questions]:
     """(name of the split, what to ask) of labelled pictures; arguments and errors of `evaluate`."""
     dataset = data if isinstance(data, Dataset) else _load(artifact, data)
-    targets = _targets(artifact, dataset)
+    targets = dataset.targets(artifact.labels, artifact.name)
     name, indices = _choose(artifact, dataset, split)
     return name, Questions(dataset, indices, targets, tuple(artifact.labels), batch_size)
 
@@ -264,23 +264,6 @@ def _load(artifact: Artifact, source: str | os.PathLike) -> Dataset:
     share, seed = recipe.get("data", {}).get("validation", 0.2), recipe.get("seed", 0)
     kind = artifact.preprocess.kind
     return load_data(source, kind=kind, split=share, seed=seed, classes=artifact.labels)
-
-
-def _targets(artifact: Artifact, dataset: Dataset) -> np.ndarray:
-    """Class of the data -> index of the label of that name, int64; -1 where it has no pictures."""
-    position = {label: i for i, label in enumerate(artifact.labels)}
-    for label in (label for label, n in dataset.counts().items() if n):
-        if label not in position:
-            raise DataError(
-                f"{dataset.source}: expected classes that {artifact.name} knows, got {label!r}."
-                f"{did_you_mean(label, position)}"
-            )
-        if artifact.labels.count(label) > 1:
-            raise DataError(
-                f"{dataset.source}: expected classes that name one label each, but {artifact.name} "
-                f"has {artifact.labels.count(label)} labels {label!r}"
-            )
-    return np.array([position.get(label, -1) for label in dataset.classes], np.int64)
 
 
 def _choose(artifact: Artifact, dataset: Dataset, split: str | None) -> tuple[str, np.ndarray]:

@@ -21,14 +21,7 @@ from striate.artifact import check_several
 from striate.errors import UsageError, check_whole, did_you_mean
 from striate.explain.cam import cam
 from striate.explain.descent import unheard
-from striate.explain.drawing import (
-    coloured,
-    make_folder,
-    overlay,
-    save_picture,
-    side_by_side,
-    unique,
-)
+from striate.explain.drawing import coloured, overlay, save_picture, side_by_side, unique
 from striate.explain.grad_cam import grad_cam, grad_cam_plus_plus
 from striate.explain.guided import guided_backprop, guided_grad_cam
 from striate.explain.integrated_gradients import integrated_gradients
@@ -38,6 +31,7 @@ from striate.explain.saliency import saliency
 from striate.explain.smoothgrad import smoothgrad
 from striate.explain.subject import Subject, in_batches, subject_of
 from striate.explain.views import VIEWS, Drawing
+from striate.files import made_folder
 from striate.lazy import Verb
 from striate.preprocess import pixels as decode
 
@@ -133,11 +127,11 @@ class Explanation:
 
     def save(self, folder: str | os.PathLike) -> list[Path]:
         """Write each picture with its map over it as `NAME.METHOD.png`; returns the files."""
-        folder = make_folder(Path(folder))
-        return [
-            save_picture(drawing.pixels, folder / f"{name}.{self.method}.png")
-            for name, drawing in self.drawings()
-        ]
+        with made_folder(Path(folder)) as found:
+            return [
+                save_picture(drawing.pixels, found / f"{name}.{self.method}.png")
+                for name, drawing in self.drawings()
+            ]
 
     def drawings(self) -> Iterator[tuple[str, Drawing]]:
         """(name, drawing) of each picture: itself, and its map over it or beside it."""

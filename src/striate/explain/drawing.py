@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from striate.errors import UsageError
 from striate.files import whole
 
 LEAST = 320  # pixels: smaller pictures are enlarged, unsmoothed, so that a person can see them
@@ -64,15 +63,6 @@ def save_picture(pixels: np.ndarray, path: Path) -> Path:
     with whole(path) as fresh:
         picture.save(fresh)
     return path
-
-
-def make_folder(folder: Path) -> Path:
-    """Make a folder for pictures; `UsageError` where it cannot be."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{folder}: no pictures can be written there ({error.strerror})") from None
-    return folder
 
 
 def unique(names: Sequence[str]) -> list[str]:

@@ -1,10 +1,11 @@
-/* Holds every kernel that this machine can run to plain loops, on random layers, and prints how many
- * agreed. For machines without Python (qemu, Node), and for sanitisers: `make -C native check`. */
+/* Holds every kernel that this machine can run to plain loops, on random layers and stems, and prints how
+ * many agreed. For machines without Python (qemu, Node), and for sanitisers: `make -C native check`. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "stem.h"
 #include "striate.h"
 
 static uint64_t state = 88172645463325252u;
@@ -131,6 +132,112 @@ static int wrong(const striate_shape *s, const char *kernel, int images, int thr
     return failed;
 }
 
+static striate_window random_window(int height, int width, int most) {
+    striate_window w;
+    do {
+        w = (striate_window){among(1, most), among(1, most), among(1, 3), among(1, 3), 0, 0, 0, 0};
+        w.top = among(0, w.rows - 1);
+        w.bottom = among(0, w.rows - 1);
+        w.left = among(0, w.columns - 1);
+        w.right = among(0, w.columns - 1);
+    } while (height + w.top + w.bottom < w.rows || width + w.left + w.right < w.columns);
+    return w;
+}
+
+static striate_stem_shape random_stem(void) {
+    striate_stem_shape s;
+    do {
+        s = (striate_stem_shape){.height = among(1, 20), .width = among(1, 50)};
+        s.channels = among(0, 1) ? 3 : among(1, 5);
+        s.filters = among(1, 40);
+        s.relu = among(0, 1);
+        s.conv = random_window(s.height, s.width, 9);
+        s.pool = (striate_window){1, 1, 1, 1, 0, 0, 0, 0};
+        int height = (s.height + s.conv.top + s.conv.bottom - s.conv.rows) / s.conv.row_stride + 1;
+        int width =
+            (s.width + s.conv.left + s.conv.right - s.conv.columns) / s.conv.column_stride + 1;
+        if (among(0, 2)) s.pool = random_window(height, width, 4);
+    } while (!striate_stem_takes(&s));
+    return s;
+}
+
+/* The sum at y, x of the convolution; -INFINITY beside its map. */
+static double plain_sum(const striate_stem_shape *s, const uint8_t *image, const float *weights,
+                        const float *mean, double sum, int y, int x) {
+    const striate_window *c = &s->conv;
+    int height = (s->height + c->top + c->bottom - c->rows) / c->row_stride + 1;
+    int width = (s->width + c->left + c->right - c->columns) / c->column_stride + 1;
+    if (y < 0 || x < 0 || y >= height || x >= width) return -INFINITY;
+    for (int ky = 0; ky < c->rows; ky++)
+        for (int kx = 0; kx < c->columns; kx++) {
+            int row = y * c->row_stride - c->top + ky, column = x * c->column_stride - c->left + kx;
+            if (row < 0 || column < 0 || row >= s->height || column >= s->width) continue;
+            for (int k = 0; k < s->channels; k++)
+                sum += ((double)image[(row * s->width + column) * s->channels + k] - mean[k]) *
+                       weights[((ky * c->columns + kx) * s->channels + k) * s->filters];
+        }
+    return s->relu && sum < 0 ? 0 : sum;
+}
+
+static double plain_maximum(const striate_stem_shape *s, const uint8_t *image, const float *weights,
+                            const float *mean, double bias, int y, int x) {
+    const striate_window *p = &s->pool;
+    double most = -INFINITY;
+    for (int ky = 0; ky < p->rows; ky++)
+        for (int kx = 0; kx < p->columns; kx++) {
+            double sum = plain_sum(s, image, weights, mean, bias, y * p->row_stride - p->top + ky,
+                                   x * p->column_stride - p->left + kx);
+            if (most < sum) most = sum;
+        }
+    return most;
+}
+
+/* One random stem by one kernel: 0 where it is as near as float32 is, and as all kernels have it. */
+static int wrong_stem(const striate_stem_shape *s, const char *kernel, int images, int threads) {
+    size_t taps = (size_t)s->conv.rows * s->conv.columns * s->channels;
+    size_t picture = (size_t)s->height * s->width * s->channels;
+    float *weights = memory(taps * s->filters * 4), *mean = memory(s->channels * 4);
+    float *bias = memory(s->filters * 4);
+    uint8_t *pixels = memory(images * picture);
+    for (size_t i = 0; i < taps * s->filters; i++) weights[i] = real();
+    for (int f = 0; f < s->filters; f++) bias[f] = 100 * real();
+    for (int k = 0; k < s->channels; k++) mean[k] = 128 + 20 * real();
+    for (size_t i = 0; i < images * picture; i++) pixels[i] = (uint8_t)noise();
+    striate_stem *stem = striate_stem_new(s, weights, mean, bias, kernel);
+    striate_stem *plain = striate_stem_new(s, weights, mean, bias, "portable");
+    if (!stem || !plain || !striate_stem_fits(stem, s)) return 1;
+    int32_t height, width;
+    striate_stem_answer(stem, &height, &width);
+    size_t answers = (size_t)images * height * width * s->filters;
+    float *out = memory(answers * 4), *same = memory(answers * 4);
+    void *scratch = memory(striate_stem_scratch_bytes(stem, threads));
+    striate_stem_run(stem, images, threads, pixels, out, scratch);
+    striate_stem_run(plain, images, 1, pixels, same, scratch);
+    int failed = memcmp(out, same, answers * 4) != 0;
+    for (size_t i = 0; i < answers; i++) {
+        int f = (int)(i % s->filters), x = (int)(i / s->filters % width);
+        int y = (int)(i / s->filters / width % height);
+        const uint8_t *image = pixels + i / s->filters / width / height * picture;
+        double expected = plain_maximum(s, image, weights + f, mean, bias[f], y, x);
+        failed |= !(fabs(out[i] - expected) <= 1e-6 * 128 * sqrt((double)taps));
+    }
+    void *all[] = {weights, mean, bias, pixels, out, same, scratch};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
+    striate_stem_free(stem);
+    striate_stem_free(plain);
+    return failed;
+}
+
+static int check_stems(const char *kernel, int stems) {
+    int agreed = 0;
+    for (int i = 0; i < stems; i++) {
+        striate_stem_shape shape = random_stem();
+        agreed += !wrong_stem(&shape, kernel, among(1, 2), among(1, 3));
+    }
+    printf("%s: %d of %d stems agree\n", kernel, agreed, stems);
+    return agreed != stems;
+}
+
 int main(int count, char **arguments) {
     int layers = count > 1 ? atoi(arguments[1]) : 100, failed = 0;
     for (int k = 0; striate_kernel_name(k); k++) {
@@ -143,6 +250,8 @@ int main(int count, char **arguments) {
         printf("%s: %d of %d layers agree\n", kernel, agreed, layers);
         failed |= agreed != layers;
     }
+    failed |= check_stems("portable", layers);
+    if (striate_stem_kernel()) failed |= check_stems(striate_stem_kernel(), layers);
     striate_shape senseless = {.height = 2, .width = 2, .channels = 8, .filters = 8, .kernel = 3};
     return failed || striate_layer_new(&senseless, (uint32_t[256]){0}, NULL) != NULL;
 }

@@ -16,7 +16,7 @@
 extern "C" {
 #endif
 
-#define STRIATE_ABI 3
+#define STRIATE_ABI 4
 
 #if defined(__GNUC__)
 #define STRIATE_PUBLIC __attribute__((visibility("default")))
@@ -50,7 +50,7 @@ typedef struct {
     void *scratch;              /* striate_scratch_bytes(layer), aligned to 64 bytes */
 } striate_run;
 
-/* 3 for this header; another number means another layout of the structures above. */
+/* 4 for this header; another number means another layout of the structures above, or other functions. */
 STRIATE_PUBLIC int32_t striate_abi(void);
 
 /* Name of the i-th kernel that this machine can run, fastest first; NULL after the last. */

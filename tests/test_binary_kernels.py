@@ -319,11 +319,12 @@ def test_a_library_that_is_none_is_refused(tmp_path, monkeypatch):
 
 
 def check(build, *arguments: str, emulator: tuple = ()) -> str:
-    """What `native/check.c` says of 25 layers, compiled with these arguments of make."""
+    """What `native/check.c` says of 25 layers and stems, compiled with these arguments of make."""
     make = ["make", "-s", "-C", NATIVE, build / "check", f"BUILD={build}", *arguments]
     subprocess.run(make, check=True)
     ran = subprocess.run([*emulator, build / "check", "25"], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "portable: 25 of 25 stems agree" in ran.stdout
     return ran.stdout
 
 
@@ -372,3 +373,4 @@ def test_webassembly_computes_the_same(tmp_path):
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "wasm: 25 of 25 layers agree" in ran.stdout
+    assert "portable: 25 of 25 stems agree" in ran.stdout

@@ -36,6 +36,8 @@ def doctor(as_json: Json = False) -> None:
         print(f"binary convolutions cannot run: {binary['problem']}")
         return
     print(f"binary convolutions run by {binary['kernel']}, of {', '.join(binary['kernels'])}")
+    if binary["stem"]:
+        print(f"what a packed net begins with is run by {binary['stem']}")
     if not binary["library"]:
         print(
             "(no kernels are compiled: as slow as floats; with make and a C compiler,\n"
@@ -92,16 +94,19 @@ def _engines() -> list[dict[str, str | None]]:
 def _binary() -> dict[str, Any]:
     """Which kernel computes binary convolutions; `library` is None where only numpy can.
 
+    stem: the matrix unit that computes what a net begins with, or None.
     problem: why none can, as a library of another version or an unknown STRIATE_KERNEL.
     """
     from striate.errors import StriateError
-    from striate.runtime.binary import chosen_kernel, kernels, library
+    from striate.runtime.binary import chosen_kernel, kernels, library, stem_kernel
 
     try:
         native = library()
         found: dict[str, Any] = {"kernel": chosen_kernel(), "kernels": kernels()}
+        found["stem"] = stem_kernel()
     except StriateError as error:
-        return {"kernel": None, "kernels": [], "library": None, "problem": str(error)}
+        nothing = dict.fromkeys(("kernel", "stem", "library"))
+        return {**nothing, "kernels": [], "problem": str(error)}
     return {**found, "library": native and native._name, "problem": None}
 
 

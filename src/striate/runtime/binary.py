@@ -19,7 +19,7 @@ import numpy as np
 
 from striate.errors import EngineError, UsageError, did_you_mean
 
-ABI = 3
+ABI = 4
 LIBRARY = "libstriate.so"
 FLOAT, WORD = np.dtype(np.float32), np.dtype(np.uint32)  # compared faster than their classes
 
@@ -160,6 +160,8 @@ def library() -> ctypes.CDLL | None:
     found.striate_scratch_bytes.restype = ctypes.c_size_t
     found.striate_scratch_bytes.argtypes = [ctypes.c_void_p]
     found.striate_layer_run.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    found.striate_stem_kernel.restype = ctypes.c_char_p
+    found.striate_stem_takes.argtypes = [ctypes.c_void_p]
     return found
 
 
@@ -187,6 +189,18 @@ def chosen_kernel(name: str | None = None) -> str:
             f"got {wanted!r}.{did_you_mean(wanted, available)}"
         )
     return wanted
+
+
+def stem_kernel() -> str | None:
+    """The matrix unit that computes a net's first layers (`striate.runtime.stem`), as `amx`.
+
+    None where this machine has none, and where STRIATE_KERNEL names binary kernels of an older one.
+    """
+    native = library()
+    if native is None or chosen_kernel() == "numpy":
+        return None
+    name = native.striate_stem_kernel()
+    return name.decode() if name else None
 
 
 # === Convolution ===

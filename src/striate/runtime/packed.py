@@ -1,4 +1,5 @@
-"""The packed form: ONNX Runtime for the real layers, striate's kernels for the binary ones."""
+"""The packed form: ONNX Runtime for the real layers, striate's kernels for the binary ones, and for
+the very first where the machine has a matrix unit."""
 
 import os
 from pathlib import Path
@@ -6,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from striate.artifact import Artifact
-from striate.runtime.binary import chosen_kernel, library
+from striate.runtime.binary import chosen_kernel, library, stem_kernel
 
 DOMAIN = "striate"
 FILE = "model.packed.onnx"
@@ -57,10 +58,16 @@ class PackedEngine:
         else:
             import onnx
 
+            from striate.runtime import stem
+
             options.register_custom_ops_library(native._name)
-            model = natively(onnx.load(path), threads or os.cpu_count() or 1)
+            threads = threads or os.cpu_count() or 1
+            model = natively(onnx.load(path), threads)
+            unit = stem_kernel()
+            fused = unit is not None and stem.fuse(model, threads)
             source = model.SerializeToString()
-            self.kernel = f"{kernel} bits, onnxruntime {onnxruntime.__version__} cpu fp32"
+            ours = f"{kernel} bits, {unit} stem" if fused else f"{kernel} bits"
+            self.kernel = f"{ours}, onnxruntime {onnxruntime.__version__} cpu fp32"
         self._session = onnxruntime.InferenceSession(
             source, options, providers=["CPUExecutionProvider"]
         )

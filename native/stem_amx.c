@@ -30,18 +30,18 @@ static int usable(void) {
 }
 
 /* Every tile has 16 rows of 64 bytes. */
-static void configure(void) {
-    _Alignas(64) struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t bytes[16];
-        uint8_t rows[16];
-    } all = {.palette = 1};
-    for (int i = 0; i < 8; i++) {
-        all.bytes[i] = TILE_BYTES;
-        all.rows[i] = TILE;
-    }
-    _tile_loadconfig(&all);
-}
+static const struct {
+    uint8_t palette, start, reserved[14];
+    uint16_t bytes[16];
+    uint8_t rows[16];
+} configuration = {
+    .palette = 1,
+    .bytes = {TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES, TILE_BYTES},
+    .rows = {TILE, TILE, TILE, TILE, TILE, TILE, TILE},
+};
+
+/* GCC does not know that tiles are loaded from memory: what is to be in it must be there before. */
+static inline void write_all(void) { __asm__ volatile("" ::: "memory"); }
 
 /* Bytes by digits: three sums, which do not wait for one another. */
 static void multiply(const int8_t *taps, const int8_t *digits, int tiles) {
@@ -117,7 +117,8 @@ static void maxima_of_block(const striate_stem_row *given, int f) {
 
 static void compute(const striate_stem_row *row) {
     striate_gather(row);
-    configure();
+    write_all();
+    _tile_loadconfig(&configuration);
     for (int f = 0; f < row->filters; f += TILE) {
         sum_block(row, f);
         maxima_of_block(row, f);

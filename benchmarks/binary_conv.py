@@ -6,10 +6,11 @@
 Ours takes float32 maps and gives float32 maps, packing included; the peer is the fastest fp32
 convolution of the same shape out of ONNX Runtime, OpenVINO and LiteRT, as far as they are installed
 (LiteRT needs TensorFlow to write its file). Every side is bound to its arrays beforehand. In every
-round each side runs for about three milliseconds in turn; a ratio is of the medians, its spread the
-quartiles of the rounds' own ratios, and beside it the ratio of the fastest rounds. Times are of the
-process's processor, so that other programs on the machine count for no side. NCHW for ONNX Runtime
-and OpenVINO, NHWC for the others, as each likes it; the sums are checked to be equal.
+round each side runs for about three milliseconds, after one that does not count, in an order drawn
+anew; a ratio is of the medians, its spread the quartiles of the rounds' own ratios, and beside it
+the ratio of the fastest rounds. Times are of the process's processor, so that other programs on the
+machine count for no side. NCHW for ONNX Runtime and OpenVINO, NHWC for the others, as each likes
+it; the sums are checked to be equal.
 """
 
 import argparse
@@ -133,7 +134,13 @@ def installed_peers(weights: np.ndarray, maps: np.ndarray) -> dict:
 
 
 def seconds(call, repeats: int, clock=time.process_time) -> float:
-    """Of one call, on average over so many."""
+    """Of one call, on average over so many, after a third as many that are not counted.
+
+    Those fetch what the side before has driven out of the caches, and let the processor find the
+    frequency that this one's instructions allow.
+    """
+    for _ in range(repeats // 3 + 1):
+        call()
     start = clock()
     for _ in range(repeats):
         call()
@@ -176,9 +183,10 @@ def measure(layer: tuple[int, int, int, int], names: list[str], rounds: int) -> 
     calls.update({peer: run for peer, (run, _) in peers.items()})
     times: dict[str, list[float]] = {name: [] for name in calls}
     turns = {name: turn_of(call) for name, call in calls.items()}
+    order = np.random.default_rng(0)
     for _ in range(rounds):
-        for name, call in calls.items():
-            times[name].append(seconds(call, turns[name]))
+        for name in order.permutation(list(calls)):
+            times[name].append(seconds(calls[name], turns[name]))
     case = case_of(layer)
     fastest = min(peers, key=lambda peer: np.median(times[peer]), default=None)
     return [row(case, name, fastest, times) for name in names]
@@ -201,7 +209,6 @@ def with_threads(
         times: dict[str, list[float]] = {side: [] for side in calls}
         for _ in range(rounds):
             for side, call in calls.items():
-                call()  # wakes the threads
                 times[side].append(seconds(call, turn, time.perf_counter))
         found.append(row(f"{case_of(layer)}, {threads} threads", name, ONE, times))
     return found

@@ -326,6 +326,20 @@ def test_the_command_names_the_version_and_what_the_net_knows(tmp_path, data):
     assert document["n"] == 12
 
 
+def test_pictures_that_cannot_be_read_are_named_and_left_out(tmp_path):
+    broken = folder(tmp_path / "pictures") / "dog" / "broken.png"
+    broken.write_bytes(b"no picture")
+    sequential().save(tmp_path / "net.keras")
+    arguments = ["adopt", str(tmp_path / "net.keras"), "--data", str(tmp_path / "pictures")]
+    ran = CliRunner().invoke(app, [*arguments, "--preprocess", "raw", "-o", str(tmp_path / "mine")])
+    assert ran.exit_code == 0
+    assert ran.stderr.count("broken.png") == 1
+    made = striate.load(tmp_path / "mine")
+    assert made.manifest.metrics["adopted"]["n"] == 12
+    (problem,) = made.manifest.data["left_out"]
+    assert "broken.png" in problem
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

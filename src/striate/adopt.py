@@ -78,6 +78,7 @@ def adopt(
     pictures = examples.pixels(np.arange(len(examples)))
     _check_logits(net, spec, pictures[:GOLDENS])
     scores = artifact.scores_of(artifact.classifier(net, spec), pictures)
+    problems = (*dataset.problems, *examples.problems)
     return artifact.write_version(
         output,
         model=net,
@@ -87,6 +88,7 @@ def adopt(
         places=places_in(net),
         goldens=pictures[evenly(len(pictures), GOLDENS)],
         metrics={"adopted": share(scores.argmax(axis=-1) == targets[examples.labels])},
+        data={"left_out": [str(problem) for problem in problems if problem.leaves_out]},
         drift_baseline=artifact.drift_baseline(pictures, scores),
     )
 

@@ -338,18 +338,37 @@ def create_model(
     >>> create_model("squeezenet1_1", num_classes=12, input_shape=(96, 96, 3)).output_shape
     (None, 12)
     """
-    spec = get_spec(name)
+    return create(
+        get_spec(name),
+        num_classes=num_classes,
+        input_shape=input_shape,
+        weights=weights,
+        until=until,
+        **options,
+    )
+
+
+def create(
+    spec: ModelSpec,
+    *,
+    num_classes: int | None = None,
+    input_shape: tuple[int, ...] | None = None,
+    weights: str | Path | Pretrained | None = None,
+    until: str | Sequence[str] | None = None,
+    **options: Any,
+) -> "keras.Model":
+    """`create_model` for a spec, which may be of a net that the registry does not have."""
     _check_options(spec, options)
     loaded = (
         weights
         if isinstance(weights, Pretrained | None)
-        else open_weights(name, weights, **options)
+        else open_weights(spec.name, weights, **options)
     )
     if loaded is not None:
         options = {**loaded.options, **options}
         num_classes = loaded.classes if num_classes is None else num_classes
         input_shape = loaded.input_shape if input_shape is None else input_shape
-    model = _build(spec, *check_asked(name, input_shape, num_classes), options)
+    model = _build(spec, *_asked(spec, input_shape, num_classes), options)
     whole = [layer.name for layer in model.layers]
     if until is not None:
         layers = [until] if isinstance(until, str) else list(until)
@@ -391,8 +410,9 @@ def _build(spec: ModelSpec, shape: tuple[int, ...], num_classes: int, options: d
     check_layout()
     inputs = keras.Input(shape, name="input")
     logits = spec.builder(inputs, num_classes=num_classes, **{**spec.config, **options})
+    name = spec.name.rpartition(":")[-1]  # without the word that marks a net of another make
     with deep_graphs():
-        return keras.Model(inputs, logits, name=spec.name)
+        return keras.Model(inputs, logits, name=name)
 
 
 def check_layout() -> None:
@@ -443,7 +463,12 @@ def check_asked(
 
     Raises `UsageError` for what the net cannot have. It needs no Keras.
     """
-    spec = get_spec(name)
+    return _asked(get_spec(name), input_shape, num_classes)
+
+
+def _asked(
+    spec: ModelSpec, input_shape: tuple[int, ...] | None, num_classes: int | None
+) -> tuple[tuple[int, ...], int]:
     shape = _checked_shape(spec, input_shape)
     num_classes = spec.classes if num_classes is None else num_classes
     if not _is_positive(num_classes):

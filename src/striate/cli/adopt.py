@@ -54,6 +54,8 @@ def adopt(
             labels=names,
             size=size,
         )
+    for problem in made.manifest.data["left_out"]:
+        note(problem)
     found = made.manifest.metrics["adopted"]
     if as_json:
         emit({"path": str(made.path), "labels": made.labels, **found})

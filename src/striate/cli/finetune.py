@@ -1,5 +1,6 @@
 """`striate finetune`: a pretrained net learns one's own pictures."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -9,7 +10,7 @@ from striate.cli.train import BatchSize, Data, Epochs, Folds, Output, Seed, Sets
 
 
 def finetune(
-    model: Annotated[str, typer.Argument(help="A net with pretrained weights.")],
+    model: Annotated[str, typer.Argument(help="A net with pretrained weights, or an artifact.")],
     data: Data = None,
     output: Output = None,
     weights: Annotated[
@@ -30,7 +31,8 @@ def finetune(
     from striate.registry import get_spec
     from striate.train import finetune_recipe
 
-    get_spec(model)
+    if not Path(model).is_dir():
+        get_spec(model)
     chosen = finetune_recipe(
         model,
         recipe=recipe,

@@ -43,7 +43,9 @@ Folds = Annotated[
 
 
 def train(
-    recipe: Annotated[str, typer.Argument(help="A YAML file, a shipped recipe, or a net.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A YAML file, a shipped recipe, a net, or an artifact.")
+    ],
     data: Data = None,
     output: Output = None,
     epochs: Epochs = None,
@@ -61,15 +63,16 @@ def train(
 
 
 def chosen(recipe: str, sets: list[str]) -> "Recipe":
-    """The recipe that a file, a shipped recipe or a net stands for, with changes."""
+    """The recipe that a file, a shipped recipe, a net or an artifact stands for, with changes."""
     from striate.registry import list_models
     from striate.train import make_recipe, shipped_recipes
+    from striate.train.recipe import net_of
 
     base: Any = recipe
     if recipe not in shipped_recipes() and not Path(recipe).is_file():
-        if not list_models(recipe):
+        if not list_models(recipe) and not Path(recipe).is_dir():
             raise UsageError(_no_such(recipe))
-        base = {"model": {"name": recipe}}
+        base = {"model": net_of(recipe)}
     return make_recipe(base, sets)
 
 
@@ -87,11 +90,12 @@ def changes(
 
 def run(recipe: Any, output: Path | None, as_json: bool, folds: int | None = None) -> None:
     """Train a recipe that is known to be valid, and say what came of it."""
+    from striate.adopt import PREFIX
     from striate.train import train as train_recipe
 
     check_source(recipe)
     load_tensorflow()
-    base = output or Path("saved_models") / recipe.model.name
+    base = output or Path("saved_models") / recipe.model.name.removeprefix(PREFIX)
     artifact = train_recipe(recipe, base, folds=folds)
     found = artifact.manifest.metrics
     document = {

@@ -25,6 +25,11 @@ class Problem:
     def __str__(self) -> str:
         return self.message
 
+    @property
+    def leaves_out(self) -> bool:
+        """Whether there are pictures that nothing learns from because of it."""
+        return self.kind in ("unreadable", "ignored")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Records:

@@ -19,6 +19,7 @@ from striate.runtime.binary import library
 BEGINNING = re.compile(
     "Transpose (Gather )?Cast Sub Mul (Pad )?Conv (Mul Add )?(Relu )?(MaxPool )?Transpose "
 )
+NO_POOL = [1, 1, 1, 1, 0, 0, 0, 0]
 WINDOW = ("rows", "columns", "row_stride", "column_stride", "top", "left", "bottom", "right")
 
 
@@ -81,34 +82,37 @@ def _stem_of(graph: GraphProto) -> Stem | None:
     at = [node.op_type for node in nodes].index("Conv")
     if any(a.name == "group" and a.i > 1 for a in nodes[at].attribute):
         return None
-    before = {node.op_type: node for node in nodes[:at]}
+    arrays = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
+    before = {node.op_type: arrays[node.input[1]] for node in nodes[1:at] if node.input[1:]}
     after = {node.op_type: node for node in nodes[at + 1 :]}
-    constants = {array.name: numpy_helper.to_array(array) for array in graph.initializer}
-
-    def second(node: NodeProto) -> np.ndarray:
-        return constants[node.input[1]]
-
-    weights, *bias = (constants[name].astype(np.float64) for name in nodes[at].input[1:])
-    weights *= second(before["Mul"]).reshape(1, -1, 1, 1)
-    gain, shift = np.ones(len(weights)), sum(bias, np.zeros(len(weights)))
-    if "Mul" in after:
-        gain = second(after["Mul"]).ravel()
-        shift = shift * gain + second(after["Add"]).ravel()
-    channels = np.arange(weights.shape[1])
-    if "Gather" in before:  # channel i of the net is this one of the picture
-        channels = np.argsort(second(before["Gather"]))
+    constants = [arrays[name].astype(np.float64) for name in nodes[at].input[1:]]
+    batch_norm = [arrays[after[op].input[1]].ravel() for op in ("Mul", "Add") if op in after]
+    weights, bias = _folded(constants, batch_norm)
+    weights *= before["Mul"].reshape(1, -1, 1, 1)
+    # Channel i of the net is channel `Gather[i]` of the picture.
+    order = np.argsort(before.get("Gather", np.arange(weights.shape[1])))
     conv = _window(nodes[at])
     if "Pad" in before:
-        conv[4:] = np.add(conv[4:], second(before["Pad"])[[2, 3, 6, 7]]).tolist()
+        conv[4:] = np.add(conv[4:], before["Pad"][[2, 3, 6, 7]]).tolist()
     return Stem(
         nodes=nodes,
-        weights=(weights * gain.reshape(-1, 1, 1, 1))[:, channels].transpose(2, 3, 1, 0),
-        mean=second(before["Sub"]).ravel()[channels],
-        bias=shift,
+        weights=weights[:, order].transpose(2, 3, 1, 0),
+        mean=before["Sub"].ravel()[order],
+        bias=bias,
         conv=conv,
-        pool=_window(after["MaxPool"]) if "MaxPool" in after else [1, 1, 1, 1, 0, 0, 0, 0],
+        pool=_window(after["MaxPool"]) if "MaxPool" in after else NO_POOL,
         relu="Relu" in after,
     )
+
+
+def _folded(conv: list[np.ndarray], batch_norm: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Kernel and bias of a convolution, of which the latter may be missing, with the gain and the
+    shift behind it, if there are any."""
+    weights, bias = conv[0], conv[1] if conv[1:] else np.zeros(len(conv[0]))
+    if not batch_norm:
+        return weights, bias
+    gain, shift = batch_norm
+    return weights * gain.reshape(-1, 1, 1, 1), bias * gain + shift
 
 
 def _chain(graph: GraphProto) -> list[NodeProto]:

@@ -27,7 +27,8 @@ from striate.preprocess import (
 )
 from striate.preprocess.whitening import METHODS, Whitening, check_size
 from striate.pretrained import Pretrained
-from striate.registry import ModelSpec, create_model, get_spec, open_weights
+from striate.registry import ModelSpec, create, get_spec, open_weights
+from striate.train import adopted
 from striate.train.recipe import Augment, Preprocessing, Probe, Recipe
 
 GIB = 1 << 30
@@ -39,14 +40,27 @@ WHITENING_SAMPLE = 50_000  # and those that whitening does, whose covariance has
 class Start:
     """Where a net begins.
 
-    spec: the registry's; options: of its builder; preprocess: picture -> input; weights: opened, or
-    None for fresh ones.
+    whole: the net's spec; spec: the same up to where the net ends; options: of its builder;
+    preprocess: picture -> input; weights: opened, or None for fresh ones.
     """
 
+    whole: ModelSpec
     spec: ModelSpec
     options: dict[str, Any]
     preprocess: Spec
     weights: Pretrained | None
+
+
+def spec_of(recipe: Recipe) -> ModelSpec:
+    """What is known of a recipe's net: the registry's, or one that was adopted."""
+    model = recipe.model
+    if not adopted.is_adopted(model.name):
+        return get_spec(model.name)
+    if not Path(model.weights or "").is_dir() or not model.weights:
+        raise UsageError(
+            f"model.weights: expected the artifact in which {model.name} is, got {model.weights}"
+        )
+    return adopted.spec_of(artifact.load(model.weights))
 
 
 def start_of(recipe: Recipe) -> Start:
@@ -55,14 +69,14 @@ def start_of(recipe: Recipe) -> Start:
     Under a new classifier, pretrained weights get the builder options that their spec recommends.
     Raises `UsageError` for a net, weights or a size that does not fit.
     """
-    model = recipe.model
-    spec = get_spec(model.name)
+    model, spec = recipe.model, spec_of(recipe)
     if "output" in spec.exceptions:
         reason = spec.exceptions["output"]
         raise UsageError(f"model.name: expected a net that classifies, got {spec.name} ({reason})")
     if model.weights is None:
         base = for_input(spec.kind, _shape(recipe, spec, spec.input_shape), spec.preprocess)
-        return Start(_cut(spec, model.options), dict(model.options), _adjusted(base, recipe), None)
+        cut = _cut(spec, model.options)
+        return Start(spec, cut, dict(model.options), _adjusted(base, recipe), None)
     if Path(model.weights).is_dir():
         made = artifact.load(model.weights)
         if made.manifest.model["name"] == ENSEMBLE:
@@ -75,7 +89,11 @@ def start_of(recipe: Recipe) -> Start:
                 f"model.weights: expected weights of {spec.name}, got those of "
                 f"{made.manifest.model['name']} in {model.weights}; set model.name to fit"
             )
-        opened = open_weights(spec.name, made.file("model.keras"))
+        opened = (
+            adopted.weights_of(made)
+            if adopted.is_adopted(spec.name)
+            else open_weights(spec.name, made.file("model.keras"))
+        )
         options, base = made.manifest.model["options"], made.preprocess
     else:
         opened = open_weights(spec.name, model.weights, **model.options)
@@ -86,13 +104,12 @@ def start_of(recipe: Recipe) -> Start:
         base = _unwhitened(base)
     base = _resized(base, _shape(recipe, spec, base.shape))
     options = {**spec.finetune_options, **options, **model.options}
-    return Start(_cut(spec, options), options, _adjusted(base, recipe), opened)
+    return Start(spec, _cut(spec, options), options, _adjusted(base, recipe), opened)
 
 
 def with_options(start: Start, options: dict[str, Any]) -> Start:
     """The same start with other builder options."""
-    spec = _cut(get_spec(start.spec.name), options)
-    return dataclasses.replace(start, spec=spec, options=options)
+    return dataclasses.replace(start, spec=_cut(start.whole, options), options=options)
 
 
 def _cut(spec: ModelSpec, options: dict[str, Any]) -> ModelSpec:
@@ -125,7 +142,7 @@ _SUITED["picture"] = _SUITED["clip"]
 
 def suited(recipe: Recipe) -> tuple[Recipe, list[str]]:
     """The recipe without what its net's kind of input cannot have, and the keys that this is."""
-    suits = _SUITED[get_spec(recipe.model.name).kind]
+    suits = _SUITED[spec_of(recipe).kind]
     left_out = [
         (group, key)
         for group, keys in suits.items()
@@ -159,8 +176,8 @@ def build(start: Start, recipe: Recipe, classes: int) -> Any:
     """The net: float pixels -> float32 logits [N, classes]; seeded, so always the same."""
     keras.utils.set_random_seed(recipe.seed)
     with _precision(recipe.precision):
-        return create_model(
-            start.spec.name,
+        return create(
+            start.whole,
             num_classes=classes,
             input_shape=start.preprocess.shape,
             weights=start.weights,
@@ -176,8 +193,8 @@ def to_run(net: Any, start: Start, classes: int) -> tuple[Any, dict[str, Any]]:
     """
     options = {k: v for k, v in start.options.items() if k != "training_heads"}
     with _precision("float32"):  # also where the user's own is another
-        copy = create_model(
-            start.spec.name, num_classes=classes, input_shape=start.preprocess.shape, **options
+        copy = create(
+            start.whole, num_classes=classes, input_shape=start.preprocess.shape, **options
         )
         for layer in copy.layers:
             layer.set_weights(net.get_layer(layer.name).get_weights())

@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from striate.artifact import load
+from striate.committee import NAME as ENSEMBLE
 from striate.errors import UsageError, did_you_mean
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
@@ -365,7 +367,7 @@ def make_recipe(
 
 
 def finetune_recipe(
-    model: str,
+    model: str | os.PathLike,
     *,
     data: str | os.PathLike | None = None,
     recipe: Any = "finetune",
@@ -374,14 +376,29 @@ def finetune_recipe(
 ) -> Recipe:
     """The recipe of `finetune`: the shipped one for this net, then what `sets` changes.
 
-    weights: "imagenet" (the recipe's), a file, or an artifact's directory. Answers without Keras.
+    model: a net's name, or the directory of an artifact to go on from. weights: "imagenet" (the
+    recipe's), a file, or an artifact's directory. Answers without Keras.
     """
-    base = make_recipe(recipe, {"model.name": model})
+    base = make_recipe(recipe, {f"model.{key}": value for key, value in net_of(model).items()})
     if data is not None:
         base = base.changed(data={"source": os.fspath(data)})
     if weights is not None:
         base = base.changed(model={"weights": os.fspath(weights)})
     return make_recipe(base, sets)
+
+
+def net_of(model: str | os.PathLike) -> dict[str, str]:
+    """`model.name` and `model.weights` of a recipe for a net's name, which has no weights yet, or
+    for the directory of an artifact. Raises `UsageError` for that of an ensemble."""
+    if not Path(model).is_dir():
+        return {"name": os.fspath(model)}
+    name = load(model).manifest.model["name"]
+    if name == ENSEMBLE:
+        raise UsageError(
+            f"{model}: expected one net to go on from, got an ensemble; give a member, or train "
+            "anew"
+        )
+    return {"name": name, "weights": os.fspath(model)}
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from striate import __version__, artifact
+from striate.adopt import places_in
 from striate.artifact import Artifact
 from striate.committee import NAME, Member, committee
 from striate.data import Dataset, Examples, load
@@ -21,8 +22,8 @@ from striate.errors import ArtifactError, DataError, UsageError
 from striate.lazy import keras
 from striate.libraries import is_installed
 from striate.preprocess import KINDS, Spec
-from striate.registry import get_spec
 from striate.train import build, devices, judge, transfer
+from striate.train.adopted import is_adopted
 from striate.train.checkpoint import (
     METRICS,
     NoStore,
@@ -94,7 +95,7 @@ class Fitted:
 
 
 def finetune(
-    model: str,
+    model: str | os.PathLike,
     *,
     data: str | os.PathLike,
     output: str | os.PathLike,
@@ -106,9 +107,10 @@ def finetune(
 ) -> Artifact:
     """Fine-tune a pretrained net on one's own pictures and write it as an artifact.
 
-    model: a net with pretrained weights; data: what `striate.data.load` reads; output: the model's
-    directory, which gets the next free version. folds: as in `train`. sets: changes to the recipe,
-    as `epochs=20, strategy="full", **{"optimizer.learning_rate": 1e-4}`.
+    model: a net with pretrained weights, or the directory of an artifact to go on from, also one
+    that `striate.adopt` wrote; data: what `striate.data.load` reads; output: the model's directory,
+    which gets the next free version. folds: as in `train`. sets: changes to the recipe, as
+    `epochs=20, strategy="full", **{"optimizer.learning_rate": 1e-4}`.
     """
     chosen = finetune_recipe(model, data=data, recipe=recipe, weights=weights, sets=sets)
     return train(chosen, output, folds=folds, progress=progress)
@@ -141,7 +143,7 @@ def train(
     if not isinstance(output, str | os.PathLike):
         raise UsageError(f"expected the path of a model's directory as output, got {output!r:.100}")
     base = Path(output)
-    get_spec(recipe.model.name)  # a wrong name is said before anything is read
+    build.spec_of(recipe)  # a wrong name is said before anything is read
     if (base / artifact.MANIFEST).exists():
         raise UsageError(f"{base} is a version; expected the model's directory, {base.parent}")
     check_output(base)
@@ -296,7 +298,7 @@ def open_dataset(recipe: Recipe, data: Any, watch: Watcher) -> Dataset:
             raise UsageError("expected pictures to train on; give data=..., or set data.source")
         data = load(
             source,
-            kind=get_spec(recipe.model.name).kind,
+            kind=build.spec_of(recipe).kind,
             split=recipe.data.validation,
             seed=recipe.seed,
             strict=recipe.data.strict,
@@ -320,7 +322,7 @@ def prepare(
         raise UsageError(f"{dataset.source}: expected {dataset.noun}s to train on, got none")
     recipe, left_out = build.suited(recipe)
     if left_out:
-        kind = KINDS[get_spec(recipe.model.name).kind].noun
+        kind = KINDS[build.spec_of(recipe).kind].noun
         watch.say(f"left out, since {recipe.model.name} takes {kind}s: {', '.join(left_out)}")
     with watch.busy("opening the weights"):
         start = build.start_of(recipe)
@@ -509,7 +511,8 @@ def _publish(
 def _identity(fitted: Fitted, name: str) -> dict[str, Any]:
     """What a manifest calls the net: its name and options, or those of an ensemble's members."""
     if fitted.model.name != NAME:
-        return {"model_name": name, "options": fitted.options}
+        places = places_in(fitted.model) if is_adopted(name) else None
+        return {"model_name": name, "options": fitted.options, "places": places}
     member = {"model": name, "options": fitted.options, "temperature": 1.0}
     return {"model_name": NAME, "options": {"members": [member] * fitted.recipe.snapshots}}
 
@@ -538,7 +541,7 @@ def _left_out(dataset: Dataset, prepared: Prepared) -> list[Any]:
     problems = list(dataset.problems)
     for examples in (prepared.train, prepared.val, prepared.test):
         problems += examples.problems if examples else ()
-    return [problem for problem in problems if problem.kind in ("unreadable", "ignored")]
+    return [problem for problem in problems if problem.leaves_out]
 
 
 def _keep_logs(store: Store, made: Artifact) -> None:

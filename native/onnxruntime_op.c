@@ -38,7 +38,8 @@ enum { /* places in the table */
     RELEASE_TENSOR_TYPE_AND_SHAPE_INFO = 99,
 };
 
-enum { CONVOLUTION_INPUTS = 6, STEM_INPUTS = 4, OUR_VERSION = 4, FLOAT = 1, UINT8 = 2, REQUIRED = 0 };
+enum { OUR_VERSION = 4, FLOAT = 1, UINT8 = 2, REQUIRED = 0 };
+enum { CONVOLUTION_INPUTS = 6, STEM_INPUTS = 4 };
 
 typedef struct {
     const entry *(*get_table)(uint32_t version);

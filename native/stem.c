@@ -11,6 +11,7 @@ enum {
     MOST_TAPS = 512, /* whose sums with a digit are exact in float32 */
     MOST_FILTERS = 1 << 12,
     MOST_WEIGHT = 127 * (65536 + 256 + 1), /* of three digits */
+    SMALL_WORK = 1 << 25, /* products that one thread does before others would be awake */
     MIDDLE = 128, /* of a byte: less that, it has a sign, and sums are small */
 };
 
@@ -369,10 +370,16 @@ static void run_strip(void *context, int task) {
     }
 }
 
+static int is_small(const striate_stem *stem) {
+    const striate_stem_shape *s = &stem->shape;
+    int64_t sums = (int64_t)stem->sums_height * stem->sums_width * s->filters;
+    return sums * s->conv.rows * stem->run < SMALL_WORK;
+}
+
 void striate_stem_run(const striate_stem *stem, int32_t n, int32_t threads, const uint8_t *images,
                       float *out, void *scratch) {
     const striate_stem_shape *s = &stem->shape;
-    int tasks = threads < 1 ? 1 : threads;
+    int tasks = threads < 1 || is_small(stem) ? 1 : threads;
     for (int i = 0; i < n; i++) {
         call c = {
             .stem = stem,
@@ -383,6 +390,6 @@ void striate_stem_run(const striate_stem *stem, int32_t n, int32_t threads, cons
             .out = out + (size_t)i * stem->height * stem->width * s->filters,
         };
         pad_picture(&c);
-        striate_parallel(threads, tasks, run_strip, &c);
+        striate_parallel(tasks, tasks, run_strip, &c);
     }
 }

@@ -56,7 +56,7 @@ def spec_of(recipe: Recipe) -> ModelSpec:
     model = recipe.model
     if not adopted.is_adopted(model.name):
         return get_spec(model.name)
-    if not Path(model.weights or "").is_dir() or not model.weights:
+    if model.weights is None or not Path(model.weights).is_dir():
         raise UsageError(
             f"model.weights: expected the artifact in which {model.name} is, got {model.weights}"
         )

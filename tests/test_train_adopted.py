@@ -135,13 +135,33 @@ def test_a_size_that_the_net_cannot_have_is_said_in_one_line(places, tmp_path):
     assert not (tmp_path / "x" / "1").exists()
 
 
-def test_a_net_without_a_dense_end_is_refused(places, tmp_path):
+def by_averages(maps):
+    return layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(maps))
+
+
+def by_squeezed_maps(maps):
+    """The last dense layer is none of a classifier."""
+    squeezed = layers.Dense(4, activation="sigmoid")(layers.GlobalAveragePooling2D()(maps))
+    return by_averages(maps * layers.Reshape((1, 1, 4))(squeezed))
+
+
+def by_pixels(maps):
+    return layers.GlobalAveragePooling2D()(layers.Dense(2)(maps))
+
+
+def by_an_operation(maps):
+    return layers.Dense(2)(keras.ops.mean(maps, axis=(1, 2)))
+
+
+@pytest.mark.parametrize("end", [by_averages, by_squeezed_maps, by_pixels, by_an_operation])
+def test_a_net_that_ends_otherwise_is_refused(places, tmp_path, end):
     inputs = keras.Input((16, 16, 3))
-    maps = layers.Conv2D(2, 3)(layers.Rescaling(1 / 255)(inputs))
-    net = keras.Model(inputs, layers.GlobalAveragePooling2D()(maps), name="averages")
-    striate.adopt(net, tmp_path / "averages", data=places / "old", preprocess="raw")
-    with pytest.raises(UsageError, match="expected a net that ends in a dense layer"):
-        striate.finetune(tmp_path / "averages", data=places / "new", output=tmp_path / "x", **QUICK)
+    maps = layers.Conv2D(4, 3)(layers.Rescaling(1 / 255)(inputs))
+    striate.adopt(
+        keras.Model(inputs, end(maps)), tmp_path / "net", data=places / "old", preprocess="raw"
+    )
+    with pytest.raises(UsageError, match="expected a net that ends in a dense layer on the vector"):
+        striate.finetune(tmp_path / "net", data=places / "new", output=tmp_path / "x", **QUICK)
 
 
 def test_any_artifact_can_be_gone_on_from(places, tmp_path):

@@ -269,8 +269,8 @@ def _spec_of(net: Any, preprocess: str | Preprocess) -> Preprocess:
 
 def places_in(net: Any) -> Places:
     """Where to look in a flat net that no spec describes: the first kernels, from there on the last
-    maps of each size, and what the last dense layer reads."""
-    first_conv, features = "", ""
+    maps of each size, and what the classifier reads."""
+    first_conv = ""
     maps: dict[tuple[int, ...], str] = {}
     for layer in net.layers:
         if not first_conv and len(getattr(layer, "kernel", np.empty(0)).shape) == 4:
@@ -278,7 +278,27 @@ def places_in(net: Any) -> Places:
         shape = getattr(getattr(layer, "output", None), "shape", ())  # none of one that is shared
         if first_conv and len(shape) == 4 and min(shape[1:3]) > 1:
             maps[shape[1:3]] = layer.name
-        if type(layer).__name__ == "Dense":
-            features = layer.input._keras_history.operation.name
     pyramid = tuple(maps.values())
+    head = classifier_in(net)
+    features = head.input._keras_history.operation.name if head else ""
     return Places(net.name, first_conv, pyramid[-1] if pyramid else "", features, pyramid)
+
+
+def classifier_in(net: Any) -> Any:
+    """The dense layer that makes logits of a vector, the answer of another layer; None where there
+    is none, or something that has learnt lies between it and the net's answer."""
+    tensor = net.outputs[0]
+    layer, reads = _made_by(tensor)
+    while not isinstance(layer, keras.layers.Dense):
+        both_of_one = layer.name == "logits"  # of one output, as `_with_logits` does it
+        if getattr(layer, "weights", None) or not (len(reads) == 1 or (reads and both_of_one)):
+            return None
+        layer, reads = _made_by(reads[-1])
+    of_layer = isinstance(_made_by(reads[0])[0], keras.layers.Layer)
+    return layer if of_layer and len(reads[0].shape) == 2 else None
+
+
+def _made_by(tensor: Any) -> tuple[Any, list[Any]]:
+    """The layer, or operation, that a tensor comes from, and what it has read for it."""
+    made, node, _ = tensor._keras_history
+    return made, made._inbound_nodes[node].input_tensors

@@ -7,7 +7,7 @@ recipe names one by its artifact: `model.weights`.
 
 from typing import Any
 
-from striate.adopt import PREFIX
+from striate.adopt import PREFIX, classifier_in
 from striate.artifact import Artifact
 from striate.errors import UsageError, first_line
 from striate.lazy import keras
@@ -25,13 +25,13 @@ def is_adopted(name: str) -> bool:
 def spec_of(made: Artifact) -> ModelSpec:
     """What training asks of the net in an adopted artifact; Keras is not loaded for it.
 
-    Raises `UsageError` for one that does not end in a dense layer.
+    Raises `UsageError` for one whose classifier is not a dense layer on a vector.
     """
     name, places = made.manifest.model["name"], made.places
     if places is None or not places.features:
         raise UsageError(
-            f"{made.path}: expected a net that ends in a dense layer, whose place a new classifier "
-            f"can take, got {name}"
+            f"{made.path}: expected a net that ends in a dense layer on the vector of another one, "
+            f"whose place a new classifier can take; {name} ends otherwise"
         )
 
     def builder(inputs: Any, *, num_classes: int) -> Any:
@@ -63,8 +63,7 @@ def spec_of(made: Artifact) -> ModelSpec:
 def weights_of(made: Artifact) -> Pretrained:
     """Its weights, of which the last dense layer is the classifier."""
     opened = open_weights(made.file("model.keras"), head=HEAD, layouts=(), config={}, options={})
-    dense = [k.name for k in made.model.layers if isinstance(k, keras.layers.Dense)]
-    opened.names = {HEAD: dense[-1]}
+    opened.names = {HEAD: classifier_in(made.model).name}
     return opened
 
 

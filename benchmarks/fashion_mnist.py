@@ -42,6 +42,7 @@ ROWS = {
     "resnet18": 0.949,
     "mobilenet_025": 0.950,
     "mobilenet": 0.950,
+    "densenet40_short": 0.954,
     "densenet40": 0.954,
     "densenet_bc": 0.954,
     "dual_path": 0.957,

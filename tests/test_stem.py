@@ -8,7 +8,7 @@ import onnx
 import pytest
 
 from striate.artifact import write_version
-from striate.export import export
+from striate.export import export, packed
 from striate.preprocess import preset
 from striate.registry import create_model
 from striate.runtime import FLOAT_TOLERANCE, open_engine, stem
@@ -26,18 +26,19 @@ def compiled():
 
 @pytest.fixture(scope="module")
 def resnet(tmp_path_factory):
-    return packed(tmp_path_factory.mktemp("models"), "xnor_resnet18", (33, 45, 3), "torch")
+    made = untrained(tmp_path_factory.mktemp("models"), "xnor_resnet18", (33, 45, 3), "torch")
+    return export(made, ["packed"])[0]
 
 
-def packed(directory, name, shape, kind):
-    """An artifact with its packed form; batch normalisation is not as it begins."""
+def untrained(directory, name, shape, kind):
+    """An artifact of a net whose batch normalisation is not as it begins."""
     keras.utils.set_random_seed(0)  # another net may lie within rounding of a sign
     model = create_model(name, num_classes=3, input_shape=shape)
     random = np.random.default_rng(0)
     for layer in model.layers:
         if type(layer).__name__ == "BatchNormalization":
             layer.set_weights([random.uniform(0.5, 1.5, w.shape) for w in layer.get_weights()])
-    artifact = write_version(
+    return write_version(
         directory / name,
         model=model,
         labels=["a", "b", "c"],
@@ -45,7 +46,12 @@ def packed(directory, name, shape, kind):
         model_name=name,
         goldens=random.integers(0, 256, (3, *shape), dtype=np.uint8),
     )
-    return export(artifact, ["packed"])[0]
+
+
+def packed_file(artifact, directory):
+    """Its packed form, written and not verified."""
+    packed.write(artifact, directory)
+    return directory / FILE
 
 
 def session(model):
@@ -79,8 +85,9 @@ def beginning(path):
     ],
 )
 def test_it_answers_what_the_nodes_do_and_as_near_to_the_truth(tmp_path, name, shape, kind):
-    artifact = packed(tmp_path, name, shape, kind)
-    plain, fused = (beginning(artifact.path / FILE) for _ in range(2))
+    artifact = untrained(tmp_path, name, shape, kind)
+    file = packed_file(artifact, tmp_path)
+    plain, fused = (beginning(file) for _ in range(2))
     assert stem.fuse(fused, threads=1)
     assert [node.op_type for node in fused.graph.node] == ["Stem"]
     images, _ = artifact.goldens()
@@ -136,8 +143,8 @@ def test_a_matrix_unit_computes_it_where_there_is_one(resnet, monkeypatch):
 
 def test_a_net_that_begins_otherwise_is_left_as_it_is(tmp_path):
     """MobileNet's first layer is followed by a depthwise one, whose channels come first."""
-    artifact = packed(tmp_path, "xnor_mobilenet_v1", (33, 33, 3), "torch")
-    model = onnx.load(artifact.path / FILE)
+    artifact = untrained(tmp_path, "xnor_mobilenet_v1", (33, 33, 3), "torch")
+    model = onnx.load(packed_file(artifact, tmp_path))
     before = model.SerializeToString()
     assert not stem.fuse(model, threads=1)
     assert model.SerializeToString() == before

@@ -4,15 +4,13 @@ import contextlib
 import dataclasses
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from striate import artifact
-from striate.committee import NAME as ENSEMBLE
 from striate.data import Dataset, Examples
 from striate.errors import UsageError
 from striate.lazy import keras
@@ -29,7 +27,7 @@ from striate.preprocess.whitening import METHODS, Whitening, check_size
 from striate.pretrained import Pretrained
 from striate.registry import ModelSpec, create, get_spec, open_weights
 from striate.train import adopted
-from striate.train.recipe import Augment, Preprocessing, Probe, Recipe
+from striate.train.recipe import Augment, Model, Preprocessing, Probe, Recipe, one_net
 
 GIB = 1 << 30
 SAMPLE = 2000  # training pictures that `preprocess.normalise=data` looks at
@@ -60,7 +58,7 @@ def spec_of(recipe: Recipe) -> ModelSpec:
         raise UsageError(
             f"model.weights: expected the artifact in which {model.name} is, got {model.weights}"
         )
-    return adopted.spec_of(artifact.load(model.weights))
+    return adopted.spec_of(one_net(model.weights))
 
 
 def start_of(recipe: Recipe) -> Start:
@@ -77,34 +75,34 @@ def start_of(recipe: Recipe) -> Start:
         base = for_input(spec.kind, _shape(recipe, spec, spec.input_shape), spec.preprocess)
         cut = _cut(spec, model.options)
         return Start(spec, cut, dict(model.options), _adjusted(base, recipe), None)
-    if Path(model.weights).is_dir():
-        made = artifact.load(model.weights)
-        if made.manifest.model["name"] == ENSEMBLE:
-            raise UsageError(
-                f"model.weights: expected weights of one net, got an ensemble in {model.weights}; "
-                "give a member, or train anew"
-            )
-        if made.manifest.model["name"] != spec.name:
-            raise UsageError(
-                f"model.weights: expected weights of {spec.name}, got those of "
-                f"{made.manifest.model['name']} in {model.weights}; set model.name to fit"
-            )
-        opened = (
-            adopted.weights_of(made)
-            if adopted.is_adopted(spec.name)
-            else open_weights(spec.name, made.file("model.keras"))
-        )
-        options, base = made.manifest.model["options"], made.preprocess
-    else:
-        opened = open_weights(spec.name, model.weights, **model.options)
-        options = opened.options
-        trained_at = opened.input_shape or spec.input_shape
-        base = for_input(spec.kind, trained_at, opened.preprocess or spec.preprocess)
+    opened, options, base = _opened(model, spec)
     if recipe.preprocess.normalise is not None:
         base = _unwhitened(base)
     base = _resized(base, _shape(recipe, spec, base.shape))
     options = {**spec.finetune_options, **options, **model.options}
     return Start(spec, _cut(spec, options), options, _adjusted(base, recipe), opened)
+
+
+def _opened(model: Model, spec: ModelSpec) -> tuple[Pretrained, Mapping[str, Any], Spec]:
+    """The weights of a recipe, the builder options that they need, and the preprocessing that they
+    were trained with."""
+    if not Path(model.weights).is_dir():
+        opened = open_weights(spec.name, model.weights, **model.options)
+        trained_at = opened.input_shape or spec.input_shape
+        base = for_input(spec.kind, trained_at, opened.preprocess or spec.preprocess)
+        return opened, opened.options, base
+    made = one_net(model.weights)
+    name = made.manifest.model["name"]
+    if name != model.name:
+        raise UsageError(
+            f"model.weights: expected weights of {model.name}, got those of {name} in "
+            f"{model.weights}; set model.name to fit"
+        )
+    if adopted.is_adopted(name):
+        opened = adopted.weights_of(made)
+    else:
+        opened = open_weights(name, made.file("model.keras"))
+    return opened, made.manifest.model["options"], made.preprocess
 
 
 def with_options(start: Start, options: dict[str, Any]) -> Start:

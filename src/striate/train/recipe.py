@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from striate.artifact import load
+from striate.artifact import Artifact, load
 from striate.committee import NAME as ENSEMBLE
 from striate.errors import UsageError, did_you_mean
 
@@ -389,16 +389,20 @@ def finetune_recipe(
 
 def net_of(model: str | os.PathLike) -> dict[str, str]:
     """`model.name` and `model.weights` of a recipe for a net's name, which has no weights yet, or
-    for the directory of an artifact. Raises `UsageError` for that of an ensemble."""
+    for the directory of an artifact to go on from."""
     if not Path(model).is_dir():
         return {"name": os.fspath(model)}
-    name = load(model).manifest.model["name"]
-    if name == ENSEMBLE:
+    return {"name": one_net(model).manifest.model["name"], "weights": os.fspath(model)}
+
+
+def one_net(path: str | os.PathLike) -> Artifact:
+    """The artifact in a directory; `UsageError` for that of an ensemble."""
+    made = load(path)
+    if made.manifest.model["name"] == ENSEMBLE:
         raise UsageError(
-            f"{model}: expected one net to go on from, got an ensemble; give a member, or train "
-            "anew"
+            f"expected weights of one net, got an ensemble in {path}; give a member, or train anew"
         )
-    return {"name": name, "weights": os.fspath(model)}
+    return made
 
 
 def shipped_recipes() -> dict[str, Path]:

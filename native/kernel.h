@@ -110,6 +110,16 @@ static inline int striate_words(int channels) { return (channels + 31) / 32; }
  * bits; NULL where this machine has none. */
 const striate_kernel *striate_choose(const char *name, int64_t taps);
 
+/* The rows (or columns) of a window that lie on a map, from the first to before the last. */
+typedef struct {
+    int from, to;
+} striate_range;
+
+/* Gives every window along one axis the number of its range; returns how many there are, at most twice
+ * as many as a window is wide, and one. `size`: of the map; `before`: its padding. */
+int striate_number_ranges(int windows, int taps, int stride, int before, int size,
+                          striate_range *ranges, uint8_t *numbers);
+
 /* Runs task(context, i) for every i below `tasks` on up to `threads` threads, this one included. */
 void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *context);
 

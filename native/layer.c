@@ -129,31 +129,27 @@ static int makes_sense(const striate_shape *s) {
            (int64_t)s->height * s->width * s->filters < (int64_t)1 << 31;
 }
 
-/* A range of the kernel's rows (or columns) that lie inside the input. */
-typedef struct {
-    int from, to;
-} taps_inside;
-
-static taps_inside inside(const striate_shape *s, int out, int size) {
-    int first = out * s->stride - s->pad;
-    taps_inside range = {first < 0 ? -first : 0, s->kernel};
-    if (first + range.to > size) range.to = size - first;
-    if (s->pad_one) range = (taps_inside){0, s->kernel}; /* padding counts like the rest */
-    return range;
-}
-
-/* Gives every output row (or column) the number of its range; returns how many ranges there are. */
-static int number_cases(const striate_shape *s, int outputs, int size, taps_inside *ranges,
-                        uint8_t *cases) {
+int striate_number_ranges(int windows, int taps, int stride, int before, int size,
+                          striate_range *ranges, uint8_t *numbers) {
     int found = 0;
-    for (int i = 0; i < outputs; i++) {
-        taps_inside range = inside(s, i, size);
-        int c = 0;
-        while (c < found && (ranges[c].from != range.from || ranges[c].to != range.to)) c++;
-        if (c == found) ranges[found++] = range;
-        cases[i] = (uint8_t)c;
+    for (int i = 0; i < windows; i++) {
+        int first = i * stride - before, r = 0;
+        striate_range mine = {first < 0 ? -first : 0, first + taps > size ? size - first : taps};
+        while (r < found && (ranges[r].from != mine.from || ranges[r].to != mine.to)) r++;
+        if (r == found) ranges[found++] = mine;
+        numbers[i] = (uint8_t)r;
     }
     return found;
+}
+
+/* Those of a layer's windows. Padding of 1 counts like the rest. */
+static int number_cases(const striate_shape *s, int outputs, int size, striate_range *ranges,
+                        uint8_t *cases) {
+    if (!s->pad_one)
+        return striate_number_ranges(outputs, s->kernel, s->stride, s->pad, size, ranges, cases);
+    ranges[0] = (striate_range){0, s->kernel};
+    memset(cases, 0, (size_t)outputs);
+    return 1;
 }
 
 static int count_bits(const uint32_t *bits, int words) {
@@ -165,8 +161,8 @@ static int count_bits(const uint32_t *bits, int words) {
 
 /* What a dot is when no bit differs: the number of taps that count. A tap in the padding has only
  * 0 bits, so that its weights' 1 bits are counted as differing; twice their number undoes that. */
-static int32_t base_of(const striate_layer *layer, const uint32_t *filter, taps_inside rows,
-                       taps_inside columns) {
+static int32_t base_of(const striate_layer *layer, const uint32_t *filter, striate_range rows,
+                       striate_range columns) {
     int kernel = layer->shape.kernel;
     int32_t base = 0;
     for (int y = 0; y < kernel; y++)
@@ -180,7 +176,7 @@ static int32_t base_of(const striate_layer *layer, const uint32_t *filter, taps_
 static int make_border_table(striate_layer *layer, const uint32_t *weights) {
     enum { MOST_CASES = (MOST_KERNEL + 1) * (MOST_KERNEL + 1) };
     const striate_shape *s = &layer->shape;
-    taps_inside rows[MOST_CASES], columns[MOST_CASES];
+    striate_range rows[MOST_CASES], columns[MOST_CASES];
     int padded_filters = layer->blocks * layer->kernel->block;
     size_t filter_words = (size_t)s->kernel * s->kernel * layer->words;
     layer->row_case = malloc(layer->out_height);

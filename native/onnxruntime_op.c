@@ -127,6 +127,14 @@ static any take_scratch(_Atomic(any) *kept, size_t bytes) {
     return scratch ? scratch : aligned_alloc(64, (bytes + 63) / 64 * 64);
 }
 
+/* What the first call made; of two that make it at once, one keeps its own. */
+static any keep_first(_Atomic(any) *kept, any made, void (*release)(any)) {
+    any none = NULL;
+    if (!made || atomic_compare_exchange_strong(kept, &none, made)) return made;
+    release(made);
+    return none;
+}
+
 static void keep_scratch(_Atomic(any) *kept, any scratch) { free(atomic_exchange(kept, scratch)); }
 
 /* === BinaryConv === */
@@ -134,8 +142,8 @@ static void keep_scratch(_Atomic(any) *kept, any scratch) { free(atomic_exchange
 typedef struct {
     const entry *table;
     int32_t stride, pad, threads;
-    _Atomic(striate_layer *) layer; /* made at the first call, which tells the size of the map */
-    _Atomic(any) scratch;            /* NULL while a call has it */
+    _Atomic(any) layer;   /* made at the first call, which tells the size of the map */
+    _Atomic(any) scratch; /* NULL while a call has it */
 } convolution;
 
 static any create_convolution(const operator *self, const entry *table, any info) {
@@ -156,16 +164,13 @@ static void destroy_convolution(any kernel) {
     free(made);
 }
 
-/* The layer for maps of this size; of two calls that make it at once, one keeps its own. */
+static void free_layer(any layer) { striate_layer_free(layer); }
+
+/* The layer for maps of this size. */
 static striate_layer *layer_for(convolution *made, const striate_shape *shape, const void *bits) {
-    striate_layer *layer = atomic_load(&made->layer), *none = NULL;
+    any layer = atomic_load(&made->layer);
     if (layer) return layer;
-    layer = striate_layer_new(shape, bits, NULL);
-    if (layer && !atomic_compare_exchange_strong(&made->layer, &none, layer)) {
-        striate_layer_free(layer);
-        layer = none;
-    }
-    return layer;
+    return keep_first(&made->layer, striate_layer_new(shape, bits, NULL), free_layer);
 }
 
 static int fits(const striate_layer *layer, const striate_shape *shape) {
@@ -230,7 +235,7 @@ typedef struct {
     const entry *table;
     striate_stem_shape shape; /* without the sizes of the picture and the number of filters */
     int32_t threads;
-    _Atomic(striate_stem *) stem;
+    _Atomic(any) stem;
     _Atomic(any) scratch;
 } beginning;
 
@@ -264,16 +269,14 @@ static void destroy_stem(any kernel) {
     free(made);
 }
 
-/* The stem for pictures of this size; of two calls that make it at once, one keeps its own. */
+static void free_stem(any stem) { striate_stem_free(stem); }
+
+/* The stem for pictures of this size. */
 static striate_stem *stem_for(beginning *made, const striate_stem_shape *shape, const any *values) {
-    striate_stem *stem = atomic_load(&made->stem), *none = NULL;
+    any stem = atomic_load(&made->stem);
     if (stem) return stem;
     stem = striate_stem_new(shape, values[1], values[2], values[3], NULL);
-    if (stem && !atomic_compare_exchange_strong(&made->stem, &none, stem)) {
-        striate_stem_free(stem);
-        stem = none;
-    }
-    return stem;
+    return keep_first(&made->stem, stem, free_stem);
 }
 
 static int fit_stem(const entry *table, const any *inputs, const striate_window *conv, int64_t x[4],

@@ -80,19 +80,25 @@ const char *striate_stem_kernel(void) {
 }
 
 static const striate_stem_kernels *choose(const char *name) {
-    if (!name) name = striate_stem_kernel();
-    if (!name) return &portable;
+    static const striate_stem_kernels *const kernels[] = {
 #ifdef STRIATE_AMX
-    if (!strcmp(name, striate_stem_amx.name))
-        return striate_stem_amx.usable() ? &striate_stem_amx : NULL;
+        &striate_stem_amx,
 #endif
-    return strcmp(name, portable.name) ? NULL : &portable;
+        &portable,
+    };
+    if (!name) name = striate_stem_kernel();
+    if (!name) name = portable.name;
+    for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++)
+        if (!strcmp(name, kernels[i]->name) && kernels[i]->usable()) return kernels[i];
+    return NULL;
 }
 
 /* === Making one === */
 
-static int answers(int size, int taps, int stride, int padding) {
-    return (size + padding - taps) / stride + 1;
+/* How many windows there are on a map. */
+static void count_windows(const striate_window *w, int height, int width, int *down, int *across) {
+    *down = (height + w->top + w->bottom - w->rows) / w->row_stride + 1;
+    *across = (width + w->left + w->right - w->columns) / w->column_stride + 1;
 }
 
 /* Whether every window lies on the padded map and meets the map. */
@@ -113,21 +119,18 @@ int32_t striate_stem_takes(const striate_stem_shape *s) {
         s->filters > MOST_FILTERS || !fits(&s->conv, s->height, s->width))
         return 0;
     const striate_window *c = &s->conv;
-    int height = answers(s->height, c->rows, c->row_stride, c->top + c->bottom);
-    int width = answers(s->width, c->columns, c->column_stride, c->left + c->right);
+    int height, width;
+    count_windows(c, s->height, s->width, &height, &width);
     return c->rows * c->columns * s->channels <= MOST_TAPS && fits(&s->pool, height, width) &&
            (int64_t)height * width * s->filters < (int64_t)1 << 31;
 }
 
 static void find_sizes(striate_stem *stem) {
     const striate_stem_shape *s = &stem->shape;
-    const striate_window *c = &s->conv, *p = &s->pool;
-    stem->sums_height = answers(s->height, c->rows, c->row_stride, c->top + c->bottom);
-    stem->sums_width = answers(s->width, c->columns, c->column_stride, c->left + c->right);
-    stem->height = answers(stem->sums_height, p->rows, p->row_stride, p->top + p->bottom);
-    stem->width = answers(stem->sums_width, p->columns, p->column_stride, p->left + p->right);
-    stem->run = c->columns * s->channels;
-    stem->tiles = (c->rows * stem->run + STRIATE_TILE_BYTES - 1) / STRIATE_TILE_BYTES;
+    count_windows(&s->conv, s->height, s->width, &stem->sums_height, &stem->sums_width);
+    count_windows(&s->pool, stem->sums_height, stem->sums_width, &stem->height, &stem->width);
+    stem->run = s->conv.columns * s->channels;
+    stem->tiles = (s->conv.rows * stem->run + STRIATE_TILE_BYTES - 1) / STRIATE_TILE_BYTES;
     stem->all_filters = (s->filters + STRIATE_TILE - 1) / STRIATE_TILE * STRIATE_TILE;
 }
 
@@ -158,25 +161,6 @@ static int order_weights(striate_stem *stem, const float *weights) {
     return 0;
 }
 
-/* The rows (or columns) of a window that lie on the picture. */
-typedef struct {
-    int from, to;
-} range;
-
-/* Gives every window along one axis the number of its range; returns how many there are. */
-static int number_ranges(int windows, int taps, int stride, int before, int size, range *ranges,
-                         uint8_t *numbers) {
-    int found = 0;
-    for (int i = 0; i < windows; i++) {
-        int first = i * stride - before, r = 0;
-        range mine = {first < 0 ? -first : 0, first + taps > size ? size - first : taps};
-        while (r < found && (ranges[r].from != mine.from || ranges[r].to != mine.to)) r++;
-        if (r == found) ranges[found++] = mine;
-        numbers[i] = (uint8_t)r;
-    }
-    return found;
-}
-
 /* The weight that the digits are. */
 static double weight_of(const striate_stem *stem, int f, int tap) {
     int32_t weight = 0;
@@ -186,8 +170,8 @@ static double weight_of(const striate_stem *stem, int f, int tap) {
 }
 
 /* The bias, and what the mean takes from the taps on the picture; those beside it are 0. */
-static float base_of(const striate_stem *stem, int f, const float *mean, double bias, range rows,
-                     range columns) {
+static float base_of(const striate_stem *stem, int f, const float *mean, double bias,
+                     striate_range rows, striate_range columns) {
     int channels = stem->shape.channels;
     for (int y = rows.from; y < rows.to; y++)
         for (int x = columns.from; x < columns.to; x++)
@@ -202,11 +186,11 @@ static int make_border_table(striate_stem *stem, const float *mean, const float 
     enum { MOST_RANGES = 2 * MOST_WINDOW + 1 }; /* cut off at either end by less than a window */
     const striate_stem_shape *s = &stem->shape;
     const striate_window *c = &s->conv;
-    range rows[MOST_RANGES * MOST_RANGES], columns[MOST_RANGES * MOST_RANGES];
-    int down = number_ranges(stem->sums_height, c->rows, c->row_stride, c->top, s->height, rows,
-                             stem->row_case);
-    int across = number_ranges(stem->sums_width, c->columns, c->column_stride, c->left, s->width,
-                               columns, stem->column_case);
+    striate_range rows[MOST_RANGES], columns[MOST_RANGES];
+    int down = striate_number_ranges(stem->sums_height, c->rows, c->row_stride, c->top, s->height,
+                                     rows, stem->row_case);
+    int across = striate_number_ranges(stem->sums_width, c->columns, c->column_stride, c->left,
+                                       s->width, columns, stem->column_case);
     stem->column_cases = across;
     stem->base = calloc((size_t)down * across * stem->all_filters, sizeof *stem->base);
     if (!stem->base) return -1;

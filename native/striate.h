@@ -50,7 +50,8 @@ typedef struct {
     void *scratch;              /* striate_scratch_bytes(layer), aligned to 64 bytes */
 } striate_run;
 
-/* 4 for this header; another number means another layout of the structures above, or other functions. */
+/* 4 for this header; another number means another layout of the structures above, or other
+ * functions. */
 STRIATE_PUBLIC int32_t striate_abi(void);
 
 /* Name of the i-th kernel that this machine can run, fastest first; NULL after the last. */

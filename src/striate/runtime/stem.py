@@ -14,6 +14,7 @@ import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 from striate.runtime.binary import library
+from striate.runtime.packed import DOMAIN
 
 # Channels first, colours in the net's order, normalised, convolved, ..., and channels last again.
 BEGINNING = re.compile(
@@ -55,7 +56,7 @@ def fuse(model: ModelProto, threads: int) -> bool:
     numbers = {"relu": int(stem.relu), "threads": threads}
     numbers |= zip(WINDOW, stem.conv, strict=True)
     numbers |= {f"pool_{k}": v for k, v in zip(WINDOW, stem.pool, strict=True)}
-    node = helper.make_node("Stem", ["image", *arrays], stem.nodes[-1].output, domain="striate")
+    node = helper.make_node("Stem", ["image", *arrays], stem.nodes[-1].output, domain=DOMAIN)
     node.attribute.extend(helper.make_attribute(k, v) for k, v in numbers.items())
     for old in stem.nodes:
         model.graph.node.remove(old)

@@ -205,6 +205,12 @@ def test_frames_are_spread_over_the_clip_or_taken_from_its_middle():
     assert levels_of(pixels(clip[:2], ClipPreprocess(4, GREY))) == [0, 0, 10, 10]
 
 
+@pytest.mark.parametrize("frames", [1, 4])
+def test_a_folder_without_a_frame_is_no_clip(tmp_path, frames):
+    with pytest.raises(DataError, match="expected a clip of several frames, got 0"):
+        pixels(tmp_path, ClipPreprocess(frames, GREY))
+
+
 def test_a_frame_has_the_pixels_of_a_picture(tmp_path):
     spec = preset("unit", 5, 5, fit="crop", crop=0.9)
     levels = np.random.default_rng(0).integers(0, 256, (3, 9, 8, 3), dtype=np.uint8)

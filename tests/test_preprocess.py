@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from striate.errors import DataError, UsageError
 from striate.preprocess import Preprocess, decode, pixels, preset, source_box
@@ -93,6 +93,22 @@ def test_exif_orientation_is_applied():
     assert (pixels(Image.open(io.BytesIO(data)), spec) == upright).all()
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation_is_turned_as_pillow_turns_it(orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(gradient(20, 30)), exif=exif)
+    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+    assert (decode(data) == np.asarray(expected)).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_a_picture_with_damaged_exif_data_is_read_as_it_stands(kind):
+    picture = Image.fromarray(gradient(20, 30))
+    damaged = encoded(picture, kind, lossless=True, exif=b"no EXIF data")
+    assert (decode(damaged) == gradient(20, 30)).all()
+
+
 @pytest.mark.parametrize(
     ("data", "complaint"),
     [
@@ -115,6 +131,19 @@ def test_a_missing_file_and_a_decompression_bomb_are_refused(tmp_path):
     bomb = Image.new("1", (20_000, 20_000))
     with pytest.raises(DataError, match="expected at most 100,000,000"):
         decode(encoded(bomb))
+
+
+def test_a_picture_of_few_pixels_and_an_endless_side_is_refused():
+    """Brought to a net's width, a million of its rows would take a gigabyte."""
+    thread = encoded(Image.new("L", (1, 1_000_000)))
+    with pytest.raises(DataError, match=r"1 x 1000000 pixels.*sides of at most 65,535"):
+        pixels(thread, preset("unit", 224, 224))
+
+
+def test_a_pillow_image_of_a_file_that_is_cut_off_is_refused_in_one_line():
+    data = encoded(Image.fromarray(gradient(64, 64)), "JPEG")
+    with pytest.raises(DataError, match="expected a whole one, got a damaged one"):
+        pixels(Image.open(io.BytesIO(data[:-100])), preset("unit", 8, 8))
 
 
 def test_pixels_of_the_net_s_own_size_are_untouched():
@@ -168,6 +197,8 @@ def test_an_array_of_the_wrong_kind_is_refused():
         pixels(np.zeros((4, 4, 3)), preset("unit", 4, 4))
     with pytest.raises(DataError, match=r"got uint8 \[2, 4, 4, 3\]"):
         pixels(np.zeros((2, 4, 4, 3), np.uint8), preset("unit", 4, 4))
+    with pytest.raises(DataError, match=r"got uint8 \[0, 4, 3\]"):
+        pixels(np.zeros((0, 4, 3), np.uint8), preset("unit", 4, 4))
 
 
 @pytest.mark.parametrize("name", ["caffe", "tf", "torch", "unit"])

@@ -87,7 +87,7 @@ class ClipPreprocess(Spec):
 
     def _chosen(self, name: str, count: int) -> list[int]:
         """Which of a clip's frames are taken."""
-        if count < 2 and self.frames > 1:
+        if count < min(2, self.frames):
             raise DataError(f"{name}: expected a clip of several frames, got {count}")
         if self.sample == "middle" and count >= self.frames:
             start = (count - self.frames) // 2

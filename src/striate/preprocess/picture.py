@@ -20,6 +20,7 @@ SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff")
 )
 MAX_PIXELS = 100_000_000  # a picture that decodes to more than 300 MB is taken for an attack
+MAX_SIDE = 65_535  # and so is one too long for a JPEG: all of it is brought to the net's width
 
 Fit = Literal["crop", "stretch", "pad"]
 Interpolation = Literal["nearest", "bilinear", "bicubic", "lanczos"]
@@ -175,7 +176,8 @@ def decode(source: bytes | str | os.PathLike, *, background: int = 255) -> np.nd
 
     Upright by its EXIF orientation; palette, grey, CMYK and 16-bit pictures become 8-bit RGB;
     transparent pixels show `background`; of an animation, the first frame. Raises `DataError`,
-    naming the file, for what is not a picture, is cut off, or has more than `MAX_PIXELS` pixels.
+    naming the file, for what is not a picture, is cut off, or has more than `MAX_PIXELS` pixels or
+    a side of more than `MAX_SIDE`.
     """
     return np.asarray(_rgb(_open(source), background))
 
@@ -197,13 +199,29 @@ def frames_of(
 
 def _open(source: Any):
     """A loaded, upright Pillow image, of one that may not be loaded yet or of encoded bytes."""
-    from PIL import Image, ImageOps
+    from PIL import Image
 
-    def whole(image):
-        image.load()
-        return ImageOps.exif_transpose(image)
+    if not isinstance(source, Image.Image):
+        return _decoded(source, _whole)
+    try:
+        return _whole(source)
+    except Exception as error:  # a file is decoded only now
+        raise DataError(f"the picture: expected a whole one, got a damaged one ({error})") from None
 
-    return whole(source) if isinstance(source, Image.Image) else _decoded(source, whole)
+
+def _whole(image):
+    """A Pillow image, loaded and upright; as it stands where its EXIF data are damaged."""
+    from PIL.ExifTags import Base
+
+    image.load()
+    try:
+        orientation = image.getexif().get(Base.Orientation)
+    except Exception:  # its parser raises whatever the bytes make it raise
+        return image
+    return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+_TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF's orientation -> Pillow's Transpose
 
 
 def _decoded(source: bytes | str | os.PathLike, load: Callable[[Any], Any]) -> Any:
@@ -215,10 +233,10 @@ def _decoded(source: bytes | str | os.PathLike, load: Callable[[Any], Any]) -> A
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow's own bomb warning: the limit below is firm
             image = Image.open(io.BytesIO(data), formats=FORMATS)
-            if image.width * image.height > MAX_PIXELS:
+            if image.width * image.height > MAX_PIXELS or max(image.size) > MAX_SIDE:
                 raise DataError(
                     f"{name}: {image.width} x {image.height} pixels, expected at most "
-                    f"{MAX_PIXELS:,}; shrink the picture first"
+                    f"{MAX_PIXELS:,} and sides of at most {MAX_SIDE:,}; shrink the picture first"
                 )
             return load(image)
     except DataError:
@@ -271,7 +289,7 @@ def _from_array(array: np.ndarray):
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     right_rank = array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))
-    if array.dtype != np.uint8 or not right_rank:
+    if array.dtype != np.uint8 or not right_rank or not array.size:
         raise DataError(
             "expected a uint8 picture [h, w], [h, w, 1], [h, w, 3] or [h, w, 4], "
             f"got {array.dtype} {list(array.shape)}"

@@ -1,9 +1,14 @@
 """striate.data: every source becomes the same kind of data set, and says what is wrong with it."""
 
+import errno
 import gzip
 import os
+import re
 import shutil
 import struct
+import subprocess
+import sys
+import time
 import unicodedata
 
 import numpy as np
@@ -227,6 +232,25 @@ def test_broken_pictures_are_found_without_a_cache_too(tree):
     assert sum(len(labels) for _, labels in examples.batches(6)) == 20
 
 
+@pytest.mark.parametrize("closed", ["", "cat", "dog/deeper"])
+def test_a_folder_that_nobody_may_look_into_is_an_error_and_no_empty_class(
+    tree, monkeypatch, closed
+):
+    picture(tree / "dog" / "deeper" / "more.png", 300)
+    look, refused = os.scandir, tree / closed
+
+    def scandir(path="."):
+        if os.fspath(path) == str(refused):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    monkeypatch.setattr(os, "listdir", lambda path=".": [entry.name for entry in scandir(path)])
+    message = re.escape(f"{refused}: cannot be read (Permission denied)")
+    with pytest.raises(DataError, match=message):
+        load(tree)
+
+
 def test_strict_turns_a_broken_picture_into_an_error(tree):
     (tree / "cat" / "text.png").write_text("not a picture")
     with pytest.raises(DataError, match=r"text\.png"):
@@ -256,6 +280,18 @@ def test_copies_across_given_splits_are_a_leak(tmp_path):
     dataset = load(tmp_path)
     assert kinds(dataset) == ["leak"]
     assert set(dataset.problems[0].names) == {"train/a/3.png", "val/a/copy.png"}
+
+
+def test_many_copies_are_counted_in_a_time_that_grows_with_them(tmp_path):
+    numbers = np.arange(40_000, dtype=np.uint32)
+    images = numbers.view(np.uint8).reshape(-1, 2, 2)
+    labels = numbers % 2
+    arrays = {"x_train": images, "y_train": labels, "x_test": images, "y_test": labels}
+    np.savez(tmp_path / "a.npz", **arrays)
+    began = time.perf_counter()
+    dataset = load(tmp_path / "a.npz")
+    assert time.perf_counter() - began < 8
+    assert str(dataset.problems[0]).startswith("40000 pictures are there in two splits")
 
 
 def test_copies_stay_on_one_side_of_our_own_split(tree):
@@ -514,6 +550,18 @@ def test_numbers_as_classes_stand_by_value_below_zero_too(tmp_path):
     images, labels = arrays()
     np.savez(tmp_path / "a.npz", images=images, labels=np.where(labels, 10, -1))
     assert load(tmp_path / "a.npz").classes == ("-1", "10")
+
+
+def test_classes_of_one_value_stand_in_one_order_in_every_process(tmp_path):
+    images, labels = arrays()
+    words = np.array(["001", "01", "1"])[np.arange(len(labels)) % 3]
+    np.savez(tmp_path / "a.npz", images=images, labels=words)
+    code = "import sys, striate.data; print(striate.data.load(sys.argv[1]).classes)"
+    for seed in ("0", "1", "2"):
+        environment = os.environ | {"PYTHONHASHSEED": seed}
+        command = [sys.executable, "-c", code, str(tmp_path / "a.npz")]
+        found = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        assert found.stdout.strip() == "('001', '01', '1')"
 
 
 def test_a_class_of_an_npz_without_pictures_is_said(tmp_path):

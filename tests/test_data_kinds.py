@@ -366,6 +366,12 @@ def test_a_column_without_a_name_is_left_out_and_said(tmp_path):
         assert "column 1 has no name; left out" in str(dataset.problems[0])
 
 
+def test_classes_with_underscores_are_words(tmp_path):
+    rows = "".join(f"{i},{i % 3},{('1_2', '12')[i % 2]}\n" for i in range(20))
+    (tmp_path / "t.csv").write_text(rows)
+    assert load(tmp_path / "t.csv").classes == ("12", "1_2")
+
+
 def test_a_number_beyond_float32_is_no_number(tmp_path):
     (tmp_path / "t.csv").write_text(ROWS + "1e300,2,2\n")
     assert len(load(tmp_path / "t.csv")) == 30

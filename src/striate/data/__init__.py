@@ -65,17 +65,12 @@ def load(
         raise UsageError(f"expected the path of a folder, table or array file, got {came}")
     _check_options(kind, split, seed)
     where = os.fspath(source)
-    for reader in READERS:
-        if reader.matches(where, kind):
-            records, name = reader.read(where, kind), shown(where)
-            return assemble(name, records, split=split, seed=seed, strict=strict, classes=classes)
-    got = _what_is_there(Path(where))
-    if kind not in (None, "picture"):
-        raise DataError(f"{where}: expected {KINDS[kind].noun}s ({_SOURCES[kind]}), got {got}")
-    raise DataError(
-        f"{where}: expected a folder with a folder of pictures for each class, or a .csv, .tsv, "
-        f".npz or IDX file, got {got}"
-    )
+    try:
+        records = _records(where, kind)
+    except OSError as error:  # a folder that nobody may look into, or its disk
+        refused = shown(error.filename or where)
+        raise DataError(f"{refused}: cannot be read ({error.strerror or error})") from None
+    return assemble(shown(where), records, split=split, seed=seed, strict=strict, classes=classes)
 
 
 def from_arrays(
@@ -106,6 +101,20 @@ def from_arrays(
     names = None if classes is None else np.asarray(classes, str)
     records = npz.from_arrays(Path("arrays"), {"": (np.asarray(images), y)}, names, kind)
     return assemble("arrays", records, split=split, seed=seed, strict=False, classes=None)
+
+
+def _records(where: str, kind: str | None) -> Records:
+    """What the first reader finds whose source this is; `DataError` where it is none's."""
+    for reader in READERS:
+        if reader.matches(where, kind):
+            return reader.read(where, kind)
+    got = _what_is_there(Path(where))
+    if kind not in (None, "picture"):
+        raise DataError(f"{where}: expected {KINDS[kind].noun}s ({_SOURCES[kind]}), got {got}")
+    raise DataError(
+        f"{where}: expected a folder with a folder of pictures for each class, or a .csv, .tsv, "
+        f".npz or IDX file, got {got}"
+    )
 
 
 def _check_options(kind: Any, split: Any, seed: Any) -> None:

@@ -310,9 +310,9 @@ _WHERE_CLASSES = {
 
 
 def _label_key(label: str) -> tuple[int, int, str]:
-    """Numbers by value, before words by letter."""
+    """Numbers by value, before words; by letter where the value is the same, as of 1 and 01."""
     is_number = label.removeprefix("-").isdecimal()
-    return (0, int(label), "") if is_number else (1, 0, label)
+    return (0, int(label), label) if is_number else (1, 0, label)
 
 
 def _reorder(images: Images, order: list[int]) -> Images:
@@ -390,9 +390,10 @@ def _copies(dataset: Dataset) -> list[Problem]:
     members: dict[int, list[int]] = {}
     for i in repeated:
         members.setdefault(int(group[i]), []).append(int(i))
-    leaks = [m for m in members.values() if len(set(where[m]) - {""}) > 1]
-    contradictions = [m for m in members.values() if len(set(dataset.labels[m])) > 1]
-    plain = [m for m in members.values() if m not in leaks and m not in contradictions]
+    leaks = [g for g, m in members.items() if len(set(where[m]) - {""}) > 1]
+    contradictions = [g for g, m in members.items() if len(set(dataset.labels[m])) > 1]
+    said = {*leaks, *contradictions}
+    plain = [g for g in members if g not in said]
     problems = []
     for kind, found, what in (
         ("leak", leaks, "in two splits, so that the score will be too good"),
@@ -400,8 +401,8 @@ def _copies(dataset: Dataset) -> list[Problem]:
         ("duplicate", plain, "more than once"),
     ):
         if found:
-            names = tuple(dataset.names[i] for m in found for i in m)
-            first = " and ".join(dataset.names[i] for i in found[0][:2])
+            names = tuple(dataset.names[i] for g in found for i in members[g])
+            first = " and ".join(names[:2])
             noun = dataset.noun
             they = f"1 {noun} is" if len(found) == 1 else f"{len(found)} {noun}s are"
             problems.append(Problem(kind, f"{they} there {what}: {first}", names))

@@ -29,10 +29,11 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
     """(pictures, pictures of a format that cannot be read) in a folder and below, by their names.
 
     Files that are no pictures (notes, tables) and hidden ones are passed over in silence, and so
-    are links to a folder that they lie in: there is no end to what is below them.
+    are links to a folder that they lie in: there is no end to what is below them. Raises `OSError`
+    for a folder that cannot be looked into, where a whole class may lie.
     """
     pictures, unread = [], []
-    for where, folders, files in os.walk(folder, followlinks=True):
+    for where, folders, files in os.walk(folder, followlinks=True, onerror=_refuse):
         folders[:] = sorted(
             f for f in folders if not is_hidden(Path(f)) and not leads_up(Path(where, f))
         )
@@ -45,6 +46,12 @@ def pictures_under(folder: Path) -> tuple[list[Path], list[Path]]:
             elif path.suffix.lower() in UNREAD_PICTURES:
                 unread.append(path)
     return pictures, unread
+
+
+def _refuse(error: OSError) -> None:
+    """Raise it, but for what is no folder and so has none in it."""
+    if not isinstance(error, NotADirectoryError | FileNotFoundError):
+        raise error
 
 
 def named(paths: Iterable[Path]) -> list[Path]:

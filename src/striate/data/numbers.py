@@ -121,7 +121,7 @@ def _are_numbers(cells: list[str]) -> bool:
 
 def _is_number(cell: str) -> bool:
     try:
-        return abs(float(cell)) <= LARGEST
+        return abs(float(cell)) <= LARGEST and "_" not in cell  # Python's 1_2 is 12
     except ValueError:
         return False
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -328,3 +329,13 @@ def test_the_drift_baseline_describes_pictures_and_answers():
     assert baseline["class_prior"] == [0.5, 0.5]
     assert baseline["confidence"]["mean"] == pytest.approx(0.75)
     json.dumps(baseline)
+
+
+def test_the_drift_baseline_of_many_pictures_takes_little_memory():
+    """A thousand clips as floats would be more than most machines have, after hours of training."""
+    images = np.zeros((100, 4, 64, 64, 3), np.uint8)
+    tracemalloc.start()
+    drift_baseline(images, np.full((100, 2), 0.5, np.float32))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < images.nbytes / 4

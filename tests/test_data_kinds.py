@@ -1,6 +1,7 @@
 """striate.data on what is no picture: voxels, clips and tables of numbers."""
 
 import re
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -364,6 +365,16 @@ def test_a_column_without_a_name_is_left_out_and_said(tmp_path):
         dataset = load(tmp_path / "t.csv")
         assert dataset.images[:3].tolist() == [[0.5], [1.5], [2.5]]
         assert "column 1 has no name; left out" in str(dataset.problems[0])
+
+
+def test_a_large_table_of_numbers_takes_little_more_memory_than_its_numbers(tmp_path):
+    row = ",".join(f"{i}.25" for i in range(500))
+    (tmp_path / "t.csv").write_text("".join(f"{row},{i % 2}\n" for i in range(1000)))
+    tracemalloc.start()
+    dataset = load(tmp_path / "t.csv")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 * dataset.images.nbytes
 
 
 def test_classes_with_underscores_are_words(tmp_path):

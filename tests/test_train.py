@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,17 @@ from PIL import Image
 
 import striate
 from striate import artifact
-from striate.data import load
+from striate.data import from_arrays, load
 from striate.errors import DataError, StriateError, UsageError
-from striate.train import checkpoint, cross_validate, finetune_recipe, fit, make_recipe, train
+from striate.train import (
+    build,
+    checkpoint,
+    cross_validate,
+    finetune_recipe,
+    fit,
+    make_recipe,
+    train,
+)
 from striate.train.judge import cross_entropy as loss_of
 from striate.train.loop import _is_better
 from striate.train.probe import solve
@@ -194,6 +203,22 @@ def test_normalising_by_the_data_centres_the_pictures(dataset):
     x = np.array(fitted.preprocess.layer()(pixels))
     assert abs(x.mean()) < 0.05
     assert abs(x.std() - 1) < 0.05
+
+
+def test_measuring_many_pictures_takes_no_more_memory_than_they_do():
+    images = np.random.default_rng(0).integers(0, 256, (500, 64, 64, 3), dtype=np.uint8)
+    data = from_arrays(images, np.arange(500) % 2)
+    recipe = make_recipe({**LENET, "preprocess": {"normalise": "data"}}, {"model.channels": 3})
+    recipe = recipe.changed(model={"size": 64})
+    start = build.start_of(recipe)
+    tracemalloc.start()
+    found = build.measured(start, recipe, data, np.arange(500)).preprocess
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.mean == tuple(np.round(images.mean(axis=(0, 1, 2)), 3))
+    spread = np.round(images.std(axis=(0, 1, 2)), 3)
+    np.testing.assert_allclose(found.scale, 1 / spread, rtol=1e-9)
+    assert peak < 5 * images.nbytes
 
 
 # === Freezing ===

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from striate.data.table import (
 from striate.errors import DataError
 
 LARGEST = float(np.finfo(np.float32).max)
+_WHAT = "numbers and a label"
 
 
 def matches(source: str, kind: str | None) -> bool:
@@ -41,22 +43,23 @@ def read(source: str, kind: str | None) -> Records:
     so is a column without a name, as pandas writes the number of each row.
     """
     table = Path(source)
-    rows = rows_of(table, "numbers and a label")
-    header = [cell.strip() for cell in rows[0][1]] if _has_header(rows) else []
-    width = len(rows[0][1])
+    _, first = next(rows_of(table, _WHAT))
+    has_header = _has_header(rows_of(table, _WHAT))
+    header = [cell.strip() for cell in first] if has_header else []
+    width = len(first)
     lowered = [name.lower() for name in header]
     label_column, split_column = find(lowered, LABEL_COLUMNS), find(lowered, SPLIT_COLUMNS)
     label_column = width - 1 if label_column is None else label_column
     unnamed = [i for i, name in enumerate(lowered) if not name or name.startswith("unnamed:")]
     columns = [i for i in range(width) if i not in (label_column, split_column, *unnamed)]
     if not columns:
-        raise DataError(f"{table}: expected numbers and a label in a row, got {rows[0][1]}")
+        raise DataError(f"{table}: expected numbers and a label in a row, got {first}")
     names, numbers, labels, splits = [], [], [], []
     problems = [
         Problem("ignored", f"{table}: column {i + 1} has no name; left out", (f"column {i + 1}",))
         for i in unnamed
     ]
-    for number, row in rows[bool(header) :]:
+    for number, row in islice(rows_of(table, _WHAT), int(has_header), None):
         cells = [cell.strip() for cell in row]
         name = f"row {number:06d}"
         wrong = _what_is_wrong(cells, width, columns, header)
@@ -66,13 +69,13 @@ def read(source: str, kind: str | None) -> Records:
             )
             continue
         names.append(name)
-        numbers.append([float(cells[i]) for i in columns])
+        numbers.append(np.array([float(cells[i]) for i in columns], np.float32))
         labels.append(_class(table, number, cells[label_column]))
         if split_column is not None:
             splits.append(split_of(table, number, cells, split_column))
     if not names:
         raise DataError(f"{table}: none of its rows can be used; {problems[0] if problems else ''}")
-    values = np.array(numbers, np.float32)
+    values = np.stack(numbers)
     return Records(
         names=names,
         images=values,
@@ -84,10 +87,11 @@ def read(source: str, kind: str | None) -> Records:
     )
 
 
-def _has_header(rows: list[tuple[int, list[str]]]) -> bool:
+def _has_header(rows: Iterator[tuple[int, list[str]]]) -> bool:
     """Whether the first row holds names: not one number, or numbers and the name of a label column,
     as of an array's columns, which is the label of no other row."""
-    first, *others = ([cell.strip().lower() for cell in row] for _, row in rows)
+    others = ([cell.strip().lower() for cell in row] for _, row in rows)
+    first = next(others)
     if not any(map(_is_number, first[:-1])):
         return True
     label = find(first, LABEL_COLUMNS)

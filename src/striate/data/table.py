@@ -1,8 +1,9 @@
 """A table of pictures: CSV or TSV with a path and a label a row, relative to the table's folder."""
 
 import csv
-import io
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TextIO
 
 from striate.data.files import PICTURES, digests_of, unreadable
 from striate.data.folder import SPLIT_FOLDERS
@@ -24,6 +25,7 @@ PATH_COLUMNS = (
 )
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target", "y")
 SPLIT_COLUMNS = ("split", "subset", "partition")
+BEGINNING = 1 << 20  # characters, in which the first line ends
 
 
 def matches(source: str, kind: str | None) -> bool:
@@ -39,7 +41,7 @@ def read(source: str, kind: str | None) -> Records:
     is not there is left out, and one that is listed again counts once, and both are said.
     """
     table = Path(source)
-    rows = rows_of(table, "a path and a label")
+    rows = list(rows_of(table, "a path and a label"))
     path_column, label_column, split_column, has_header = _columns(table, rows)
     names, paths, labels, splits, numbers = [], [], [], [], []
     for number, row in rows[1:] if has_header else rows:
@@ -115,24 +117,37 @@ def _expect_the_same(
 _NO_TEXT = "expected text in UTF-8, got something else; save it as CSV in UTF-8"
 
 
-def rows_of(table: Path, what: str) -> list[tuple[int, list[str]]]:
-    """(row number from 1, cells) of every row that is not blank; what: that a row should hold."""
+def rows_of(table: Path, what: str) -> Iterator[tuple[int, list[str]]]:
+    """(row number from 1, cells) of every row that is not blank, at least one; they are read as
+    they are asked for, since as text a table is many times as large as its numbers.
+
+    what: that a row should hold.
+    """
+    found = False
     try:
-        text = table.read_text("utf-8-sig")
+        with table.open(encoding="utf-8-sig") as file:
+            delimiter = delimiter_of(file.read(BEGINNING))
+            file.seek(0)
+            for number, row in enumerate(csv.reader(_lines(file), delimiter=delimiter), start=1):
+                if any(cell.strip() for cell in row):
+                    found = True
+                    yield number, row
     except OSError as error:
         raise DataError(f"{table}: cannot be read ({error.strerror})") from None
-    except UnicodeDecodeError:
+    except UnicodeError:
         raise DataError(f"{table}: {_NO_TEXT}") from None
-    if "\0" in text:
-        raise DataError(f"{table}: {_NO_TEXT}")
-    try:
-        rows = list(enumerate(csv.reader(io.StringIO(text), delimiter=delimiter_of(text)), start=1))
     except csv.Error as error:
         raise DataError(f"{table}: expected rows of {what}, got something else ({error})") from None
-    rows = [(number, row) for number, row in rows if any(cell.strip() for cell in row)]
-    if not rows:
+    if not found:
         raise DataError(f"{table}: expected rows of {what}, got an empty file")
-    return rows
+
+
+def _lines(file: TextIO) -> Iterator[str]:
+    """Those of a file; `UnicodeError` for a zero byte, which no text has."""
+    for line in file:
+        if "\0" in line:
+            raise UnicodeError
+        yield line
 
 
 def delimiter_of(text: str) -> str:

@@ -23,7 +23,7 @@ from striate.preprocess import (
     for_input,
     preset,
 )
-from striate.preprocess.whitening import METHODS, Whitening, check_size
+from striate.preprocess.whitening import METHODS, Whitening, check_size, moments
 from striate.pretrained import Pretrained
 from striate.registry import ModelSpec, create, get_spec, open_weights
 from striate.train import adopted
@@ -214,8 +214,10 @@ def measured(start: Start, recipe: Recipe, dataset: Dataset, train: np.ndarray) 
         return start
     every = max(1, len(train) // SAMPLE)
     pixels = dataset.examples(plain, train[::every])
-    levels = np.concatenate([x.reshape(-1, plain.shape[-1]) for x, _ in pixels.batches(64)])
-    mean, spread = levels.mean(axis=0, dtype=np.float64), levels.std(axis=0, dtype=np.float64)
+    channels = plain.shape[-1]
+    levels = (x.reshape(-1, channels) for x, _ in pixels.batches(64))
+    mean, covariance = moments(levels, channels)
+    spread = np.sqrt(np.diag(covariance))
     preprocess = _with_levels(plain, np.round(mean, 3), np.round(spread, 3))
     return dataclasses.replace(start, preprocess=preprocess)
 

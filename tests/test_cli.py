@@ -654,6 +654,26 @@ def test_an_import_that_fails_for_another_reason_shows_where(call, monkeypatch):
         call("models")
 
 
+@pytest.mark.long
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no names but Unicode")
+@pytest.mark.parametrize("coding", ["utf-8:strict", "ascii:strict"])
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_names_that_the_output_cannot_spell_are_printed_all_the_same(
+    artifact, tmp_path, monkeypatch, coding, more
+):
+    monkeypatch.setenv("PYTHONIOENCODING", coding)
+    names = [os.fsencode(tmp_path) + name for name in (b"/caf\xe9.png", "/猫é.png".encode())]
+    for name in names:
+        shutil.copy(PHOTOS / "cat.jpg", name)
+    ran = run("predict", artifact.path, *map(os.fsdecode, names), "--engine", "onnx", *more)
+    assert ran.returncode == 0, ran.stderr
+    if more:
+        found = [answer["path"] for answer in json.loads(ran.stdout)]
+        assert found == list(map(os.fsdecode, names))
+    else:
+        assert r"caf\udce9.png" in ran.stdout
+
+
 def test_a_table_shows_names_as_they_are(capsys):
     table(["[a]", "b"], [["[/red] cat", ":smile: [bold]"]], title="[x]/1")
     out = capsys.readouterr().out

@@ -4,6 +4,7 @@ A verb's module imports nothing heavy at its top, so that `--help`, `models` and
 configuration answer in well under a second.
 """
 
+import io
 import os
 import sys
 
@@ -91,6 +92,8 @@ _add_verbs()
 
 def main() -> None:
     """Run the command line; a user's mistake is one line on standard error, never a traceback."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a file's name may be in no coding at all
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         app()
     except StriateError as error:

@@ -1,5 +1,6 @@
 """What every verb prints with: one JSON document, or tables and lines for a person."""
 
+import codecs
 import contextlib
 import json
 import math
@@ -21,9 +22,11 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 def emit(document: Any) -> None:
-    """Print the one JSON document of a verb on standard output, indented for a person."""
+    """Print the one JSON document of a verb on standard output, indented for a person; in ASCII
+    where the output is not in UTF-8, as JSON has to be."""
     indent = 2 if sys.stdout.isatty() else None
-    print(json.dumps(_finite(document), indent=indent, ensure_ascii=False))
+    coding = codecs.lookup(sys.stdout.encoding or "ascii").name
+    print(json.dumps(_finite(document), indent=indent, ensure_ascii=coding != "utf-8"))
 
 
 def _finite(value: Any) -> Any:

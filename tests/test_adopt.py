@@ -312,7 +312,7 @@ def test_a_file_that_is_no_net_is_said_in_a_line(tmp_path, data):
 
 def test_the_command_names_the_version_and_what_the_net_knows(tmp_path, data):
     sequential().save(tmp_path / "net.keras")
-    (tmp_path / "labels.txt").write_text("hen\ndog\ncat\n")
+    (tmp_path / "labels.txt").write_text("hen\ndog \ncat\n\n", "utf-8-sig")  # as of Windows
     arguments = ["adopt", str(tmp_path / "net.keras"), "--data", str(data), "--preprocess", "raw"]
     arguments += ["-o", str(tmp_path / "mine"), "--labels", str(tmp_path / "labels.txt")]
     plain = CliRunner().invoke(app, arguments)

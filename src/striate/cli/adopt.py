@@ -71,6 +71,7 @@ def _lines(path: Path) -> list[str]:
     from striate.errors import DataError
 
     try:
-        return path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read ({error})") from None
+    return [line.strip() for line in lines if line.strip()]

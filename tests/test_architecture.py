@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "striate"
 # The floors of the design, from the ground up: a module imports from its own floor or below.
 FLOORS = [
     {"arithmetic", "errors", "files", "gradients", "initializers", "layers", "lazy"},
-    {"libraries", "metrics"},
+    {"libraries", "metrics", "yaml_text"},
     {"registry", "costs", "diagram", "preprocess", "pretrained", "torch_files", "fetch"},
     {"models", "data", "artifact", "committee", "convolutional", "adopt"},
     {"train", "runtime", "explain"},

@@ -27,6 +27,16 @@ def test_a_file_a_dictionary_and_sets_are_the_same(tmp_path):
     assert recipe.optimizer.learning_rate == 1e-3
 
 
+@pytest.mark.parametrize("number", ["1e-1", "1E-1", "1.0e-1", ".1", "10e-2", "+1e-1"])
+def test_a_number_is_one_however_it_is_written(tmp_path, number):
+    """YAML 1.1, and so its library, takes 1e-1 for a word, which no net takes for an option."""
+    text = f"model: {{name: alexnet, options: {{dropout: {number}}}}}\n"
+    (tmp_path / "r.yaml").write_text(text)
+    from_file = make_recipe(tmp_path / "r.yaml")
+    typed = make_recipe({"model": "alexnet"}, [f"model.options.dropout={number}"])
+    assert from_file.model.options == typed.model.options == {"dropout": 0.1}
+
+
 def test_later_changes_win_and_leave_the_rest_of_a_group():
     recipe = make_recipe({"model": "lenet5"}, ["optimizer.momentum=0.5", "optimizer=sgd"])
     assert (recipe.optimizer.name, recipe.optimizer.momentum) == ("sgd", 0.5)

@@ -1,6 +1,5 @@
 """`striate explain`: why a classifier answers as it does, as pictures."""
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,9 +14,6 @@ if TYPE_CHECKING:
     import numpy as np
 
     from striate.artifact import Artifact
-
-
-POWER = re.compile(r"[-+]?\d+[eE][-+]?\d+")  # of ten
 
 
 def explain(
@@ -154,6 +150,7 @@ def _options(settings: list[str]) -> dict[str, Any]:
     import yaml
 
     from striate.errors import UsageError
+    from striate.yaml_text import read_yaml
 
     options = {}
     for setting in settings:
@@ -161,8 +158,7 @@ def _options(settings: list[str]) -> dict[str, Any]:
         if not equals or not name:
             raise UsageError(f"expected --set NAME=VALUE, such as window=0.3, got {setting!r}")
         try:
-            # YAML takes 1e-5, which has no point, for a word.
-            options[name] = float(value) if POWER.fullmatch(value) else yaml.safe_load(value)
+            options[name] = read_yaml(value)
         except yaml.YAMLError:
             raise UsageError(f"expected a value after {name}=, got {value!r}") from None
     return options

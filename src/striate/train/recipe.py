@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationIn
 from striate.artifact import Artifact, load
 from striate.committee import NAME as ENSEMBLE
 from striate.errors import UsageError, did_you_mean
+from striate.yaml_text import read_yaml
 
 SHIPPED = Path(__file__).parents[1] / "recipes"
 
@@ -441,7 +442,7 @@ def _read(base: Any) -> dict[str, Any]:
     shipped = shipped_recipes()
     path = shipped.get(os.fspath(base), Path(base))
     try:
-        values = yaml.safe_load(path.read_text("utf-8"))
+        values = read_yaml(path.read_text("utf-8"))
     except OSError as error:
         raise UsageError(
             f"{base}: expected a recipe file or one that striate ships ({', '.join(shipped)}), "
@@ -477,7 +478,7 @@ def _value(key: str, text: str) -> Any:
     if _is_text(key) and text != "null":
         return text
     try:
-        return yaml.safe_load(text)
+        return read_yaml(text)
     except yaml.YAMLError:
         raise UsageError(f"expected a value after {key}=, got {text!r}") from None
 

@@ -1,6 +1,7 @@
 """striate.search: the range test on curves whose answer is known; random search that resumes."""
 
 import json
+import math
 import shlex
 import sys
 
@@ -176,6 +177,19 @@ def test_keys_that_may_be_whole_or_left_out_get_whole_numbers():
 
 
 # === Random search ===
+
+
+def test_whole_numbers_are_drawn_alike_those_at_the_ends_too():
+    even = Range.parse("optimizer.accumulate=uniform:1:4")
+    counts = np.bincount([even.draw(0, trial) for trial in range(4000)], minlength=6)
+    assert counts[[0, 5]].tolist() == [0, 0]
+    assert abs(counts[1:5] - 1000).max() < 120
+    in_logarithm = Range.parse("batch_size=log:1:16")
+    drawn = np.array([in_logarithm.draw(0, trial) for trial in range(4000)])
+    assert (drawn.min(), drawn.max()) == (1, 16)
+    share = math.log(3) / math.log(33)  # of 0.5 to 1.5 in 0.5 to 16.5
+    assert np.mean(drawn == 1) == pytest.approx(share, abs=0.03)
+
 
 RANGES = ["optimizer.learning_rate=log:1e-4:1e-1", "optimizer.momentum=uniform:0.1:0.9"]
 

@@ -61,10 +61,16 @@ class Range:
         generator = np.random.default_rng([seed, trial, *self.key.encode()])
         if self.kind == "choice":
             return self.points[generator.integers(len(self.points))]
-        share = generator.uniform()
         low, high = self._ends()
-        value = low * (high / low) ** share if self.kind == "log" else low + (high - low) * share
-        return round(value) if _is_whole(self.key) else float(f"{value:.4g}")
+        if not _is_whole(self.key):
+            return float(f"{self._between(low, high, generator.uniform()):.4g}")
+        # From half a step before to half a step beyond, else an end would be drawn half as often.
+        before = low - 0.5 if self.kind == "uniform" or low > 0.5 else low
+        value = round(self._between(before, high + 0.5, generator.uniform()))
+        return min(max(value, math.ceil(low)), math.floor(high))
+
+    def _between(self, low: float, high: float, share: float) -> float:
+        return low * (high / low) ** share if self.kind == "log" else low + (high - low) * share
 
     def edge(self, value: Any) -> str | None:
         """The end that a value lies close to, `low` or `high`; None for neither."""

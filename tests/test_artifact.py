@@ -64,6 +64,13 @@ def test_versions_count_up_and_the_newest_answers_for_the_name(tmp_path):
     assert versions(tmp_path / "mine") == [1, 2]
 
 
+def test_a_version_s_number_may_have_zeros_before_it(tmp_path):
+    made = tiny_artifact(tmp_path / "mine")
+    made.path.rename(made.path.with_name("0007"))
+    assert load(tmp_path / "mine").path.name == "0007"
+    assert versions(tmp_path / "mine") == [7]
+
+
 def test_a_file_that_is_called_like_a_version_takes_its_number(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "1").write_text("")

@@ -332,13 +332,13 @@ def load(path: str | os.PathLike) -> Artifact:
     if not directory.is_dir():
         raise ArtifactError(f"{directory}: expected an artifact directory, got nothing there")
     if not (directory / MANIFEST).is_file():
-        found = versions(directory)
+        found = version_directories(directory)
         if not found:
             raise ArtifactError(
                 f"{directory}: expected {MANIFEST} or version directories (1, 2, ...) in it; "
                 "is it an artifact that striate wrote?"
             )
-        directory = directory / str(found[-1])
+        directory = found[-1]
     directory = directory.resolve()
     manifest_path = directory / MANIFEST
     if not manifest_path.is_file():
@@ -351,11 +351,18 @@ def load(path: str | os.PathLike) -> Artifact:
 
 
 def versions(base: str | os.PathLike) -> list[int]:
-    """The version numbers under a model directory, ascending, by TensorFlow Serving's rule."""
+    """The version numbers under a model directory, ascending."""
+    return [int(path.name) for path in version_directories(base)]
+
+
+def version_directories(base: str | os.PathLike) -> list[Path]:
+    """The versions under a model directory, the newest last, by TensorFlow Serving's rule: each is
+    named by its number, which may have zeros before it."""
     base = Path(base)
     if not base.is_dir():
         return []
-    return sorted(int(p.name) for p in base.iterdir() if p.is_dir() and p.name.isdecimal())
+    found = (path for path in base.iterdir() if path.name.isdecimal() and path.is_dir())
+    return sorted(found, key=lambda path: int(path.name))
 
 
 def write_version(

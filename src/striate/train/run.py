@@ -449,9 +449,9 @@ def _fingerprint(prepared: Prepared, dataset: Dataset) -> str:
 
 def _published(base: Path, store: Store) -> Artifact | None:
     """The version that this very run has written already, before it was killed."""
-    for version in reversed(artifact.versions(base)):
+    for version in reversed(artifact.version_directories(base)):
         try:
-            made = artifact.load(base / str(version))
+            made = artifact.load(version)
         except ArtifactError:  # somebody else's version, which is not ours to judge
             continue
         if made.manifest.metrics.get("training", {}).get("run") == store.run:

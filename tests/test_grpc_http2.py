@@ -217,13 +217,15 @@ def test_requests_may_come_a_byte_at_a_time():
 
 
 pieces = st.tuples(
-    st.sampled_from([1, 3, 5]), st.integers(0, 40_000), st.none() | st.integers(0, 255)
+    st.sampled_from([1, 3, 5]),
+    st.integers(0, 40_000) | st.integers(SCRATCH - 300, SCRATCH + 20_000),
+    st.none() | st.integers(0, 255),
 )
 
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(pieces, max_size=12), st.lists(st.integers(1, 50_000), min_size=1), st.booleans())
-@example([(1, 10, None), (1, 40_000, None)], [SCRATCH], True)
+@example([(1, 10, None), (1, SCRATCH + 1, None)], [SCRATCH], True)
 def test_bodies_survive_any_division_into_frames_and_reads(sent, sizes, away):
     """Also where what is there is taken away while the next frame is under way."""
     wire = HELLO + b"".join(map(opening, [1, 3, 5]))
@@ -252,6 +254,13 @@ def test_bodies_survive_any_division_into_frames_and_reads(sent, sizes, away):
         taken[stream.id] += stream.body
     assert taken == bodies
     assert ended == 3
+
+
+def test_frames_of_a_body_that_come_together_are_told_at_once():
+    connection = greeted()
+    wire = opening(1) + 3 * frame(Frame.DATA, 0, 1, b"a") + frame(Frame.DATA, LAST, 1, b"b")
+    assert [h for h, _ in fed(connection, wire)] == [OPENED, DATA, ENDED]
+    assert connection.streams[1].body == b"aaab"
 
 
 def test_of_a_frame_that_is_under_way_nothing_is_in_the_body_yet():
@@ -313,6 +322,60 @@ def test_headers_that_repeat_or_change_the_table_are_read_as_they_are_meant():
         stream = talk.connection.streams[number]
         assert stream.headers == dict(headers)
         talk.connection.answer(stream, trailers=HEAD + TRAILERS)
+
+
+def kept(name, value):
+    """One header in HPACK that is put into the table (RFC 7541, 6.2.1)."""
+    return b"\x40" + literal(name, value)[1:]
+
+
+BLOCKS = [
+    b"\xbe",  # the newest in the table
+    b"\xbf",
+    literal("alone", "1"),
+    b"\x10" + literal("never", "1")[1:],
+    kept("a", "1"),
+    kept("b", "1"),
+    kept("a", "2") + b"\xbe",
+    b"\x20",  # a table of 0 bytes
+    b"\x3f\x05",  # of 36, room for one
+    b"\x3f\x25",  # of 68, room for two
+    b"\x3f\xe1\x1f",  # of 4,096
+    b"\x20\x3f\x05" + kept("a", "1"),
+]
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.sampled_from(BLOCKS), max_size=30))
+@example([b"\x3f\x25", kept("b", "1"), kept("a", "1"), b"\xbf", kept("a", "1"), b"\xbf"])
+@example([kept("b", "1"), kept("a", "1"), b"\xbf", b"\x3f\x05", b"\xbf"])
+def test_headers_that_come_again_mean_what_the_table_says_by_then(blocks):
+    connection, reference = greeted(), hpack.Decoder()
+    for number, block in zip(itertools.count(1, 2), blocks):
+        opened = frame(Frame.HEADERS, WHOLE, number, block)
+        try:
+            expected = dict(reference.decode(block))
+        except hpack.HPACKError:
+            with pytest.raises(ConnectionEnds):
+                fed(connection, opened)
+            return
+        fed(connection, opened)
+        assert connection.streams[number].headers == expected
+
+
+def test_headers_that_come_again_and_change_no_table_are_decoded_once(monkeypatch):
+    decoded, decode = [], hpack.Decoder.decode
+
+    def counted(decoder, block, raw=False):
+        decoded.append(block)
+        return decode(decoder, block, raw)
+
+    monkeypatch.setattr(hpack.Decoder, "decode", counted)
+    connection = greeted()
+    for number in (1, 3, 5):
+        fed(connection, opening(number))
+        assert connection.streams[number].headers == dict(HEADERS)
+    assert decoded == [BLOCK]
 
 
 def test_a_request_may_end_with_trailers():

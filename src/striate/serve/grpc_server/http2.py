@@ -5,8 +5,9 @@
     connection.answer(stream, head, data, trailers)
     socket.send(connection.outgoing())
 
-The body of a request is read to where it stays: of a large DATA frame the socket writes into the
-stream's own memory. What a client may cost is bounded: see `Limits` and the constants.
+A read brings as many frames as there are and fit. A larger DATA frame is read to where it stays:
+the socket writes into the stream's own memory. What a client may cost is bounded: see `Limits` and
+the constants.
 """
 
 import enum
@@ -23,10 +24,10 @@ NO_HTTP2 = (
     b"HTTP/1.1 505 HTTP Version Not Supported\r\nContent-Type: text/plain\r\n"
     b"Connection: close\r\n\r\nexpected gRPC (HTTP/2); REST has a port of its own\n"
 )
-SCRATCH = 1 << 15  # bytes that are read at a time where no body is under way
 LARGEST_FRAME = 1 << 20  # of DATA, from clients; others have less room
 LARGEST_HEADERS = 1 << 14  # bytes of one block, encoded and decoded, that a call may have
 MOST_HEADERS = 1 << 16  # the same, read all the same: what it puts into HPACK's table counts
+SCRATCH = MOST_HEADERS + 9  # bytes that are read at a time: room for the longest of other frames
 WINDOW = 1 << 22  # bytes that a client may send on a stream ahead of what was taken in
 CONNECTION_WINDOW = 1 << 24  # the same, on all of its streams together
 LARGEST_WINDOW = (1 << 31) - 1
@@ -35,6 +36,7 @@ TABLE = 4096  # bytes of HPACK's table where nothing else was said; we keep noth
 PATIENCE = 10_000
 
 MOST_DECODED = 32  # blocks of headers that are remembered
+LARGEST_DECODED = 1 << 10  # bytes of one of them
 TOO_LARGE: dict[str, str] = {}  # instead of headers beyond the limit
 
 _HEAD = struct.Struct(">BHBBL")  # length (two parts), type, flags, stream
@@ -147,17 +149,15 @@ class Stream:
 
 @dataclass(slots=True)
 class _Unread:
-    """A frame that is being read: its payload, the last `left` bytes of which are missing.
+    """A large DATA frame that is being read; the last `left` bytes of its payload are missing.
 
-    Of DATA that is not in the stream's body yet, from which others take what came before.
+    It is not in the stream's body yet, from which others take what came before.
     """
 
-    kind: int
+    stream: Stream
     flags: int
-    number: int
     payload: bytearray
     left: int
-    stream: Stream | None = None  # whose DATA it is
 
 
 class Connection:
@@ -203,7 +203,12 @@ class Connection:
 
     def wanting(self) -> int:
         """Bytes without which what comes means nothing: the rest of a frame that is being read."""
-        return self._unread.left if self._unread is not None else 0
+        if self._unread is not None:
+            return self._unread.left
+        if self._filled < _HEAD.size or not self.greeted:
+            return 0
+        high, low, *_ = _HEAD.unpack_from(self._scratch)
+        return _HEAD.size + (high << 16 | low) - self._filled
 
     def received(self, count: int) -> list[tuple[Happening, Stream]]:
         """So many bytes are in the buffer: what they mean. The buffer given out is void then.
@@ -216,7 +221,7 @@ class Connection:
                 self._unread.left -= count
                 if not self._unread.left:
                     whole, self._unread = self._unread, None
-                    self._take(whole, events)
+                    self._take(whole.stream, whole.flags, whole.payload, events)
             elif self._skip:
                 self._skip -= count
             else:
@@ -228,6 +233,7 @@ class Connection:
         return events
 
     def _read(self, events: list) -> None:
+        """Take the frames in the scratch that are whole, and large DATA that begins there."""
         at, end = 0, self._filled
         if not self.greeted:
             if self._scratch[: min(end, len(PREFACE))] != PREFACE[:end]:
@@ -245,19 +251,17 @@ class Connection:
             begin = at + _HEAD.size
             if self._block and (kind != Frame.CONTINUATION or number != self._block[0]):
                 raise _Broken(ErrorCode.PROTOCOL_ERROR, "expected the rest of the headers")
-            if kind == Frame.DATA:
-                at = min(end, begin + size)
-                self._data(number, flags, size, self._view[begin:at], events)
-                continue
-            if size > SCRATCH - _HEAD.size:
-                at = end
-                self._long(kind, flags, number, size, self._view[begin:end])
-                break
-            if begin + size > end:
-                break
+            if size > (LARGEST_FRAME if kind == Frame.DATA else MOST_HEADERS):
+                raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
             at = begin + size
-            self._frame(kind, flags, number, bytes(self._view[begin:at]), events)
-        self._filled = end - at
+            if at > end and size + _HEAD.size <= SCRATCH:
+                at = begin - _HEAD.size
+                break
+            if kind == Frame.DATA:
+                self._data(number, flags, size, self._view[begin : min(at, end)], events)
+            else:
+                self._frame(kind, flags, number, bytes(self._view[begin:at]), events)
+        self._filled = max(0, end - at)
         self._scratch[: self._filled] = self._scratch[at:end]
 
     def _greet(self) -> None:
@@ -296,9 +300,7 @@ class Connection:
             self._bore()  # GOAWAY: it leaves when its streams end; others are to be ignored
 
     def _data(self, number: int, flags: int, size: int, part: memoryview, events: list) -> None:
-        """A DATA frame begins, of which `part` is there."""
-        if size > LARGEST_FRAME:
-            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
+        """A DATA frame, of which `part` is there: all but of a large one."""
         self._allowed -= size
         if self._allowed < CONNECTION_WINDOW // 2:  # thus never less than nothing
             self._say(Frame.WINDOW_UPDATE, 0, 0, _LONG.pack(CONNECTION_WINDOW - self._allowed))
@@ -315,44 +317,34 @@ class Connection:
         stream.allowed -= size
         if stream.allowed < -WINDOW:  # one more: the client may not know yet that it is narrower
             raise _Broken(ErrorCode.FLOW_CONTROL_ERROR, "more than the stream's window")
-        data = _unread(Frame.DATA, flags, number, size, part)
-        data.stream = stream
-        if data.left:
-            self._unread = data
-        else:
-            self._take(data, events)
+        if len(part) == size:
+            self._take(stream, flags, part, events)
+            return
+        payload = bytearray(size)
+        payload[: len(part)] = part
+        self._unread = _Unread(stream, flags, payload, size - len(part))
 
-    def _long(self, kind: int, flags: int, number: int, size: int, part: memoryview) -> None:
-        """A frame of headers begins that is too long for the scratch; `part` of it is there."""
-        if size > MOST_HEADERS or kind not in (Frame.HEADERS, Frame.CONTINUATION):
-            raise _Broken(ErrorCode.FRAME_SIZE_ERROR, f"a frame of {size} bytes is too large")
-        self._unread = _unread(kind, flags, number, size, part)
-
-    def _take(self, whole: _Unread, events: list) -> None:
-        """A frame is there whose payload has memory of its own."""
-        if whole.stream is not None:
-            self._take_data(whole.stream, whole.flags, whole.payload, events)
-        else:
-            self._frame(whole.kind, whole.flags, whole.number, bytes(whole.payload), events)
-
-    def _take_data(self, stream: Stream, flags: int, payload: bytearray, events: list) -> None:
-        size = len(payload)
+    def _take(
+        self, stream: Stream, flags: int, payload: bytearray | memoryview, events: list
+    ) -> None:
+        """A DATA frame is there as a whole."""
         if flags & Flag.PADDED:
             padding = payload[0] if payload else 0
-            if padding >= size:
+            if padding >= len(payload):
                 raise _Broken(ErrorCode.PROTOCOL_ERROR, "more padding than data")
-            del payload[size - padding :], payload[0]
+            payload = payload[1 : len(payload) - padding]
         if payload:
             self._please(len(payload) >> 10)  # less, or a byte with each reset would do
         else:
             self._bore()
         if stream.closed:  # refused while the frame was read
             return
-        if stream.body:
+        if isinstance(payload, bytearray) and not stream.body:
+            stream.body = payload  # the whole of most requests: one piece of memory, never moved
+        else:
             stream.body += payload
-        else:  # the whole of most requests: one piece of memory, never moved
-            stream.body = payload
-        events.append((Happening.DATA, stream))
+        if not events or events[-1] != (Happening.DATA, stream):
+            events.append((Happening.DATA, stream))
         if flags & Flag.END_STREAM:
             self._end(stream, events)
 
@@ -421,23 +413,31 @@ class Connection:
             raise _Broken(ErrorCode.ENHANCE_YOUR_CALM, why)
 
     def _decode(self, block: bytes) -> dict[str, str]:
-        """The headers in a block. Most calls of a client repeat those of the one before, and then
-        the block is nothing but places in a table that did not change."""
+        """The headers in a block. Most calls of a client repeat those of the one before, and blocks
+        that are the same mean the same while HPACK's table does not change."""
         found = self._decoded.get(block)
         if found is not None:
             return found
         self._check_size(block)
+        before = self._table_state()
         try:
             pairs = tuple(self._decoder.decode(block, raw=True))
         except (hpack.HPACKError, ValueError):  # the latter of 4.1, for numbers without end
             why = f"headers that cannot be read, or more than {MOST_HEADERS} bytes of them"
             raise _Broken(ErrorCode.COMPRESSION_ERROR, why) from None
         found = _headers(pairs)
-        if not block or min(block) < 0x80 or len(self._decoded) >= MOST_DECODED:
-            self._decoded.clear()  # more than places in the table, which thus may have changed
-        else:
+        if before != self._table_state() or len(self._decoded) >= MOST_DECODED:
+            self._decoded.clear()
+        elif len(block) <= LARGEST_DECODED:
             self._decoded[block] = found
         return found
+
+    def _table_state(self) -> tuple[object, ...]:
+        """What every change of HPACK's table changes. An entry may be equal to the one before it,
+        and is then told by its identity."""
+        table = self._decoder.header_table
+        newest = table.dynamic_entries[0] if table.dynamic_entries else None
+        return newest, id(newest), len(table.dynamic_entries), table.maxsize
 
     def _reset(self, number: int, payload: bytes, events: list) -> None:
         self._of_stream(number, payload, 4)
@@ -544,9 +544,13 @@ class Connection:
     def credit(self, stream: Stream, room: int = WINDOW) -> None:
         """Let the client send until so many bytes of the stream are there that nobody has taken."""
         more = min(room, LARGEST_WINDOW // 2) - len(stream.body) - stream.allowed
-        if more > 0 and stream.allowed < WINDOW // 2 and not stream.ended:
+        if more > 0 and self.is_short(stream):
             stream.allowed += more
             self._say(Frame.WINDOW_UPDATE, 0, stream.id, _LONG.pack(more))
+
+    def is_short(self, stream: Stream) -> bool:
+        """Whether the client may soon have to wait for `credit`."""
+        return stream.allowed < WINDOW // 2 and not stream.ended
 
     def set_narrow(self, narrow: bool) -> None:
         """Have the client send no body before its stream is invited, or go back to sending at once.
@@ -645,13 +649,6 @@ class Connection:
 
     def _say_goaway(self, last: int, code: int, why: str) -> None:
         self._say(Frame.GOAWAY, 0, 0, _LONG.pack(last) + _LONG.pack(code) + why.encode())
-
-
-def _unread(kind: int, flags: int, number: int, size: int, part: memoryview) -> _Unread:
-    """A frame of `size` bytes, of which the first are there."""
-    payload = bytearray(size)
-    payload[: len(part)] = part
-    return _Unread(kind, flags, number, payload, size - len(part))
 
 
 def _headers(pairs: Sequence[tuple[bytes, bytes]]) -> dict[str, str]:

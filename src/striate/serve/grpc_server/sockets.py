@@ -77,9 +77,10 @@ class Peer:
 
     def credit(self, stream: Stream, room: int) -> None:
         """See `Connection.credit`."""
-        with self._lock:
-            self.connection.credit(stream, room)
-            self._write()
+        if self.connection.is_short(stream):
+            with self._lock:
+                self.connection.credit(stream, room)
+                self._write()
 
     def take(self, stream: Stream, count: int) -> bytes:
         """The first bytes of what a stream brought, which is without them then."""

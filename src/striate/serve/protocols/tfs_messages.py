@@ -54,7 +54,9 @@ def predict_request(request, max_bytes: int) -> Request:
 
     def read(signature: Signature) -> Tensors:
         found = {}
-        for name in signature.inputs.keys() & request.inputs.keys():
+        for name in signature.inputs:
+            if name not in request.inputs:
+                continue
             try:
                 found[name] = tensors.from_proto(request.inputs[name], max_bytes)
             except tensors.TooLarge as error:
@@ -67,7 +69,7 @@ def predict_request(request, max_bytes: int) -> Request:
         target_of(request),
         request.model_spec.signature_name,
         read,
-        names=request.inputs.keys(),
+        names=request.inputs,
         outputs=tuple(request.output_filter),
     )
 

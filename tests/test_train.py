@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import stat
 import subprocess
 import tracemalloc
 from pathlib import Path
@@ -63,6 +64,22 @@ LENET = {"model": "lenet5", "epochs": 3, "optimizer": {"learning_rate": 5e-3}}
 def trained(data, tmp_path_factory):
     recipe = {**LENET, "augment": {"translate": 0.05}, "label_smoothing": 0.1}
     return train(recipe, tmp_path_factory.mktemp("models") / "mine", data=data, **QUIET)
+
+
+def test_a_file_system_that_lacks_locks_and_modes_is_trained_on(data, tmp_path, monkeypatch):
+    """Shared folders of other machines often do, and cannot flush a folder either."""
+    flush = os.fsync
+
+    def refuse(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    def flush_files(handle):
+        return refuse() if stat.S_ISDIR(os.fstat(handle).st_mode) else flush(handle)
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(Path, "chmod", refuse)
+    monkeypatch.setattr(os, "fsync", flush_files)
+    assert train(LENET, tmp_path / "m", data=data, epochs=1, **QUIET).version == 1
 
 
 def test_a_run_leaves_a_whole_artifact_and_nothing_else(trained):

@@ -483,7 +483,8 @@ def staging(base: Path) -> Iterator[Path]:
         )
     except OSError as error:
         raise ArtifactError(f"{base}: cannot be written to ({error.strerror})") from None
-    staged.chmod(0o755)
+    with contextlib.suppress(OSError):  # of file systems that have no modes
+        staged.chmod(0o755)
     try:
         yield staged
     finally:

@@ -272,24 +272,29 @@ def _replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _sync_directory(directory: Path) -> None:
-    """Make a renaming last through a power cut, where the system knows how."""
+    """Make a renaming last through a power cut, where the file system knows how."""
     if os.name == "nt":
         return
     handle = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with contextlib.suppress(OSError):  # shared folders of other machines do not, such as SMB's
+            os.fsync(handle)
     finally:
         os.close(handle)
 
 
 def _lock(file: IO) -> bool:
-    """Hold a file until the process ends, however it ends; False when another holds it."""
+    """Hold a file until the process ends, however it ends; False when another holds it.
+
+    Not on Windows and on network file systems without locks, where a second process is the user's
+    own care.
+    """
     try:
         import fcntl
-    except ModuleNotFoundError:  # not on Windows, where a second process is the user's own care
-        return True
-    try:
+
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except (ModuleNotFoundError, OSError):
+        return True
     return True

@@ -25,6 +25,7 @@ from striate.artifact import (
     check_several,
     drift_baseline,
     load,
+    scores_of,
     versions,
     write_version,
 )
@@ -62,6 +63,21 @@ def test_versions_count_up_and_the_newest_answers_for_the_name(tmp_path):
     assert (first.version, second.version) == (1, 2)
     assert load(tmp_path / "mine").version == 2
     assert versions(tmp_path / "mine") == [1, 2]
+
+
+def test_pictures_are_read_as_they_are_answered(artifact, monkeypatch):
+    """All of a folder at once, as the net takes them, may be more than the memory."""
+    asked = []
+
+    def noted(contract, images, **options):
+        asked.append(len(images))
+        return scores_of(contract, images, **options)
+
+    images = list(np.random.default_rng(0).integers(0, 256, (10, 32, 32), dtype=np.uint8))
+    whole = artifact.predict(images, batch_size=10)
+    monkeypatch.setattr("striate.artifact.scores_of", noted)
+    np.testing.assert_allclose(artifact.predict(images, batch_size=4), whole, atol=1e-6)
+    assert asked == [4, 4, 2]
 
 
 def test_a_version_s_number_may_have_zeros_before_it(tmp_path):

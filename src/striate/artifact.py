@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin
@@ -252,8 +253,11 @@ class Artifact:
         """
         check_several(images, self.preprocess.shape)
         check_whole("batch_size", batch_size, 1)
-        tensors = [pixels(image, self.preprocess) for image in images]
-        return scores_of(self.classifier, np.stack(tensors), batch_size=batch_size)
+        parts, left = [], iter(images)
+        while batch := list(islice(left, batch_size)):  # thousands at once would fill the memory
+            tensors = np.stack([pixels(image, self.preprocess) for image in batch])
+            parts.append(scores_of(self.classifier, tensors, batch_size=batch_size))
+        return np.concatenate(parts)
 
 
 Source = Artifact | str | os.PathLike  # what the verbs take for an artifact

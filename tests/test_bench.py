@@ -1,6 +1,7 @@
 """`striate bench`: engines side by side, each in a process of its own."""
 
 import json
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
@@ -8,7 +9,7 @@ from typer.testing import CliRunner
 from making import tiny_artifact
 from striate.bench import bench
 from striate.bench.chart import draw
-from striate.bench.worker import Worker
+from striate.bench.worker import Worker, _peak_mb
 from striate.cli import app
 from striate.errors import ArtifactError, EngineError, UsageError
 from striate.export import export
@@ -115,3 +116,8 @@ def test_an_engine_that_ends_between_two_rounds_is_left_out_and_the_others_are_t
         )
     assert [row.engine for row in rows] == ["litert"]
     assert "onnx engine ended its process" in reasons[0]
+
+
+def test_memory_is_told_where_the_system_does_not_count_its_peak(monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path: "Name:\tpython\nVmRSS:\t1 kB\n")
+    assert 10 < _peak_mb() < 1e6

@@ -2,8 +2,10 @@
 
 import contextlib
 import fcntl
+import io
 import json
 import os
+import platform
 import pty
 import re
 import resource
@@ -508,6 +510,22 @@ def test_doctor_says_what_is_wrong_with_the_kernels_beside_all_else(monkeypatch)
     assert "got 'quantum'" in document["binary"]["problem"]
     said = CliRunner().invoke(cli.app, ["doctor"]).stdout
     assert "binary convolutions cannot run: STRIATE_KERNEL: expected a binary kernel" in said
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("model name\t: Fast\nflags\t: sse avx2 avx512f\n", "Fast (avx2 avx512f)"),
+        ("model name\t: Old\nflags\t: sse\n", "Old (no AVX2)"),
+        ("Features\t: fp asimd asimddp i8mm\n", f"{platform.machine()} (asimddp i8mm)"),
+        ("Features\t: fp asimd\n", f"{platform.machine()} (no dot products)"),
+    ],
+)
+def test_doctor_names_what_a_processor_of_either_kind_has(monkeypatch, lines, said):
+    file = io.StringIO(lines)
+    monkeypatch.setattr("striate.cli.doctor.open", lambda *_, **__: file, raising=False)
+    ran = CliRunner().invoke(cli.app, ["doctor", "--json"])
+    assert json.loads(ran.stdout)["machine"]["cpu"] == said
 
 
 def test_doctor_names_no_kernel_of_an_engine_that_is_not_installed(monkeypatch):

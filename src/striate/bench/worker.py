@@ -9,6 +9,7 @@ with the seconds of one picture and of a batch, and to `memory` with its peak.
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -152,11 +153,11 @@ def _seconds(engine, images: np.ndarray) -> float:
 
 def _peak_mb() -> float:
     """The most memory that this process ever held. Linux counts it since the program began;
-    elsewhere, what `getrusage` says."""
+    elsewhere, and in sandboxes that do not count it, what `getrusage` says."""
     status = Path("/proc/self/status")
-    if status.is_file():
-        lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
-        return int(lines["VmHWM"].split()[0]) * 1024 / 1e6
+    found = re.search(r"^VmHWM:\s*(\d+)", status.read_text() if status.is_file() else "", re.M)
+    if found:
+        return int(found[1]) * 1024 / 1e6
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

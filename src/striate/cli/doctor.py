@@ -8,6 +8,8 @@ from striate.cli.console import Json, emit, facts, keras_backend, quiet_librarie
 from striate.libraries import is_installed
 
 BACKENDS = ("tensorflow", "jax", "torch")
+# What the kernels of engines ask of a processor: of x86, then of ARM
+VECTORS = ("avx2", "avx512f", "avx512_vpopcntdq", "amx_bf16", "asimddp", "i8mm", "bf16", "sve")
 
 
 def doctor(as_json: Json = False) -> None:
@@ -63,9 +65,11 @@ def _cpu() -> str:
     except OSError:
         return platform.processor() or platform.machine()
     found = {key.strip(): value.strip() for key, value in facts.items()}
-    flags = found.get("flags", "").split()
-    vector = [f for f in ("avx2", "avx512f", "avx512_vpopcntdq", "amx_bf16") if f in flags]
-    return f"{found.get('model name', platform.machine())} ({' '.join(vector) or 'no AVX2'})"
+    x86 = "flags" in found
+    flags = (found["flags"] if x86 else found.get("Features", "")).split()
+    vector = [name for name in VECTORS if name in flags]
+    least = "no AVX2" if x86 else "no dot products"
+    return f"{found.get('model name', platform.machine())} ({' '.join(vector) or least})"
 
 
 def _version(name: str) -> str | None:

@@ -68,13 +68,23 @@ def test_a_collection_keeps_its_classes_and_splits_and_its_very_bytes(written):
     assert examples.labels.tolist() == [1, 0, 0, 1, 0, 0]
 
 
+def test_rows_without_a_picture_or_a_label_are_left_out_and_said(written):
+    some = pictures(12)
+    some["label"][1] = some["label"][2] = some["image"][4] = None
+    found = load(written({"train": some}))
+    assert len(found) == 9
+    said = " | ".join(found.report())
+    assert "2 rows of split 'train' left out, without a label" in said
+    assert "1 row of split 'train' left out, without a picture" in said
+
+
 def test_what_has_no_label_or_a_split_of_another_name_is_left_out_and_said(written):
     nameless = pictures(4, 60)
     nameless["label"] = [-1] * 4
     found = load(written({"train": pictures(12), "test": nameless, "extra": pictures(5, 80)}))
     assert len(found) == 12
     said = " | ".join(found.report())
-    assert "4 pictures of split 'test' left out, without a label" in said
+    assert "4 rows of split 'test' left out, without a label" in said
     assert "split 'extra' left out" in said
 
 

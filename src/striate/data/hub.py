@@ -9,6 +9,7 @@ others are.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +23,7 @@ from striate.libraries import is_installed
 SPLITS = {**SPLIT_FOLDERS, "dev": "val"}
 LABELS = ("label", "labels", "fine_label")  # which of several is meant, the first that there is
 
-Row = tuple[bytes, int]  # an encoded picture, and the number of its class
+Row = tuple[bytes | None, int | None]  # an encoded picture, and the number of its class
 Parts = dict[str, Iterable[Row]]  # by the names that a collection gives its splits
 
 
@@ -45,8 +46,8 @@ def check_installed(source: str) -> None:
 def read(source: str, kind: str | None) -> Records:
     """The pictures of a collection, with its own classes and splits.
 
-    Splits of other names than train, validation and test are left out, and so is what has no label
-    (-1), and both are said. Raises `UsageError` where the library is not installed, and `DataError`
+    Splits of other names than train, validation and test are left out, and so are rows without a
+    picture or a label (none or -1), and all of it is said. Raises `UsageError` where the library is not installed, and `DataError`
     where it cannot give the collection, or one without pictures and classes.
     """
     check_installed(source)
@@ -82,14 +83,15 @@ def _read(source: str, parts: Parts) -> tuple[list[tuple[str, bytes, int, str]],
         if split is None:
             problems.append(Problem("ignored", f"{source}: split {part!r} left out", (part,)))
             continue
-        unlabelled = 0
+        lacking: Counter[str] = Counter()
         for i, (image, label) in enumerate(rows):
-            if label >= 0:
+            if image is not None and label is not None and label >= 0:
                 found.append((f"{part}/{i:07d}", image, label, split))
             else:
-                unlabelled += 1
-        if unlabelled:
-            text = f"{source}: {unlabelled} pictures of split {part!r} left out, without a label"
+                lacking["a picture" if image is None else "a label"] += 1
+        for what, n in lacking.items():
+            rows_of = "1 row" if n == 1 else f"{n} rows"
+            text = f"{source}: {rows_of} of split {part!r} left out, without {what}"
             problems.append(Problem("ignored", text, (part,)))
     return found, problems
 
@@ -120,9 +122,15 @@ def _hugging_face(name: str) -> tuple[Parts, list[str], list[Problem]]:
 
 def _rows(part: Any, image: str, label: str) -> Iterator[Row]:
     for row in part:
-        picture = row[image]
-        data = picture["bytes"]
-        yield Path(picture["path"]).read_bytes() if data is None else data, row[label]
+        yield _encoded(row[image]), row[label]
+
+
+def _encoded(picture: dict[str, Any] | None) -> bytes | None:
+    """What is in a picture's file, which the collection holds or names; None for no picture."""
+    if picture is None:
+        return None
+    data = picture["bytes"]
+    return Path(picture["path"]).read_bytes() if data is None else data
 
 
 # === TensorFlow Datasets ===

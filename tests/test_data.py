@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from striate.data import load
+from striate.data import from_arrays, load
 from striate.data.pipeline import epoch_order, steps_per_epoch
 from striate.data.splits import stratified_folds, stratified_split
 from striate.errors import DataError, UsageError
@@ -169,7 +169,10 @@ def test_a_class_that_only_validation_has_is_an_error(tmp_path):
         (lambda root: None, "an empty folder"),
         (lambda root: (root / "cat").mkdir(), "folders without a picture"),
         (lambda root: picture(root / "a.png"), "in no class folder, such as a.png"),
-        (lambda root: picture(root / "cat" / "a.png"), "at least two classes, got one, 'cat'"),
+        (
+            lambda root: picture(root / "cat" / "a.png"),
+            "got one, 'cat'; put the pictures of each class into a folder",
+        ),
         (
             lambda root: [picture(root / "set" / c / "a.png", ord(c)) for c in "ab"],
             r"did you mean .*set\?",
@@ -489,6 +492,12 @@ def test_an_npz_of_images_and_labels(tmp_path):
     examples = dataset.examples(GREY)
     assert np.array_equal(examples.images[..., 0], images)
     assert np.array_equal(examples.labels, labels)
+
+
+def test_a_single_class_in_arrays_is_told_what_to_do_about_labels(tmp_path):
+    images, _ = arrays()
+    with pytest.raises(DataError, match=r"got one, '7'; give more than one label$"):
+        from_arrays(images, [7] * len(images))
 
 
 def test_an_npz_with_given_splits(tmp_path):

@@ -275,9 +275,11 @@ def _class_names(
             )
         return tuple(wanted)
     if len(present) < 2:
+        noun, in_arrays = KINDS[records.kind].noun, isinstance(records.images, np.ndarray)
+        folders = f"put the {noun}s of each class into a folder of its own, or "
         raise DataError(
-            f"{source}: expected at least two classes, got one, {min(present)!r}"
-            f"{_WHERE_CLASSES[records.kind]}"
+            f"{source}: expected at least two classes, got one, {min(present)!r}; "
+            f"{'' if in_arrays else folders}give more than one label"
         )
     if records.classes is not None:
         return tuple(name for name in _composed(records.classes) if name in present)
@@ -298,15 +300,6 @@ def _check_names(source: str, names: Iterable[str]) -> None:
             is_text = False
         if not is_text or len(name.splitlines()) > 1:
             raise DataError(f"{source}: expected a class name of one line in UTF-8, got {name!r}")
-
-
-# What to do about a single class: folders make classes of files, and the labels of arrays do.
-_WHERE_CLASSES = {
-    "picture": "; put the pictures of each class into a folder of its own",
-    "clip": "; put the clips of each class into a folder of its own",
-    "voxels": "; give more than one label",
-    "vector": "; give more than one label",
-}
 
 
 def _label_key(label: str) -> tuple[int, int, str]:

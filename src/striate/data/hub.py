@@ -47,8 +47,9 @@ def read(source: str, kind: str | None) -> Records:
     """The pictures of a collection, with its own classes and splits.
 
     Splits of other names than train, validation and test are left out, and so are rows without a
-    picture or a label (none or -1), and all of it is said. Raises `UsageError` where the library is not installed, and `DataError`
-    where it cannot give the collection, or one without pictures and classes.
+    picture or a label (none or -1), and all of it is said. Raises `UsageError` where the library is
+    not installed, and `DataError` where it cannot give the collection, or one without pictures and
+    classes.
     """
     check_installed(source)
     library, _, name = source.partition(":")

@@ -80,6 +80,12 @@ def test_pictures_are_read_as_they_are_answered(artifact, monkeypatch):
     assert asked == [4, 4, 2]
 
 
+def test_a_model_has_the_name_of_its_folder_however_that_is_written(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    assert [tiny_artifact(Path(base)).name for base in (".", "../mine")] == ["mine", "mine"]
+
+
 def test_a_version_s_number_may_have_zeros_before_it(tmp_path):
     made = tiny_artifact(tmp_path / "mine")
     made.path.rename(made.path.with_name("0007"))

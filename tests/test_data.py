@@ -500,6 +500,21 @@ def test_a_single_class_in_arrays_is_told_what_to_do_about_labels(tmp_path):
         from_arrays(images, [7] * len(images))
 
 
+def test_arrays_that_cannot_be_used_are_one_line():
+    images, labels = arrays()
+    with pytest.raises(DataError, match="expected pictures of one shape, got several"):
+        from_arrays([np.zeros((8, 8), np.uint8), np.zeros((9, 8), np.uint8)], [0, 1])
+    with pytest.raises(UsageError, match="expected classes as a list of names, got 'ab'"):
+        from_arrays(images, labels, classes="ab")
+
+
+def test_an_empty_path_is_not_the_folder_that_one_is_in(tree, monkeypatch):
+    monkeypatch.chdir(tree)
+    with pytest.raises(UsageError, match=r"expected the path of a folder.* got an empty one"):
+        load("")
+    assert len(load(".")) == 20
+
+
 def test_an_npz_with_given_splits(tmp_path):
     x, y = arrays(40)
     np.savez(tmp_path / "a.npz", x_train=x[:30], y_train=y[:30], x_test=x[30:], y_test=y[30:])

@@ -392,7 +392,7 @@ def write_version(
     check_net(model, labels, preprocess)
     scores = scores_of(classifier(model, preprocess, fields.get("temperature", 1.0)), goldens)
     manifest = Manifest(
-        name=base.name,
+        name=Path(os.path.abspath(base)).name,  # also of "."
         model={
             "name": model_name,
             "options": options or {},

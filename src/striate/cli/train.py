@@ -127,7 +127,7 @@ def check_source(recipe: Any) -> None:
     """`UsageError` where there are no pictures to train on, as far as the name tells."""
     from striate.data import hub
 
-    if recipe.data.source is None:
+    if not recipe.data.source:
         raise UsageError("expected pictures to train on: --data FOLDER")
     if hub.matches(recipe.data.source, None):
         hub.check_installed(recipe.data.source)

@@ -60,8 +60,8 @@ def load(
     Raises `DataError` where there is nothing to use: no pictures, a single class, a broken file.
     Pictures are decoded when `Dataset.examples` asks for them.
     """
-    if not isinstance(source, str | os.PathLike):
-        came = type(source).__name__
+    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
+        came = type(source).__name__ if source != "" else "an empty one"
         raise UsageError(f"expected the path of a folder, table or array file, got {came}")
     _check_options(kind, split, seed)
     where = os.fspath(source)
@@ -95,11 +95,17 @@ def from_arrays(
     >>> dataset = from_arrays(x_train, y_train, classes=["cat", "dog"])
     """
     _check_options(kind, split, seed)
+    if isinstance(classes, str):
+        raise UsageError(f"expected classes as a list of names, got {classes!r}")
+    try:
+        x = np.asarray(images)
+    except ValueError:
+        raise DataError("arrays: expected pictures of one shape, got several in one list") from None
     y = np.asarray(labels)
     if y.dtype == object and all(isinstance(label, str) for label in y.flat):
         y = y.astype(str)
     names = None if classes is None else np.asarray(classes, str)
-    records = npz.from_arrays(Path("arrays"), {"": (np.asarray(images), y)}, names, kind)
+    records = npz.from_arrays(Path("arrays"), {"": (x, y)}, names, kind)
     return assemble("arrays", records, split=split, seed=seed, strict=False, classes=None)
 
 

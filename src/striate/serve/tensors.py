@@ -63,14 +63,14 @@ def from_proto(proto, max_bytes: int) -> np.ndarray:
     if proto.dtype not in _TYPES:
         raise ValueError(f"dtype {proto.dtype} is not supported")
     dtype, field = _TYPES[proto.dtype]
-    shape = tuple(dim.size for dim in proto.tensor_shape.dim)
-    if proto.tensor_shape.unknown_rank or any(size < 0 for size in shape):
+    shape = tuple([dim.size for dim in proto.tensor_shape.dim])
+    if proto.tensor_shape.unknown_rank or min(shape, default=0) < 0:
         raise ValueError("its shape is not fully known")
     count = math.prod(shape)
     if count * dtype.itemsize > max_bytes:
         raise TooLarge(f"its shape {list(shape)} is over the limit of {max_bytes:,} bytes")
-    if proto.tensor_content:
-        return _from_content(proto.tensor_content, dtype, count).reshape(shape)
+    if content := proto.tensor_content:  # asked once: protobuf copies it each time
+        return _from_content(content, dtype, count).reshape(shape)
     return _from_values(getattr(proto, field), dtype, count).reshape(shape)
 
 

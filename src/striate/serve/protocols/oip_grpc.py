@@ -126,9 +126,7 @@ class InferenceService:
             except ServingError as error:
                 response.error_message = cut(str(error))
                 response.infer_response.id = request.id
-            except (
-                Exception
-            ) as error:  # a mistake of ours: one line for the client, the rest logged
+            except Exception as error:  # a mistake of ours: one line for the client
                 log.exception("ModelStreamInfer")
                 response.error_message = cut(f"{type(error).__name__}: {error}")
             yield response

@@ -1,6 +1,7 @@
 """Keras nets that were trained elsewhere become artifacts that answer as they did."""
 
 import json
+import unicodedata
 
 import keras
 import numpy as np
@@ -221,6 +222,14 @@ def test_a_class_that_is_none_of_the_labels_is_named(tmp_path, data):
             preprocess="unit",
             labels=["dog", "hen", "ape"],
         )
+
+
+def test_labels_are_those_of_the_data_however_their_accents_are_written(tmp_path):
+    data = folder(tmp_path / "pictures", ["é", "ü"])
+    labels = [unicodedata.normalize("NFD", name) for name in "éü"]
+    net = net_of(layers.Dense(2))
+    made = striate.adopt(net, tmp_path / "mine", data=data, preprocess="unit", labels=labels)
+    assert made.labels == ["é", "ü"]
 
 
 def test_labels_may_be_more_than_the_data_has(tmp_path, data):

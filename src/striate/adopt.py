@@ -18,6 +18,7 @@ import numpy as np
 from striate import artifact
 from striate.artifact import Artifact
 from striate.data import Dataset, load
+from striate.data.dataset import composed
 from striate.data.splits import evenly
 from striate.errors import ArtifactError, UsageError, first_line
 from striate.lazy import Verb, keras
@@ -65,7 +66,7 @@ def adopt(
     net = _with_logits(_flat(_sized(_opened(model), size)))
     spec = _spec_of(net, preprocess)
     dataset = data if isinstance(data, Dataset) else load(data, kind=spec.kind, classes=labels)
-    names = list(labels or _names(dataset))
+    names = composed(labels or _names(dataset))
     if len(names) != net.output_shape[-1]:
         raise UsageError(
             f"{net.name}: expected {net.output_shape[-1]} classes, one for each of its outputs, "

@@ -224,7 +224,7 @@ def assemble(
 ) -> Dataset:
     """Sort, number the classes, split, and look for what is wrong; see `load` for the arguments."""
     order = sorted(range(len(records.names)), key=records.names.__getitem__)
-    labels_found = _composed(records.labels[i] for i in order)
+    labels_found = composed(records.labels[i] for i in order)
     class_names = _class_names(source, records, labels_found, classes)
     number = {name: i for i, name in enumerate(class_names)}
     labels = np.array([number[label] for label in labels_found], np.int32)
@@ -266,7 +266,7 @@ def _class_names(
     if wanted is not None:
         if isinstance(wanted, str):
             raise UsageError(f"expected classes as a list of names, got {wanted!r}")
-        wanted = _composed(str(name) for name in wanted)
+        wanted = composed(str(name) for name in wanted)
         unknown = sorted(present - set(wanted))
         if unknown:
             raise DataError(
@@ -282,11 +282,11 @@ def _class_names(
             f"{'' if in_arrays else folders}give more than one label"
         )
     if records.classes is not None:
-        return tuple(name for name in _composed(records.classes) if name in present)
+        return tuple(name for name in composed(records.classes) if name in present)
     return tuple(sorted(present, key=_label_key))
 
 
-def _composed(names: Iterable[str]) -> list[str]:
+def composed(names: Iterable[str]) -> list[str]:
     """Names with each accented letter as one character: a folder from a Mac may have two."""
     return [unicodedata.normalize("NFC", name) for name in names]
 

@@ -163,39 +163,38 @@ class Core:
             ) as asked,
         ):
             call.asked = asked
-            signature = signature_for(
-                lease.servable.signatures, request, check_method=self.check_methods
-            )
-            asked.signature = signature.name
-            with nullcontext() if call.placed else self.scheduler.admit():
-                feeds, asked.items = feeds_for(lease.servable, signature, request, self.max_bytes)
-                asked.ready()
-                found = self.scheduler.run(
-                    lease.servable,
-                    signature.ask,
-                    feeds,
-                    request.deadline,
-                    _watched(request, asked),
-                    asked.begun,
-                )
-                asked.computed()
-            self._observe(lease, signature, feeds, found)
-            outputs = signature.answer(found)
-        wanted = request.outputs or tuple(signature.outputs)
-        answer = Answer(
-            lease.model,
-            lease.version,
-            signature.name,
-            {name: outputs[name] for name in wanted},
-            lease.servable,
-            asked.items,
-            asked.queue,
-            asked.compute,
-        )
+            answer = self._answer(lease, request, asked, placed=call.placed)
         if sampling and self.request_log is not None:
             whom = answer.model, answer.version, answer.signature
             self.request_log.write(Logged(*whom, time.time(), kept, answer.outputs), sampling)
         return answer
+
+    def _answer(self, lease: Lease, request: Request, asked: Asked, *, placed: bool) -> Answer:
+        """Have a version answer. placed: whether the request has a place in the scheduler."""
+        servable = lease.servable
+        signature = signature_for(servable.signatures, request, check_method=self.check_methods)
+        asked.signature = signature.name
+        with nullcontext() if placed else self.scheduler.admit():
+            feeds, asked.items = feeds_for(servable, signature, request, self.max_bytes)
+            asked.ready()
+            gone = _watched(request, asked)
+            found = self.scheduler.run(
+                servable, signature.ask, feeds, request.deadline, gone, asked.begun
+            )
+            asked.computed()
+        self._observe(lease, signature, feeds, found)
+        outputs = signature.answer(found)
+        wanted = request.outputs or tuple(signature.outputs)
+        return Answer(
+            lease.model,
+            lease.version,
+            signature.name,
+            {name: outputs[name] for name in wanted},
+            servable,
+            asked.items,
+            asked.queue,
+            asked.compute,
+        )
 
     def _observe(self, lease: Lease, signature: Signature, feeds: Tensors, found: Tensors) -> None:
         """Compare what was asked and answered: with the baseline, and with a shadow."""

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 import striate
+from making import tiny_artifact
 from striate import artifact
 from striate.data import from_arrays, load
 from striate.errors import DataError, StriateError, UsageError
@@ -80,6 +81,16 @@ def test_a_file_system_that_lacks_locks_and_modes_is_trained_on(data, tmp_path, 
     monkeypatch.setattr(Path, "chmod", refuse)
     monkeypatch.setattr(os, "fsync", flush_files)
     assert train(LENET, tmp_path / "m", data=data, epochs=1, **QUIET).version == 1
+
+
+def test_a_run_that_was_killed_while_it_was_cleared_away_goes_with_the_next(tmp_path, monkeypatch):
+    with checkpoint.open_store(tmp_path, "f" * 64, 1) as store, monkeypatch.context() as killed:
+        killed.setattr(os, "getpid", lambda: 2**22 + 1)  # a process that cannot exist
+        killed.setattr(shutil, "rmtree", lambda *_, **__: None)
+        checkpoint.discard(store)
+    (left,) = tmp_path.iterdir()
+    tiny_artifact(tmp_path)
+    assert not left.exists()
 
 
 def test_a_run_leaves_a_whole_artifact_and_nothing_else(trained):

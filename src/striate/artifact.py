@@ -482,9 +482,7 @@ def staging(base: Path) -> Iterator[Path]:
     try:
         base.mkdir(parents=True, exist_ok=True)
         _sweep(base)
-        staged = Path(
-            tempfile.mkdtemp(prefix=f"{STAGED}{platform.node()}-{os.getpid()}-", dir=base)
-        )
+        staged = Path(tempfile.mkdtemp(prefix=staged_name(), dir=base))
     except OSError as error:
         raise ArtifactError(f"{base}: cannot be written to ({error.strerror})") from None
     with contextlib.suppress(OSError):  # of file systems that have no modes
@@ -493,6 +491,12 @@ def staging(base: Path) -> Iterator[Path]:
         yield staged
     finally:
         shutil.rmtree(staged, ignore_errors=True)
+
+
+def staged_name() -> str:
+    """What the name of a directory begins with that is not whole yet, or not any more; the next
+    writer removes it where this process is killed."""
+    return f"{STAGED}{platform.node()}-{os.getpid()}-"
 
 
 def _sweep(base: Path) -> None:

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from striate.artifact import staged_name
 from striate.errors import StriateError
 from striate.lazy import keras
 
@@ -196,7 +197,7 @@ def open_store(base: Path, fingerprint: str, seconds: float) -> Iterator[Store]:
 
 def discard(store: Store) -> None:
     """Remove a run's directory; the renaming makes it vanish at once."""
-    gone = store.directory.with_name(store.directory.name.replace(".run-", ".tmp-done-"))
+    gone = store.directory.with_name(staged_name() + store.directory.name.removeprefix(".run-"))
     shutil.rmtree(gone, ignore_errors=True)
     store.directory.rename(gone)
     shutil.rmtree(gone, ignore_errors=True)

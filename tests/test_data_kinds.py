@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from striate.data import load
+from striate.data import from_arrays, load
 from striate.errors import DataError, UsageError
 from striate.preprocess import (
     ClipPreprocess,
@@ -114,6 +114,18 @@ def test_a_smaller_grid_stands_in_the_middle_and_fills_every_channel(grids):
     tensor = pixels(grids[0], VoxelPreprocess(8, 8, 8, 3, (0,) * 3, (1,) * 3))
     np.testing.assert_array_equal(tensor[1:7, 1:6, 2:6], grids[0][..., None] * ([255] * 3))
     assert np.count_nonzero(tensor) == 3 * grids[0].sum()
+
+
+@pytest.mark.parametrize("side", [8, 10])
+def test_a_grid_is_asked_about_with_the_levels_that_it_was_learnt_with(side):
+    cubes = np.random.default_rng(0).integers(0, 2, (12, 8, 8, 8), np.uint8)
+    cubes[0] *= 100  # beside one of levels
+    spec = VoxelPreprocess(side, side, side)
+    learnt = from_arrays(cubes, np.arange(12) % 2, kind="voxels").examples(spec).images
+    for asked, tensor in zip(cubes, learnt, strict=True):
+        np.testing.assert_array_equal(pixels(asked, spec), tensor)
+        np.testing.assert_array_equal(pixels(asked.astype(bool), spec) > 0, tensor > 0)
+        assert tensor.max() in (100, 255)
 
 
 def test_a_larger_grid_is_refused_in_one_line(grids, tmp_path):

@@ -16,6 +16,7 @@ import numpy as np
 from striate.data.records import Problem, Records
 from striate.errors import DataError
 from striate.preprocess import KINDS
+from striate.preprocess.voxels import levels_of
 
 PAIRS = (("images", "labels"), ("x", "y"), ("voxels", "labels"), ("voxels_packed", "labels"))
 SPLIT_PAIRS = {split: (f"x_{split}", f"y_{split}") for split in ("train", "val", "test")}
@@ -155,15 +156,14 @@ def _clips(where: str, x: np.ndarray) -> np.ndarray:
 
 
 def _voxels(where: str, x: np.ndarray) -> np.ndarray:
-    """uint8 [N, d, h, w, c]; where cells are only full or not, 1 becomes 255."""
+    """uint8 [N, d, h, w, c]; of a grid whose cells are only full or not, 1 becomes 255."""
     if x.ndim not in (4, 5) or x.dtype not in (np.uint8, np.bool_):
         raise DataError(
             f"{where}: expected voxels of shape [N, d, h, w] or [N, d, h, w, channels], "
             f"uint8 or bool, got {x.dtype} {list(x.shape)}"
         )
     _expect_no_pictures(where, x, "voxels", "d")
-    cells = x[..., np.newaxis] if x.ndim == 4 else x
-    return cells * np.uint8(255) if cells.max(initial=0) <= 1 else cells
+    return levels_of(x[..., np.newaxis] if x.ndim == 4 else x)
 
 
 def _expect_no_pictures(where: str, x: np.ndarray, what: str, axis: str) -> None:

@@ -48,7 +48,7 @@ class VoxelPreprocess(Spec):
         """uint8 [depth, height, width, channels] of a grid, or of the `.npy` file of one.
 
         A grid is uint8 levels or bool (full or not) [d, h, w] or [d, h, w, c], at most as large as
-        the net's; one channel stands for all.
+        the net's; one channel stands for all. Levels of 0 and 1 alone mean empty and full, too.
         """
         if isinstance(source, np.ndarray):
             return self._centred("the grid", source)
@@ -63,7 +63,7 @@ class VoxelPreprocess(Spec):
 
     def _centred(self, name: str, grid: np.ndarray) -> np.ndarray:
         if grid.dtype == np.uint8 and grid.shape == self.shape:
-            return grid
+            return levels_of(grid)
         if grid.ndim not in (3, 4) or grid.dtype not in (np.uint8, np.bool_):
             raise DataError(
                 f"{name}: expected voxels [d, h, w] or [d, h, w, channels], uint8 or bool, "
@@ -81,8 +81,14 @@ class VoxelPreprocess(Spec):
         tensor = np.zeros(self.shape, np.uint8)
         starts = [(most - side) // 2 for side, most in zip(sides, self.shape, strict=False)]
         d, h, w = (slice(start, start + n) for start, n in zip(starts, sides, strict=True))
-        tensor[d, h, w] = cells * np.uint8(255) if cells.dtype == np.bool_ else cells
+        tensor[d, h, w] = levels_of(cells)
         return tensor
+
+
+def levels_of(cells: np.ndarray) -> np.ndarray:
+    """uint8 levels of grids [..., d, h, w, c]: of one whose cells are but full or not, 1 is 255."""
+    is_full_or_not = cells.max(axis=(-4, -3, -2, -1), keepdims=True, initial=0) <= 1
+    return cells * np.where(is_full_or_not, np.uint8(255), np.uint8(1))
 
 
 def _by(sides: tuple[int, ...]) -> str:

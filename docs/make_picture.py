@@ -2,7 +2,7 @@
 
     striate quickstart /tmp/quickstart --json > /tmp/quickstart.json
     python docs/make_picture.py /tmp/quickstart.json picture.html
-    chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,610 \\
+    chromium --headless --no-sandbox --hide-scrollbars --window-size=1200,540 \\
         --force-device-scale-factor=2 --screenshot=docs/picture.png picture.html
 """
 
@@ -16,7 +16,7 @@ FURNITURE = ROOT / "src" / "striate" / "samples" / "furniture"
 SHOWN = ["chair", "lamp", "plant", "sofa", "vehicle", "vessel", "table", "bed", "cabinet"]
 
 STYLE = """
-body { margin: 0; width: 1200px; height: 610px; background: #fbfaf6; color: #22262a;
+body { margin: 0; width: 1200px; height: 540px; background: #fbfaf6; color: #22262a;
        font: 17px/1.45 'DejaVu Sans', sans-serif; }
 main { display: grid; grid-template-columns: 300px 1fr 440px; gap: 44px; padding: 44px 48px; }
 h2 { font: 600 20px/1.2 'DejaVu Serif', serif; margin: 0 0 14px; }
@@ -28,7 +28,7 @@ pre { margin: 0; } .arrow { color: #0f6b77; font-weight: 700; }
         margin-bottom: 14px; }
 .card b { color: #0f6b77; } .dim { color: #767c80; } table { border-spacing: 0; width: 100%; }
 td { padding: 2px 0; } td:last-child { text-align: right; }
-footer { padding: 0 48px; color: #767c80; font-size: 14px; }
+footer { padding: 0 48px; margin-top: -30px; color: #767c80; font-size: 14px; }
 """
 
 
@@ -72,8 +72,8 @@ def page(run: dict) -> str:
 <div class="card"><b>striate serve</b> <span class="dim">TensorFlow Serving's protocol</span>
 <table><tr><td>gRPC</td><td>{served["gRPC"]}</td></tr><tr><td>HTTP</td><td>{served["HTTP"]}</td></tr>
 </table></div></section></main>
-<footer>The numbers are those of one <code>striate quickstart</code>: {run["seconds"]:.0f} s on two
-CPU cores. Pictures: Sweet Home 3D furniture libraries (CC0, CC-BY).</footer>"""
+<footer>The numbers are those of one <code>striate quickstart</code>. Pictures: Sweet Home 3D furniture
+libraries (CC0, CC-BY).</footer>"""
 
 
 if __name__ == "__main__":

@@ -5,6 +5,8 @@
 
 #include "runner.c"
 
+enum { PRODUCTS = 1 << 24, ARENA = 1 << 26 }; /* beyond, a net takes too long to be asked often */
+
 static uint64_t state = 88172645463325252u;
 
 static uint32_t noise(void) { /* xorshift64 */
@@ -56,6 +58,15 @@ int main(int count, char **arguments) {
     if (bytes < sizeof(header)) return 2;
     header head;
     memcpy(&head, whole, sizeof head);
+    striate_model *sound = striate_model_new(whole, bytes, NULL, NULL);
+    striate_facts size = {0};
+    if (sound) striate_model_facts(sound, &size);
+    striate_model_free(sound);
+    if (!sound || size.products > PRODUCTS || size.arena_bytes > ARENA) {
+        fprintf(stderr, "%s: expected a sound model of at most %d products and %d bytes of memory\n",
+                arguments[1], PRODUCTS, ARENA);
+        return 2;
+    }
     for (int i = 0; i < times; i++) {
         uint8_t *file = malloc(bytes);
         memcpy(file, whole, bytes);
@@ -68,7 +79,7 @@ int main(int count, char **arguments) {
         if (model) striate_model_facts(model, &facts);
         if (!model) {
             refused += refusal.reason != NULL;
-        } else if (facts.products > 1 << 24 || facts.arena_bytes > 1 << 26) {
+        } else if (facts.products > PRODUCTS || facts.arena_bytes > ARENA) {
             large++; /* a whole file of a net that would take long */
         } else {
             size_t pixels = (size_t)facts.height * facts.width * facts.channels;

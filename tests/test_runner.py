@@ -451,6 +451,13 @@ def test_files_damaged_at_random_are_refused_or_answered_and_nothing_else(artifa
         assert said.returncode == 0, said.stdout + said.stderr[-2000:]
 
 
+def test_damaging_files_begins_with_a_net_that_is_quick_to_ask(native, tmp_path):
+    (tmp_path / FILE).write_bytes(enormous())
+    said = run(make(tmp_path, "fuzz", "CFLAGS=-O0"), tmp_path / FILE, "10")
+    assert said.returncode == 2
+    assert "expected a sound model of at most 16777216 products" in said.stderr
+
+
 def test_an_engine_that_refuses_its_file_says_why(artifacts, tmp_path):
     file = artifacts["xnor_vgg_mnist"].file(FILE).read_bytes()
     (tmp_path / FILE).write_bytes(file[:-1])

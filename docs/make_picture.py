@@ -72,8 +72,8 @@ def page(run: dict) -> str:
 <div class="card"><b>striate serve</b> <span class="dim">TensorFlow Serving's protocol</span>
 <table><tr><td>gRPC</td><td>{served["gRPC"]}</td></tr><tr><td>HTTP</td><td>{served["HTTP"]}</td></tr>
 </table></div></section></main>
-<footer>The numbers are those of one <code>striate quickstart</code>. Pictures: Sweet Home 3D furniture
-libraries (CC0, CC-BY).</footer>"""
+<footer>The numbers are those of one <code>striate quickstart</code>. Pictures: Sweet Home 3D
+furniture libraries (CC0, CC-BY).</footer>"""
 
 
 if __name__ == "__main__":

@@ -4,13 +4,17 @@ import ast
 import importlib
 import re
 import shlex
+import tomllib
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import typer
 
 from striate import cli
+from striate.runtime import ENGINES
 from striate.serve.flags import MEANINGLESS, REFUSED, flags, parse
+from striate.train.recipe import Group, Normalise, Recipe
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -118,6 +122,39 @@ def test_every_flag_of_a_verb_is_on_a_page():
         for parameter in leaf.params
         if parameter.param_type_name == "option" and not told & set(parameter.opts)
     } == set()
+
+
+def test_the_keys_of_a_recipe_are_on_the_page_about_recipes():
+    told = [quoted(row) for row in table("docs/finetune.md", "group | keys")]
+    by_itself = {"reason"}  # `auto` writes why it chose
+    for name, field in Recipe.model_fields.items():
+        kind = field.annotation
+        grouped = isinstance(kind, type) and issubclass(kind, Group)
+        keys = {name, *kind.model_fields} - by_itself if grouped else {name}
+        assert any(keys <= row for row in told), name
+    assert any(set(get_args(Normalise)) <= row for row in told)
+
+
+def test_every_engine_is_on_the_page_about_forms():
+    rows = table("docs/export.md", "engine | file | made by")
+    assert set(ENGINES) == set().union(*(quoted(row.split("|")[1]) for row in rows))
+
+
+def test_every_extra_of_the_package_is_on_the_first_page():
+    with open(ROOT / "pyproject.toml", "rb") as file:
+        extras = tomllib.load(file)["project"]["optional-dependencies"]
+    rows = table("docs/README.md", "extra | brings")
+    assert set(extras) == set().union(*(quoted(row.split("|")[1]) for row in rows))
+
+
+def table(page: str, head: str) -> list[str]:
+    """The rows below the head of a table."""
+    text = (ROOT / page).read_text("utf-8").split(f"\n| {head} |\n", 1)[1]
+    return text.split("\n\n", 1)[0].splitlines()[1:]
+
+
+def quoted(text: str) -> set[str]:
+    return set(re.findall(r"`([^`]+)`", text))
 
 
 def opts(command) -> list[str]:

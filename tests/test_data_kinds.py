@@ -72,6 +72,9 @@ def test_an_unknown_kind_or_key_of_a_specification_is_named():
         from_dict({"kind": "voxel"})
     with pytest.raises(UsageError, match=r"no key 'deph'. Did you mean 'depth'"):
         from_dict({"kind": "voxels", "deph": 3})
+    for broken in ({"kind": "voxels"}, {"height": "8", "width": 8}, {"kind": []}):
+        with pytest.raises(UsageError, match="preprocess: expected "):
+            from_dict(broken)
     with pytest.raises(UsageError, match="1 means and scales"):
         VoxelPreprocess(4, 4, 4, 1, mean=(0, 0))
     with pytest.raises(UsageError, match="sample spread or middle"):

@@ -88,7 +88,7 @@ def from_dict(values: dict[str, Any], folder: Path | None = None) -> Spec:
     """
     values = dict(values)
     kind = values.pop("kind", "picture")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise UsageError(
             f"preprocess: expected a kind ({', '.join(KINDS)}), got {kind!r}."
             f"{did_you_mean(str(kind), KINDS)}"

@@ -66,13 +66,18 @@ class Spec(ABC):
     def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> Self:
         """The inverse of `to_dict` and `write`.
 
-        An unknown key is a `UsageError` that offers the nearest.
+        An unknown key is a `UsageError` that offers the nearest, and so is a missing one, or a
+        value of another type.
         """
-        known = {field.name for field in dataclasses.fields(cls)}
+        known = [field.name for field in dataclasses.fields(cls)]
         for key in values:
             if key not in known:
                 raise UsageError(f"preprocess has no key {key!r}.{did_you_mean(key, known)}")
-        return cls(**values)
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as error:
+            what = f"expected {', '.join(known)} as {cls.__name__} has them"
+            raise UsageError(f"preprocess: {what}, got {values} ({error})") from None
 
     def _keep_floats(self) -> None:
         """Hold mean and scale as floats, whatever JSON or numpy made of them."""

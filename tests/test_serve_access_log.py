@@ -95,11 +95,18 @@ def test_rest_echoes_the_id_and_refusals_have_lines(logged):
     assert line["received"] == len(b'{"instances": [1]}')
 
 
-def test_a_list_of_all_models_is_logged_as_about_none_of_them(logged):
+def test_what_concerns_all_models_is_logged_as_about_none_of_them(logged):
     server, path = logged
     rest(server, "/v2/repository/index", b"{}", X_Request_Id="index").close()
     rest(server, "/v2/models/stats", None, X_Request_Id="stats").close()
-    assert [found(path, id)["model"] for id in ("index", "stats")] == [None, None]
+    rest(server, "/metrics", None, X_Request_Id="metrics").close()
+    assert {found(path, id)["model"] for id in ("index", "stats", "metrics")} == {None}
+
+
+def test_resuming_a_model_is_logged_as_about_it(logged):
+    server, path = logged
+    rest(server, "/v1/models/tiny:resume", b"", X_Request_Id="resume").close()
+    assert found(path, "resume")["model"] == "tiny"
 
 
 def test_the_id_of_a_message_counts_where_there_is_no_header(logged):

@@ -243,6 +243,7 @@ class Core:
     def resume(self, model: str) -> list[int]:
         """Send the versions of a model that are held clients again; returns their numbers."""
         self.permit(None)
+        current().model = model
         self.repository.statuses(model)  # a model that is not there is no model without any
         return self.canaries.resume(model)
 

@@ -8,7 +8,7 @@ computing, in Prometheus' own units. What is known of the process comes from pro
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from striate.serve.core import Core, Target
+from striate.serve.core import Core
 from striate.serve.observe import tfs_metrics
 from striate.serve.observe.counters import EARLIER, Count, Key
 from striate.serve.observe.drift import NUMBERS
@@ -214,7 +214,7 @@ def _versions(core: Core) -> list[tuple[str, Version]]:
     found = []
     for name in list(core.repository.models):
         try:
-            found += [(name, version) for version in core.statuses(Target(name))]
+            found += [(name, version) for version in core.repository.statuses(name)]
         except ServingError:  # none of its versions was ever looked at
             continue
     return found

@@ -108,6 +108,10 @@ def test_a_rate_that_climbs_is_refused(ring):
     data, (a, b) = ring
     with pytest.raises(UsageError, match="expected a learning rate above 0, got -1"):
         connect(a, b, data, learning_rate=-1)
+    with pytest.raises(UsageError, match="expected a learning rate above 0, got 'fast'"):
+        connect(a, b, data, learning_rate="fast")
+    with pytest.raises(UsageError, match="expected a momentum from 0 to less than 1, got 2"):
+        connect(a, b, data, momentum=2)
 
 
 def test_a_folder_that_cannot_be_made_is_said_before_the_training(ring, tmp_path):

@@ -12,8 +12,10 @@ t ~ U(0, 1), one t a batch.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -149,8 +151,10 @@ def connect(
     check_whole("epochs", epochs)
     check_whole("batch_size", batch_size, 1)
     check_whole("seed", seed)
-    if not learning_rate > 0:
-        raise UsageError(f"expected a learning rate above 0, got {learning_rate:g}")
+    if not isinstance(learning_rate, Real) or not 0 < learning_rate < math.inf:
+        raise UsageError(f"expected a learning rate above 0, got {learning_rate!r}")
+    if not isinstance(momentum, Real) or not 0 <= momentum < 1:
+        raise UsageError(f"expected a momentum from 0 to less than 1, got {momentum!r}")
     members = open_members([first, second])
     check_same_net(members)
     keras.utils.set_random_seed(seed)

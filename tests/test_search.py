@@ -264,6 +264,13 @@ def test_a_search_that_cannot_work_is_one_line_before_any_trial(
     assert pretended == []
 
 
+def test_a_place_that_cannot_be_written_to_is_one_line_before_any_trial(pretended, data, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="file/s: cannot be written to"):
+        random_search(LENET, data, RANGES, trials=3, output=tmp_path / "file" / "s")
+    assert pretended == []
+
+
 @pytest.mark.long
 def test_a_trial_is_repeated_by_its_values_and_one_that_diverges_stops_nothing(
     data, tmp_path, monkeypatch, capfd

@@ -121,7 +121,10 @@ class Book:
         self._trials = None if directory is None else Path(directory) / "trials.jsonl"
         if self._trials is None:
             return
-        self._trials.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._trials.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"{directory}: cannot be written to ({error.strerror})") from None
         path = self._trials.with_name("search.json")
         facts = json.dumps({**_facts(recipe, dataset), **searched}, indent=2)
         if not path.exists():

@@ -470,6 +470,10 @@ def test_a_pretrained_net_learns_two_classes_of_small_grey_pictures(tmp_path):
         ({"strategy": "early"}, "strategy.name should be .*Did you mean 'early_features'"),
         ({"strategy": {"name": "early_features", "until": "stage7_out"}}, "until: expected one of"),
         ({"strategy": {"name": "gradual", "unfreeze_from": "stage9"}}, "unfreeze_from: expected"),
+        (
+            {"strategy": {"name": "gradual", "unfreeze_from": "layer4"}},
+            "info NET --layers` lists them",
+        ),
         ({"strategy.decay": 2}, "strategy.decay should be less than or equal to 1"),
     ],
 )

@@ -179,9 +179,10 @@ def trainable_layers(net: Any, unfreeze_from: str | None) -> list[Any]:
         if layer.name.startswith(unfreeze_from):
             return list(net.layers[i:])
     blocks = dict.fromkeys("_".join(layer.name.split("_")[:2]) for layer in net.layers)
+    hint = did_you_mean(unfreeze_from, blocks) or " `striate info NET --layers` lists them."
     raise UsageError(
         f"{net.name}: strategy.unfreeze_from: expected the beginning of a layer's name, "
-        f"got {unfreeze_from!r}.{did_you_mean(unfreeze_from, blocks)}"
+        f"got {unfreeze_from!r}.{hint}"
     )
 
 

@@ -590,6 +590,15 @@ def test_a_backend_that_is_not_installed_is_one_clear_line(monkeypatch, call, pi
     code, out, error = call("train", "lenet5", "--data", pictures)
     assert (code, out) == (2, "")
     assert error.startswith("striate: Keras is to run on jacks, which is not installed; ")
+
+
+def test_a_backend_that_striate_is_not_made_for_is_one_clear_line(monkeypatch, call, pictures):
+    monkeypatch.setenv("KERAS_BACKEND", "numpy")  # torch's libraries and TensorFlow's may crash
+    line = "Keras is to run on numpy, for which striate is not made; "
+    code, out, error = call("train", "lenet5", "--data", pictures)
+    assert (code, out) == (2, "")
+    assert error.startswith(f"striate: {line}")
+    assert f"\n{line}" in call("doctor")[1]
     assert error.count("\n") == 1
 
 

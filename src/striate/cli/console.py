@@ -18,6 +18,8 @@ from striate.errors import UsageError
 from striate.files import whole
 from striate.libraries import is_installed
 
+BACKENDS = ("tensorflow", "jax")  # of Keras, on which striate runs
+
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 
 
@@ -65,6 +67,20 @@ def keras_backend() -> str:
     except (OSError, ValueError, AttributeError):  # none, or none that Keras would understand
         configured = None
     return os.environ.get("KERAS_BACKEND") or configured or "tensorflow"
+
+
+def backend_problem() -> str | None:
+    """Why nothing can be computed with Keras here: it is to run on what is not installed, or on
+    what striate is not made for."""
+    backend = keras_backend()
+    if not is_installed(backend):
+        more = ' (pip install "striate[jax]")' if backend == "jax" else ""
+        why = f"which is not installed{more}"
+    elif backend not in BACKENDS:
+        why = "for which striate is not made"
+    else:
+        return None
+    return f"Keras is to run on {backend}, {why}; KERAS_BACKEND names another: tensorflow or jax"
 
 
 def listed(text: str, option: str) -> list[str]:
@@ -211,14 +227,10 @@ def quiet_libraries() -> Iterator[None]:
 def load_tensorflow() -> None:
     """Import TensorFlow, where there is one, without its announcements; `import keras` follows.
 
-    `UsageError` where Keras is told to run on what is not installed.
+    `UsageError` where Keras is told to run on what it cannot run on here.
     """
-    if not is_installed(backend := keras_backend()):
-        more = ' (pip install "striate[jax]")' if backend == "jax" else ""
-        raise UsageError(
-            f"Keras is to run on {backend}, which is not installed{more}; KERAS_BACKEND names "
-            "another: tensorflow or jax"
-        )
+    if problem := backend_problem():
+        raise UsageError(problem)
     with waiting("loading TensorFlow"), quiet_libraries(), contextlib.suppress(ModuleNotFoundError):
         import tensorflow as tf
 

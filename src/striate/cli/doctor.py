@@ -4,10 +4,18 @@ import platform
 from importlib import metadata
 from typing import Any
 
-from striate.cli.console import Json, emit, facts, keras_backend, quiet_libraries, table
+from striate.cli.console import (
+    BACKENDS,
+    Json,
+    backend_problem,
+    emit,
+    facts,
+    keras_backend,
+    quiet_libraries,
+    table,
+)
 from striate.libraries import is_installed
 
-BACKENDS = ("tensorflow", "jax", "torch")
 # What the kernels of engines ask of a processor: of x86, then of ARM
 VECTORS = ("avx2", "avx512f", "avx512_vpopcntdq", "amx_bf16", "asimddp", "i8mm", "bf16", "sve")
 
@@ -26,11 +34,15 @@ def doctor(as_json: Json = False) -> None:
         return
     facts({key: str(value) for key, value in document["machine"].items()}, indent=2)
     print()
+    problem = backend_problem()
+    used = None if problem else document["keras_backend"]
     rows = [
-        [name, version or "not installed", "in use" if name == document["keras_backend"] else ""]
+        [name, version or "not installed", "in use" if name == used else ""]
         for name, version in document["backends"].items()
     ]
     table(["backend", "version", ""], rows)
+    if problem:
+        print(problem)
     rows = [[e["engine"], e["version"], e["kernel"]] for e in document["engines"]]
     table(["engine", "version", "kernel"], rows)
     binary = document["binary"]

@@ -541,7 +541,11 @@ def test_strings_and_numbers_travel_raw_and_come_back():
         np.array([True, False]),
         np.array([1.5, -2], np.float16),
     ):
-        np.testing.assert_array_equal(from_raw(to_raw(array), array.dtype), array)
+        raw = to_raw(array)
+        np.testing.assert_array_equal(from_raw(raw, array.dtype), array)
+        behind = from_raw(memoryview(b"\0\0\0" + raw)[3:], array.dtype)  # as after some JSON
+        np.testing.assert_array_equal(behind, array)
+        assert behind.flags.aligned
     with pytest.raises(ValueError, match="no multiple of 4"):
         from_raw(b"12345", np.dtype(np.float32))
     with pytest.raises(ValueError, match="cut off"):

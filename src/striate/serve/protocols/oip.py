@@ -144,20 +144,21 @@ def datatype(dtype: np.dtype) -> str:
     return _DATATYPES[dtype.name]
 
 
-def from_raw(content: bytes, dtype: np.dtype) -> np.ndarray:
+def from_raw(content: bytes | memoryview, dtype: np.dtype) -> np.ndarray:
     """A flat array of little-endian values; of strings, each after its length in four bytes."""
     if dtype.kind != "O":
         if len(content) % dtype.itemsize:
             raise ValueError(f"its {len(content)} bytes are no multiple of {dtype.itemsize}")
-        return np.frombuffer(content, dtype)
-    found, position = [], 0
+        found = np.frombuffer(content, dtype)
+        return found if found.flags.aligned else found.copy()  # they may follow JSON of any length
+    texts, position = [], 0
     while position < len(content):
         start = position + 4
         position = start + int.from_bytes(content[start - 4 : start], "little")
         if position > len(content):
             raise ValueError("its last string is cut off")
-        found.append(content[start:position])
-    return objects(found)
+        texts.append(bytes(content[start:position]))
+    return objects(texts)
 
 
 def to_raw(array: np.ndarray) -> bytes:

@@ -96,7 +96,7 @@ def _infer(
     current().named(str(document.get("id", "")))
     asked = oip.Inference(
         target,
-        inputs=_inputs(document, body[length:]),
+        inputs=_inputs(document, memoryview(body)[length:]),
         outputs={
             name: oip.class_count(parameters) for name, parameters in _wanted(document).items()
         },
@@ -145,7 +145,7 @@ def _wanted(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {output["name"]: _parameters(output) for output in outputs}
 
 
-def _inputs(document: dict[str, Any], tail: bytes) -> list[oip.Input]:
+def _inputs(document: dict[str, Any], tail: memoryview) -> list[oip.Input]:
     """The tensors of a request: JSON values, or the bytes that follow the JSON, in order."""
     found, position = [], 0
     for tensor in _member(document, "inputs", list):

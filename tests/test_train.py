@@ -312,13 +312,18 @@ def test_a_probe_of_a_classifier_that_is_not_linear_follows_the_gradient(colours
     assert changed_layers(recipe, colours)[0] == {"logits_conv"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_shipped_recipe_reaches_its_band_on_real_pictures():
     """12 kinds of furniture, one fold: chance is 0.19, a probe on frozen features gives 0.8."""
     samples = Path(striate.__file__).parent / "samples" / "furniture"
     dataset = load(samples)
     fitted = fit(finetune_recipe("squeezenet1_1"), dataset, *dataset.folds(5)[0])
     assert fitted.val_accuracy > 0.7
+
+
+def test_weights_that_there_are_not_are_said_before_the_pictures_are_read(tmp_path):
+    with pytest.raises(UsageError, match=r"expected weights as a file .* none are published"):
+        striate.finetune("lenet5", data=tmp_path / "nothing", output=tmp_path / "mine")
 
 
 # === Ends before the last epoch ===
@@ -568,7 +573,7 @@ def test_smoothed_cross_entropy_agrees_with_keras_on_one_hot_labels():
 # === Without TensorFlow ===
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["lenet5", "resnet20_cifar"])
 def test_jax_trains_and_writes_an_artifact_without_tensorflow(name, data, jax_python, tmp_path):
     code = f"""

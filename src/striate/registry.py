@@ -286,6 +286,7 @@ def open_weights(name: str, weights: str | Path, **options: Any) -> Pretrained:
     cannot be fetched.
     """
     spec = get_spec(name)
+    check_weights(spec, weights)
     for published in spec.weights:
         if published.name == weights:
             opened = _open_file(spec, published.path(spec.name), published.options)
@@ -293,15 +294,23 @@ def open_weights(name: str, weights: str | Path, **options: Any) -> Pretrained:
             opened.input_shape = published.input_shape or spec.input_shape
             opened.options = published.options
             return opened
-    if not Path(str(weights)).exists():
-        names = [published.name for published in spec.weights]
-        choices = ", ".join([*map(repr, names), "a file"])
-        raise UsageError(
-            f"{spec.name}: expected weights as {choices} or None, got {str(weights)!r}, "
-            f"which is no file.{did_you_mean(str(weights), names)} "
-            "`striate models --pretrained` lists the nets with published weights."
-        )
     return _open_file(spec, Path(weights), options)
+
+
+def check_weights(spec: ModelSpec, weights: str | Path) -> None:
+    """`UsageError` for weights that are neither published ones of a net nor a file or folder."""
+    names = [published.name for published in spec.weights]
+    if weights in names or Path(str(weights)).exists():
+        return
+    if names:
+        expected = f"as {', '.join(map(repr, names))}, a file or None"
+    else:
+        expected = "as a file or None (fresh ones, as `striate train` takes; none are published)"
+    raise UsageError(
+        f"{spec.name}: expected weights {expected}, got {str(weights)!r}, which is no file."
+        f"{did_you_mean(str(weights), names)} "
+        "`striate models --pretrained` lists the nets with published weights."
+    )
 
 
 def _open_file(spec: ModelSpec, path: Path, options: Mapping[str, Any]) -> Pretrained:

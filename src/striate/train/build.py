@@ -25,7 +25,7 @@ from striate.preprocess import (
 )
 from striate.preprocess.whitening import METHODS, Whitening, check_size, moments
 from striate.pretrained import Pretrained
-from striate.registry import ModelSpec, create, get_spec, open_weights
+from striate.registry import ModelSpec, check_weights, create, get_spec, open_weights
 from striate.train import adopted
 from striate.train.recipe import Augment, Model, Preprocessing, Probe, Recipe, one_net
 
@@ -59,6 +59,13 @@ def spec_of(recipe: Recipe) -> ModelSpec:
             f"model.weights: expected the artifact in which {model.name} is, got {model.weights}"
         )
     return adopted.spec_of(one_net(model.weights))
+
+
+def check_beginning(recipe: Recipe) -> None:
+    """Refuse a net, or weights of it, that there are not, before anything is read."""
+    spec = spec_of(recipe)
+    if recipe.model.weights is not None:
+        check_weights(spec, recipe.model.weights)
 
 
 def start_of(recipe: Recipe) -> Start:

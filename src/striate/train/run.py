@@ -143,7 +143,7 @@ def train(
     if not isinstance(output, str | os.PathLike):
         raise UsageError(f"expected the path of a model's directory as output, got {output!r:.100}")
     base = Path(output)
-    build.spec_of(recipe)  # a wrong name is said before anything is read
+    build.check_beginning(recipe)
     if (base / artifact.MANIFEST).exists():
         raise UsageError(f"{base} is a version; expected the model's directory, {base.parent}")
     check_output(base)

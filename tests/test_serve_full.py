@@ -68,11 +68,16 @@ def full(tiny):
         yield server.options
 
 
-def refusal(options, images) -> grpc.RpcError:
-    """What TensorFlow Serving's Predict says."""
+def predict_request(images):
     request = protos.predict_pb2.PredictRequest()
     request.model_spec.name = "tiny"
     request.inputs["image"].CopyFrom(tensors.to_content(images))
+    return request
+
+
+def refusal(options, images) -> grpc.RpcError:
+    """What TensorFlow Serving's Predict says."""
+    request = predict_request(images)
     with grpc.insecure_channel(f"127.0.0.1:{options.port}") as channel:
         stub = protos.prediction_service_pb2_grpc.PredictionServiceStub(channel)
         with pytest.raises(grpc.RpcError) as error:
@@ -120,6 +125,40 @@ def test_rest_says_it_before_the_body_is_there(full):
         connection.settimeout(30)
         connection.sendall(head.encode())
         assert connection.recv(1 << 16).startswith(b"HTTP/1.1 503 ")
+
+
+def test_a_client_that_was_refused_is_asked_for_no_more_bodies_than_there_are_places(
+    tiny, monkeypatch
+):
+    monkeypatch.setattr("striate.serve.grpc_server.server.NARROW", 60.0)
+    small, large = (predict_request(tiny.goldens()[0][:1].repeat(n, axis=0)) for n in (1, 300))
+    ports = {"port": free_port(), "rest_api_port": 0, "host": "127.0.0.1"}
+    options = ServerOptions(tiny.path.parent, workers=1, max_queue=1, **ports)
+    answer = Event()
+    with Server(options) as server, grpc.insecure_channel(f"127.0.0.1:{options.port}") as channel:
+        predict = protos.prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+        with server.repository.lease("tiny") as lease:
+            run = lease.servable.run
+        lease.servable.run = lambda ask, feeds: answer.wait(60) and run(ask, feeds)
+        first = [predict.future(small) for _ in range(2)]
+        while server.core.scheduler.places:
+            time.sleep(0.005)
+        with pytest.raises(grpc.RpcError, match="The queue is full"):
+            predict(small)
+        answer.set()
+        for each in first:
+            each.result(60)
+
+        answer.clear()
+        (peer,) = server._listeners[0]._server._peers
+        before = peer.connection._allowed
+        asked = [predict.future(large) for _ in range(5)]
+        while sum(each.done() for each in asked) < 3 or server.core.scheduler.places:
+            time.sleep(0.005)
+        assert before - peer.connection._allowed < 3 * large.ByteSize(), "two of the five"
+        answer.set()
+        codes = sorted(each.code().name for each in asked)
+        assert codes == ["OK"] * 2 + ["UNAVAILABLE"] * 3
 
 
 def test_over_rest_requests_wait_without_a_thread_and_no_longer_than_they_may(tiny, picture):

@@ -67,9 +67,9 @@ class Scheduler:
             self.leave()
 
     @property
-    def full(self) -> bool:
-        """Whether `enter` would refuse a request just now."""
-        return self._places <= 0
+    def places(self) -> int:
+        """That are free just now."""
+        return self._places
 
     def refusal(self) -> QueueFull:
         return QueueFull(

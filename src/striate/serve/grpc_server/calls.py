@@ -111,6 +111,12 @@ class Call:
     def peer(self) -> str:
         return self._peer.name
 
+    @property
+    def by_invitation(self) -> bool:
+        """Whether the client waits to be invited before it sends its request: it was refused a
+        call a moment ago."""
+        return self._peer.connection.narrow
+
     def is_active(self) -> bool:
         return self._active
 

@@ -1,6 +1,7 @@
 """Every call over gRPC as a `Call`: whatever service it is for, its id, its size, how it ended."""
 
 import logging
+import time
 from typing import Any, NoReturn
 
 import grpc
@@ -20,6 +21,7 @@ INFERENCES = {
     "/tensorflow.serving.PredictionService/Regress": "",
     "/inference.GRPCInferenceService/ModelInfer": oip.FULL,
 }
+SOON = 0.25  # seconds in which a client that was invited to send its request mostly has
 OURS = ("/tensorflow.serving.", "/inference.")  # health and reflection are not worth a line
 
 
@@ -28,18 +30,33 @@ class RecordedCalls:
 
     def __init__(self, core: Core):
         self._core = core
+        self._coming: dict[GrpcCall, float] = {}  # that were invited and are not read -> since when
 
     def opened(self, context: GrpcCall) -> None:
         """Refuse what there would be no place for: at many times the load, reading all that is
-        refused would take the processor from what is answered."""
-        if context.method in INFERENCES and self._core.scheduler.full:
+        refused would take the processor from what is answered. No more are invited than places are
+        free, so that those who come find one."""
+        if context.method not in INFERENCES:
+            return
+        invited = context.by_invitation
+        if self._core.scheduler.places <= (self._expected() if invited else 0):
             self._refuse(context)
+        if invited:
+            self._coming[context] = time.monotonic()
+
+    def _expected(self) -> int:
+        """Calls that will be read any moment; who takes longer is not waited for."""
+        since = time.monotonic() - SOON
+        while self._coming and next(iter(self._coming.values())) < since:
+            del self._coming[next(iter(self._coming))]
+        return len(self._coming)
 
     def read(self, context: GrpcCall) -> bool:
         """Whether a call that has been read waits for its turn; then it has a place, from now on
         until it ends. Not before it is read: clients that are slow would take all places."""
         if context.method not in INFERENCES:
             return False
+        self._coming.pop(context, None)
         try:
             self._core.scheduler.enter()
         except QueueFull:

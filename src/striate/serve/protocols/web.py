@@ -97,7 +97,7 @@ def threaded(
             core.admit(call, request.headers.get("authorization"))
             if crowded() and raw_path(request) not in PROBES:
                 raise ServingError(Code.UNAVAILABLE, "more connections than this server allows")
-            if queued and core.scheduler.full:  # it is not worth reading
+            if queued and not core.scheduler.places:  # it is not worth reading
                 raise core.scheduler.refusal()
             body = await _body(request, core.max_bytes)
             call.received = len(body)

@@ -86,6 +86,7 @@ def test_the_bend_lowers_the_barrier_of_the_straight_line(ring, kind):
         assert way["val_loss"][[0, -1]] == pytest.approx(found.line["val_loss"][[0, -1]], rel=1e-4)
 
 
+@pytest.mark.long
 def test_the_command_prints_and_draws_both_ways(ring, tmp_path):
     data, (a, b) = ring
     words = ["ensemble", "curve", str(a.path), str(b.path), "--data", str(data)]

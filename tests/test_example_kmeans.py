@@ -3,10 +3,13 @@
 import importlib.util
 
 import numpy as np
+import pytest
 
 from by_hand import noise
 from making import ROOT
 from striate.initializers import kmeans_filters
+
+pytestmark = pytest.mark.long
 
 FILE = ROOT / "examples" / "kmeans_net.py"
 

@@ -99,6 +99,7 @@ def test_what_was_written_reads_back():
     np.testing.assert_array_equal(again.links, written.links)
 
 
+@pytest.mark.long
 def test_a_net_that_earned_more_than_those_before_gets_likelier_and_one_that_earned_less_rarer():
     controller = Controller(SMALL, learning_rate=1e-3)
     net = SMALL.read("4@3x1<0 8@1x3<1")
@@ -187,6 +188,7 @@ def test_a_killed_search_writes_the_same_nets_when_it_goes_on(
     assert pretended[4:] == pretended[:4]
 
 
+@pytest.mark.long
 def test_a_search_that_cannot_work_is_one_line_before_any_net(pretended, data, tmp_path):
     with pytest.raises(UsageError, match=r"a recipe of nas_v1_cifar.*got lenet5"):
         architecture_search({"model": "lenet5"}, data)

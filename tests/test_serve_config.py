@@ -272,6 +272,7 @@ def predict(stub, images, *, label: str) -> int:
     return stub.Predict(request).model_spec.version.value
 
 
+@pytest.mark.long
 def test_models_are_added_removed_and_relabelled_without_a_restart(base, tiny):
     images, scores = tiny.goldens()
     shutil.copytree(tiny.path, base / "2")
@@ -317,6 +318,7 @@ def test_models_are_added_removed_and_relabelled_without_a_restart(base, tiny):
         assert text.startswith("Expected model tiny to have an absolute path or URI")
 
 
+@pytest.mark.long
 def test_a_configuration_file_is_read_again_and_a_broken_one_changes_nothing(base, tiny):
     images, scores = tiny.goldens()
     path = base.parent / "models.config"
@@ -389,6 +391,7 @@ def test_configurations_that_come_at_the_same_time_follow_one_another(monkeypatc
 # A command line of tensorflow_model_server, with its name replaced
 
 
+@pytest.mark.long
 def test_a_command_line_of_tensorflow_model_server_works_as_it_is(base, tiny, tmp_path):
     port, rest_port, unix = free_port(), free_port(), tmp_path / "grpc.sock"
     stale = socket.socket(socket.AF_UNIX)
@@ -457,6 +460,7 @@ def ssl_config(*, client_verify: bool = False, **pem: str) -> str:
     return fields + f"client_verify: {str(client_verify).lower()}"
 
 
+@pytest.mark.long
 def test_tls_on_both_ports_and_clients_must_show_their_certificate(base, tiny, tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl to make certificates")

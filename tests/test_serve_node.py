@@ -14,7 +14,10 @@ from striate.runtime import FLOAT_TOLERANCE
 
 CLIENT = ROOT / "serving" / "clients" / "node"
 
-pytestmark = pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(shutil.which("node") is None, reason="needs node"),
+]
 
 
 @pytest.fixture(scope="module")

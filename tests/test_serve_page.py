@@ -18,6 +18,8 @@ from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 def browser():
@@ -125,7 +127,6 @@ def drawn(browser) -> None:
     lines.release().perform()
 
 
-@pytest.mark.long
 def test_a_drawing_is_asked_about_in_the_colours_of_the_net(browser, drawings, digits):
     opened(browser, drawings)
     assert browser.find_element(By.ID, "pad").is_displayed()  # a net of small grey pictures

@@ -44,6 +44,8 @@ from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
 
+pytestmark = pytest.mark.long
+
 MANY = 5_000  # encoded pictures in a request: enough that it is still being decoded a little later
 SLOW = 15_000  # tensors in a request that is still being computed a little later
 
@@ -186,7 +188,6 @@ def test_two_servers_do_not_share_a_port(tiny):
         HttpClient(first.url, "tiny").status()
 
 
-@pytest.mark.long
 def test_servers_that_mean_to_share_their_ports(tiny):
     with (
         ServerProcess(tiny.path.parent, reuse_port=True) as first,
@@ -208,7 +209,6 @@ def test_servers_that_mean_to_share_their_ports(tiny):
         assert second.process.poll() is None
 
 
-@pytest.mark.long
 def test_a_connection_over_rest_outlives_a_pause(served):
     """Balancers keep idle connections for a minute; a server that closes sooner fails requests."""
     connection = http.client.HTTPConnection(f"127.0.0.1:{served.rest_port}", timeout=30)
@@ -269,7 +269,6 @@ def trickled(server: ServerProcess, *parts: bytes, pause: float) -> tuple[bytes,
     return answered, time.monotonic() - start
 
 
-@pytest.mark.long
 def test_a_rest_client_that_stalls_is_told_so_and_its_connection_ends(tiny):
     first = b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n"
     head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\n"
@@ -327,7 +326,6 @@ def test_the_time_that_a_client_takes_to_send_is_not_the_servers(tiny):
     assert answered.startswith(b"HTTP/1.1 400 ")
 
 
-@pytest.mark.long
 def test_a_timeout_of_0_is_none(tiny):
     images, scores = tiny.goldens()
     with ServerProcess(tiny.path.parent, rest_api_timeout_in_ms=0, stall_seconds=0) as server:
@@ -596,7 +594,6 @@ def test_sigterm_lets_the_request_in_flight_end(base, tiny, picture, face):
             client.predict([picture])
 
 
-@pytest.mark.long
 def test_a_request_that_the_drain_does_not_wait_for_is_answered_without_a_traceback(tiny):
     head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: here\r\nContent-Length: 100\r\n\r\n{"
     with (
@@ -684,7 +681,6 @@ def inherited(disposition: signal.Handlers) -> Iterator[None]:
         signal.signal(signal.SIGHUP, before)
 
 
-@pytest.mark.long
 def test_a_terminal_that_closes_drains_unless_nohup_ran_the_server(tiny):
     with inherited(signal.SIG_DFL):
         server = ServerProcess(tiny.path.parent)
@@ -761,7 +757,6 @@ def test_a_full_server_refuses_at_once(base, picture):
         assert not is_full(client, picture)
 
 
-@pytest.mark.long
 def test_a_deadline_that_passes_in_the_queue_is_deadline_exceeded(base, tiny):
     images, _ = tiny.goldens()
     many = np.repeat(images[:1], SLOW, axis=0)
@@ -808,7 +803,6 @@ def test_a_directory_of_models_is_served_whole(base, tiny):
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.long
 def test_the_example_clients_work_as_they_are(base, tiny, picture, tmp_path):
     path = tmp_path / "picture.png"
     path.write_bytes(picture)
@@ -855,7 +849,6 @@ def test_sigterm_while_a_model_is_loaded_ends_the_server(tiny):
         assert process.stdout.read() == "SIGTERM: stopped before anything was served\n"
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("reader", ["gone", "asleep"])
 def test_who_does_not_read_what_is_announced_does_not_stop_the_drain(tiny, reader):
     """A pipe that nobody reads any more, or a full one."""

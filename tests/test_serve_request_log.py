@@ -94,6 +94,7 @@ def test_what_was_kept_can_be_asked_again(kept):
     assert "the best class is the same of 100.0%" in ran.stdout
 
 
+@pytest.mark.long
 def test_a_server_with_keys_and_tls_can_be_asked_again_and_refusals_are_no_success(
     kept, tiny, tmp_path
 ):
@@ -123,6 +124,7 @@ def test_a_server_with_keys_and_tls_can_be_asked_again_and_refusals_are_no_succe
             assert ran.stdout == f"0 requests were answered, {count} refused\n"
 
 
+@pytest.mark.long
 def test_what_cannot_be_replayed_is_one_line(tmp_path):
     text = tmp_path / "text"
     text.write_text("# no records\n" * 9)

@@ -146,6 +146,7 @@ def test_what_the_server_does_wrong_is_an_error(traced, spans, tiny, monkeypatch
     assert list(found) == ["wait", "decode", PREDICT]
 
 
+@pytest.mark.long
 def test_spans_are_sent_where_the_environment_says(tiny, monkeypatch):
     got = []
 
@@ -230,6 +231,7 @@ def test_the_service_is_called_as_the_environment_says(monkeypatch, variable, va
     assert attributes.get("deployment.environment") == ("test" if "test" in value else None)
 
 
+@pytest.mark.long
 def test_without_the_flag_nothing_of_opentelemetry_is_imported(tiny):
     code = (
         "import sys; from striate.serve import Server, ServerOptions\n"

@@ -160,6 +160,7 @@ def test_what_a_quantised_phase_begins_with_is_judged_by_ranges_that_have_seen_p
     assert judged[0] == pytest.approx(fitted.history[0]["val_loss"], rel=0.2)
 
 
+@pytest.mark.long
 def test_what_a_probe_does_not_know_is_said(stripes, tmp_path, capsys):
     recipe = {**LENET, "strategy": "linear_probe", "quantise": "int8", "label_smoothing": 0.1}
     train(recipe, tmp_path / "m", data=stripes)
@@ -346,6 +347,7 @@ def test_cross_validation_looks_at_each_picture_once_and_finds_the_same(
         np.testing.assert_allclose(a.val_logits, b.val_logits, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("normalise", [None, "data"])
 def test_folds_that_measure_their_own_numbers_share_nothing(tmp_path, normalise):
     """Rows of numbers are standardised by the training rows of each fold, asked for or not."""
@@ -444,6 +446,7 @@ def test_folds_refuse_a_recipe_that_looks_at_validation_pictures(stripes, tmp_pa
 # === Heads, channels and sizes ===
 
 
+@pytest.mark.long
 def test_a_pretrained_net_learns_two_classes_of_small_grey_pictures(tmp_path):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 90, (16, 24, 40), dtype=np.uint8)

@@ -60,11 +60,12 @@ def load(
     Raises `DataError` where there is nothing to use: no pictures, a single class, a broken file.
     Pictures are decoded when `Dataset.examples` asks for them.
     """
-    if not isinstance(source, str | os.PathLike) or not os.fspath(source):
-        came = type(source).__name__ if source != "" else "an empty one"
+    is_path = isinstance(source, str | os.PathLike)
+    where = os.fspath(source) if is_path else ""
+    if not where:
+        came = "an empty one" if is_path else type(source).__name__
         raise UsageError(f"expected the path of a folder, table or array file, got {came}")
     _check_options(kind, split, seed)
-    where = os.fspath(source)
     try:
         records = _records(where, kind)
     except OSError as error:  # a folder that nobody may look into, or its disk

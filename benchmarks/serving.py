@@ -693,6 +693,7 @@ def main() -> None:
     parser.add_argument("--table", type=Path, help="a Markdown file for the same")
     parser.add_argument("--json", action="store_true", help="the rows on standard output")
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the servers end with it
     pythons = interpreters(given.peer) if "peers" in given.cases else {}
     about, rows = machine(pythons), []
     for row in measure(given, pythons):

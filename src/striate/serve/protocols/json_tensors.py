@@ -36,9 +36,8 @@ def parse(body: bytes) -> dict[str, Any]:
     if not body.strip():
         raise invalid("JSON Parse error: The document is empty")
     outside = _STRING.sub(b"", body)  # brackets in text nest nothing
-    depth = np.cumsum(_DEEPER[_bytes(outside)], dtype=np.int32).max(initial=0)
-    if depth > MAX_DEPTH:
-        raise invalid(f"JSON Parse error: nested {depth} deep, expected at most {MAX_DEPTH}")
+    if outside.count(b"[") + outside.count(b"{") > MAX_DEPTH:  # fewer cannot nest deeper
+        _check_depth(outside)
     try:
         document = json.loads(
             str(body, "utf-8-sig"), parse_float=_finite if _has_large(outside) else None
@@ -63,6 +62,13 @@ def parse(body: bytes) -> dict[str, Any]:
     return document
 
 
+def _check_depth(text: bytes) -> None:
+    """Refuse JSON, here without its strings, that nests deeper than `MAX_DEPTH`."""
+    depth = np.cumsum(_DEEPER[_bytes(text)], dtype=np.int32).max()
+    if depth > MAX_DEPTH:
+        raise invalid(f"JSON Parse error: nested {depth} deep, expected at most {MAX_DEPTH}")
+
+
 class _TooBig(Exception):
     """A number that no double holds; json would make it Infinity, which is said in a word."""
 
@@ -82,6 +88,8 @@ def _has_large(text: bytes) -> bool:
     """Whether there may be numbers past all doubles in JSON without its strings."""
     if _LARGE.search(text):
         return True
+    if len(text) < 2 * _BLOCK:
+        return False
     blocks = _bytes(text)[: len(text) // _BLOCK * _BLOCK].reshape(-1, _BLOCK)
     return bool((blocks - ord("0") <= 9).all(axis=1).any())
 

@@ -194,7 +194,8 @@ def refusal(error: ServingError, status: int | None = None) -> Response:
 
 def raw_path(request: Request) -> str:
     """The path as it was sent, its percent signs and all: a name may have a slash in it."""
-    return request.scope.get("raw_path", request.url.path.encode()).decode("latin-1")
+    sent = request.scope.get("raw_path")  # servers need not tell
+    return request.url.path if sent is None else sent.decode("latin-1")
 
 
 async def _body(request: Request, most: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import os
 import platform
 import shutil
@@ -78,6 +79,20 @@ def test_pictures_are_read_as_they_are_answered(artifact, monkeypatch):
     monkeypatch.setattr("striate.artifact.scores_of", noted)
     np.testing.assert_allclose(artifact.predict(images, batch_size=4), whole, atol=1e-6)
     assert asked == [4, 4, 2]
+
+
+def test_tensorflow_does_not_take_several_nets_for_one_that_is_traced_again(caplog):
+    class Net:
+        def predict_on_batch(self, batch):
+            log = logging.getLogger("tensorflow")
+            log.warning("5 out of the last 9 calls to %s triggered tf.function retracing.", self)
+            log.warning("something else")
+            return batch
+
+    scores_of(Net(), np.zeros((3, 2)))
+    assert caplog.messages == ["something else"]
+    logging.getLogger("tensorflow").warning("a net of the user triggered tf.function retracing.")
+    assert len(caplog.messages) == 2
 
 
 def test_a_model_has_the_name_of_its_folder_however_that_is_written(tmp_path, monkeypatch):

@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -318,10 +319,27 @@ def scores_of(contract, images: np.ndarray, *, batch_size: int = 32) -> np.ndarr
     Compiled: operation by operation, a picture by itself would take several times as long.
     """
     parts = [
-        contract.predict_on_batch(images[i : i + batch_size])
-        for i in range(0, len(images), batch_size)
+        answer_of(contract, images[i : i + batch_size]) for i in range(0, len(images), batch_size)
     ]
     return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def answer_of(model, batch: np.ndarray):
+    """model.predict_on_batch(batch), without a warning that would be wrong.
+
+    Keras makes a function anew for every net, and TensorFlow takes those of five nets for one that
+    is traced again and again.
+    """
+    log = logging.getLogger("tensorflow")
+    log.addFilter(_is_no_retracing)
+    try:
+        return model.predict_on_batch(batch)
+    finally:
+        log.removeFilter(_is_no_retracing)
+
+
+def _is_no_retracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 def load(path: str | os.PathLike) -> Artifact:

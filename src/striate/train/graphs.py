@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from striate.artifact import answer_of
 from striate.data.pipeline import Examples
 from striate.errors import UsageError
 from striate.lazy import keras
@@ -160,7 +161,7 @@ def predict(graph: Any, images: np.ndarray, batch_size: int) -> np.ndarray:
     n, batch_size = len(images), devices.shared(batch_size)
     if n < batch_size:
         images = np.concatenate([images, np.repeat(images[-1:], batch_size - n, axis=0)])
-    answer = graph.predict_on_batch(images)
+    answer = answer_of(graph, images)
     logits = answer["logits"] if isinstance(answer, dict) else answer  # of a graph that trains
     return np.asarray(logits)[:n].astype(np.float32)
 

@@ -35,7 +35,7 @@ from striate.train.checkpoint import (
 )
 from striate.train.failures import Diverged
 from striate.train.frozen import Known
-from striate.train.graphs import logits_of, prediction_graph
+from striate.train.graphs import logits_of, predict, prediction_graph
 from striate.train.loop import Run
 from striate.train.progress import Watcher, watcher
 from striate.train.recipe import Recipe, finetune_recipe, make_recipe
@@ -479,12 +479,9 @@ def _publish(
         logits = logits_of(graph, prepared.test, fitted.recipe.batch_size)
         found["test"] = judge.summary(logits / temperature, prepared.test.labels)
     sample = judged.pixels(evenly(len(judged), BASELINE))
-    scores = np.concatenate(
-        [
-            judge.softmax(graph.predict_on_batch(x) / temperature)
-            for x in np.array_split(sample, -(-len(sample) // 32))
-        ]
-    )
+    batches = np.array_split(sample, -(-len(sample) // 32))
+    logits = np.concatenate([predict(graph, images, 32) for images in batches])
+    scores = judge.softmax(logits / temperature)
     return artifact.write_version(
         base,
         model=fitted.model,

@@ -1,7 +1,11 @@
 """From a directory to what answers: whose model it is, its warm-up, and what is not whole yet."""
 
 import shutil
+import signal
+import socket
 import struct
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +15,7 @@ import pytest
 from striate import runtime
 from striate.errors import ArtifactError, EngineError
 from striate.runtime import FLOAT_TOLERANCE
+from striate.runtime.session import UNAVAILABLE, Channel
 from striate.serve import loading, tensors
 from striate.serve.loading import WARMUP, Loader
 from striate.serve.options import ServerOptions, VersionPolicy
@@ -244,3 +249,19 @@ def test_models_of_tensorflow_that_are_loaded_side_by_side_share_its_process(tmp
     loader = Loader(ServerOptions(tmp_path, enable_model_warmup=False))
     with ThreadPoolExecutor(len(paths)) as pool:
         assert len(set(pool.map(loader.open, paths))) == 1
+
+
+@pytest.mark.long
+def test_tensorflows_process_ends_with_the_servers_socket_and_not_by_signals():
+    ours, theirs = socket.socketpair()
+    with theirs:
+        command = [sys.executable, "-m", "striate.runtime.session", str(theirs.fileno()), "1"]
+        process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+    channel = Channel(ours)
+    for number in (None, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        if number is not None:
+            process.send_signal(number)  # as systemd does to every process of a service
+        channel.send((0, "run", 1, DEFAULT, {}))
+        assert channel.recv()[1] == UNAVAILABLE
+    channel.close()
+    assert process.wait(20) == 0

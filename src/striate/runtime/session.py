@@ -17,6 +17,7 @@ A message is (number, verb, ...) and its answer (number, value) or (number, code
 import gc
 import os
 import pickle
+import signal
 import socket
 import struct
 import sys
@@ -187,6 +188,10 @@ def serve(channel: Channel, workers: int) -> None:
 
 
 def main() -> None:
+    for number in ("SIGTERM", "SIGINT", "SIGHUP"):
+        # systemd, say, sends one to every process of a service; the server still drains then, and
+        # closes the socket when it has
+        signal.signal(getattr(signal, number), signal.SIG_IGN)
     channel = Channel(socket.socket(fileno=int(sys.argv[1])))
     with _quiet():
         _take_only_sessions()

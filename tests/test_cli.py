@@ -512,6 +512,32 @@ def test_doctor_says_what_is_wrong_with_the_kernels_beside_all_else(monkeypatch)
     assert "binary convolutions cannot run: STRIATE_KERNEL: expected a binary kernel" in said
 
 
+def test_doctor_names_what_keras_trains_on(monkeypatch):
+    import tensorflow as tf
+
+    def doctor(*arguments):
+        return CliRunner().invoke(cli.app, ["doctor", *arguments]).stdout
+
+    assert json.loads(doctor("--json"))["training"]["problem"] is None
+    names = {"a": "Fast 9", "b": "Fast 9", "c": "Slow 1"}
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: list(names))
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda device: {"device_name": names[device]}
+    )
+    assert json.loads(doctor("--json"))["training"]["devices"] == ["Fast 9", "Fast 9", "Slow 1"]
+    assert re.search(r"tensorflow +\S+ +2 x Fast 9, Slow 1", doctor())
+
+
+def test_doctor_says_why_a_backend_does_not_load_beside_all_else(monkeypatch):
+    def broken():
+        raise ImportError("libcudnn.so.9: cannot open shared object file\nmore")
+
+    monkeypatch.setattr("striate.cli.doctor._tensorflow_devices", broken)
+    said = CliRunner().invoke(cli.app, ["doctor"]).stdout
+    assert "\ntensorflow does not load: libcudnn.so.9: cannot open shared object file\n" in said
+    assert "onnx" in said
+
+
 @pytest.mark.parametrize(
     ("lines", "said"),
     [

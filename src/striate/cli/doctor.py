@@ -1,6 +1,7 @@
 """`striate doctor`: what this machine and this environment can do."""
 
 import platform
+from collections import Counter
 from importlib import metadata
 from typing import Any
 
@@ -13,7 +14,9 @@ from striate.cli.console import (
     keras_backend,
     quiet_libraries,
     table,
+    waiting,
 )
+from striate.errors import first_line
 from striate.libraries import is_installed
 
 # What the kernels of engines ask of a processor: of x86, then of ARM
@@ -26,6 +29,7 @@ def doctor(as_json: Json = False) -> None:
         "machine": _machine(),
         "keras_backend": keras_backend(),
         "backends": {name: _version(name) for name in BACKENDS},
+        "training": _training(),
         "engines": _engines(),
         "binary": _binary(),
     }
@@ -34,15 +38,15 @@ def doctor(as_json: Json = False) -> None:
         return
     facts({key: str(value) for key, value in document["machine"].items()}, indent=2)
     print()
-    problem = backend_problem()
-    used = None if problem else document["keras_backend"]
+    training = document["training"]
+    used = document["keras_backend"]
     rows = [
-        [name, version or "not installed", "in use" if name == used else ""]
+        [name, version or "not installed", _counted(training["devices"]) if name == used else ""]
         for name, version in document["backends"].items()
     ]
-    table(["backend", "version", ""], rows)
-    if problem:
-        print(problem)
+    table(["backend", "version", "trains on"], rows)
+    if training["problem"]:
+        print(training["problem"])
     rows = [[e["engine"], e["version"], e["kernel"]] for e in document["engines"]]
     table(["engine", "version", "kernel"], rows)
     binary = document["binary"]
@@ -91,6 +95,40 @@ def _version(name: str) -> str | None:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return "?"
+
+
+def _training() -> dict[str, Any]:
+    """What Keras trains on here, by name: GPUs, or the processor; problem: why it cannot."""
+    problem = backend_problem()
+    if problem:
+        return {"devices": [], "problem": problem}
+    backend = keras_backend()
+    with waiting(f"loading {backend}"), quiet_libraries():
+        try:
+            devices = _jax_devices() if backend == "jax" else _tensorflow_devices()
+        except Exception as error:  # whatever is wrong with an installation
+            return {"devices": [], "problem": f"{backend} does not load: {first_line(error)}"}
+    return {"devices": devices, "problem": None}
+
+
+def _jax_devices() -> list[str]:
+    import jax
+
+    return [device.device_kind for device in jax.devices()]
+
+
+def _tensorflow_devices() -> list[str]:
+    import tensorflow as tf
+
+    found = tf.config.list_physical_devices("GPU")
+    details = [tf.config.experimental.get_device_details(device) for device in found]
+    return [about.get("device_name", "GPU") for about in details] or ["cpu"]
+
+
+def _counted(names: list[str]) -> str:
+    """`2 x NVIDIA H200`: each name once, and how many there are of it where there are several."""
+    counts = Counter(names)
+    return ", ".join(name if n == 1 else f"{n} x {name}" for name, n in counts.items())
 
 
 def _engines() -> list[dict[str, str | None]]:

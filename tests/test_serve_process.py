@@ -8,6 +8,7 @@ import json
 import os
 import random
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -34,7 +35,7 @@ from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import Server, ServerOptions, VersionPolicy, seldom, tensors
 from striate.serve.client import Client, HttpClient
 from striate.serve.http_server import HttpServer, configuration
-from striate.serve.listeners import bind
+from striate.serve.listeners import allow_files, bind
 from striate.serve.protocols import page
 from striate.serve.protocols.oip_protos import SERVICE, message
 from striate.serve.protos import predict_pb2
@@ -387,6 +388,31 @@ def test_a_server_without_files_for_more_connections_says_so_once_a_second(caplo
     other = {"exception": OSError(errno.ECONNRESET, "Connection reset by peer")}
     server.failed(loop, other)
     assert passed_on == [other]
+
+
+def test_a_shell_that_allows_few_files_leaves_room_for_all_connections(tiny):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (128, hard))
+    try:
+        server = ServerProcess(tiny.path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    with server, contextlib.ExitStack() as idle:
+        for port in 80 * (server.port, server.rest_port):
+            idle.enter_context(socket.create_connection(("127.0.0.1", port)))
+        with urllib.request.urlopen(f"{server.url}/healthz", timeout=5) as response:
+            assert response.status == 200
+
+
+def test_a_limit_of_files_that_is_too_low_for_all_connections_is_a_line(caplog, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (1024, 1024))
+    monkeypatch.setattr(resource, "setrlimit", lambda kind, limits: None)
+    allow_files(ServerOptions("models", max_connections=1000))
+    allow_files(ServerOptions("models", max_connections=300))
+    assert [record.getMessage() for record in caplog.records] == [
+        "striate: 1024 open files are allowed, and max_connections 1000 may take 2256: allow more "
+        "(ulimit -n, LimitNOFILE), or set --max_connections lower"
+    ]
 
 
 def test_what_happens_all_the_time_is_said_seldom_with_how_often_it_was_not(caplog, monkeypatch):

@@ -35,8 +35,14 @@ from striate.serve.protocols.grpc_calls import RecordedCalls
 from striate.serve.protocols.oip_protos import BothPools
 from striate.serve.secure import RenewedTls
 
+try:
+    import resource
+except ImportError:  # Windows has no such limits
+    resource = None  # type: ignore[assignment]
+
 log = logging.getLogger("striate.serve")
 
+SPARE_FILES = 256  # beside connections: the libraries', models that are loaded, logs
 SPARE_THREADS = 8  # for refusals, status, metadata and health while all places are taken
 
 # gRPC's name for a limit -> the field of `Limits`, the unit
@@ -47,6 +53,30 @@ CHANNEL_ARGUMENTS = {
     "grpc.max_connection_age_grace_ms": ("grace", 1e-3),
     "grpc.max_connection_idle_ms": ("idle", 1e-3),
 }
+
+
+def allow_files(options: ServerOptions) -> None:
+    """Let this process have a file for every connection that may be: a shell allows 1024 of them
+    at first, and more to those that ask. Beyond its own limit nobody could connect, no probe
+    either, and no version be loaded; so that this one is too low is a line of the log."""
+    if resource is None:
+        return
+    wanted = 2 * options.max_connections + SPARE_FILES  # of gRPC and of REST
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= wanted:
+        return
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    with contextlib.suppress(ValueError, OSError):  # a sandbox may forbid it
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    allowed, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if allowed < wanted:
+        log.warning(
+            "striate: %d open files are allowed, and max_connections %d may take %d: allow more "
+            "(ulimit -n, LimitNOFILE), or set --max_connections lower",
+            allowed,
+            options.max_connections,
+            wanted,
+        )
 
 
 def thread_count(core: Core) -> int:

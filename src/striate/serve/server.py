@@ -17,7 +17,7 @@ from striate.serve.calls import address
 from striate.serve.canary import Limits
 from striate.serve.core import Core
 from striate.serve.keys import Keys
-from striate.serve.listeners import GrpcListener, HttpListener, metrics_paths
+from striate.serve.listeners import GrpcListener, HttpListener, allow_files, metrics_paths
 from striate.serve.loading import Loader
 from striate.serve.observe.access_log import AccessLog
 from striate.serve.observe.counters import Loads
@@ -267,6 +267,7 @@ def run_server(
         try:
             with _at_once(signals):
                 server = Server(options)
+                allow_files(options)
                 server.start()
         except _Ended as ended:
             _say(announce, f"{ended}: stopped before anything was served")

@@ -182,3 +182,12 @@ def test_it_survives_its_config(layer):
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert type(again) is type(layer)
     assert again.get_config() == layer.get_config()
+
+
+def test_dirac_convolution_ends_in_its_activation():
+    plain, rectified = DiracConv2D(4, 3), DiracConv2D(4, 3, activation="relu")
+    x = noise(2, 5, 5, 4)
+    rectified.build(x.shape)
+    plain.build(x.shape)
+    rectified.set_weights(plain.get_weights())
+    np.testing.assert_array_equal(rectified(x), np.maximum(plain(x), 0))

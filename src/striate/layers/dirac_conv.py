@@ -27,13 +27,15 @@ class DiracConv2D(keras.layers.Conv2D):
     """A convolution with the kernel alpha * delta + beta * W / ||W||, one alpha and beta a filter.
 
     delta is the kernel of the identity, ||W|| the Euclidean norm of each filter; alpha starts at 1
-    and beta at 0.1. Stride 1, no groups. `folded_kernel()` is the plain kernel it amounts to.
+    and beta at 0.1. A square kernel, channels last, no groups. `folded_kernel()` is the plain kernel it amounts to.
     """
 
     def build(self, input_shape):
         super().build(input_shape)
         if self.groups != 1 or self.kernel_size[0] != self.kernel_size[1]:
             raise ValueError("expected a square kernel and one group")
+        if self.data_format != "channels_last":
+            raise ValueError(f"expected channels_last, got {self.data_format}")
         self.alpha = self.add_weight(shape=(self.filters,), initializer="ones", name="alpha")
         self.beta = self.add_weight(
             shape=(self.filters,), initializer=keras.initializers.Constant(0.1), name="beta"
@@ -50,7 +52,8 @@ class DiracConv2D(keras.layers.Conv2D):
 
     def call(self, inputs):
         outputs = self.convolution_op(inputs, self.folded_kernel())
-        return outputs + self.bias if self.use_bias else outputs
+        outputs = outputs + self.bias if self.use_bias else outputs
+        return outputs if self.activation is None else self.activation(outputs)
 
     # Keras' convolution stores its kernel and bias alone; these store alpha and beta as well.
     def save_own_variables(self, store):

@@ -11,6 +11,8 @@ float32 holds exactly: bit-packed kernels give the same integers.
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 def sign(x):
     """+1 where x >= 0 (also where it is -0.0), -1 elsewhere; any shape.
@@ -155,6 +157,7 @@ class BinaryConv2D(BinaryLayer):
         self.activation_scale = activation_scale
 
     def build(self, input_shape):
+        check_window(input_shape, self.kernel_size - 2 * self.pad)
         self.add_weights((self.kernel_size, self.kernel_size, input_shape[-1], self.units))
 
     def call(self, x):

@@ -6,6 +6,8 @@ Caffe, and torch with ceil_mode, give ceil((side - size) / stride) + 1 places; K
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 class CeilPooling2D(keras.layers.Layer):
     """What the two below share: [N, h, w, c] -> [N, ceil((h - size) / stride) + 1, ..., c].
@@ -19,6 +21,9 @@ class CeilPooling2D(keras.layers.Layer):
         self.stride = stride or size
         if self.stride > size:
             raise ValueError(f"expected a stride of at most the window's {size}, got {stride}")
+
+    def build(self, input_shape):
+        check_window(input_shape, self.size - self.stride + 1)
 
     def overhang(self, x, value: float):
         """x with room for the last window; a further one does not fit there."""

@@ -7,6 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 def sample(x, rows, columns):
     """The map between its pixels: x [N, h, w, c] at rows and columns [N, p] -> [N, p, c].
@@ -62,6 +64,7 @@ class DeformableConv2D(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):
+        check_window(input_shape, self.kernel_size, self.padding)
         side, channels = self.kernel_size, input_shape[-1]
         self.kernel = self.add_weight(
             shape=(side, side, channels, self.filters),

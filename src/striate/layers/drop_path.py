@@ -7,6 +7,8 @@ arXiv:1605.07648.
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_alike
+
 
 @keras.saving.register_keras_serializable("striate")
 class DrawColumn(keras.layers.Layer):
@@ -18,6 +20,8 @@ class DrawColumn(keras.layers.Layer):
 
     def __init__(self, columns: int, share: float = 0.5, seed=None, **kwargs):
         super().__init__(**kwargs)
+        if not 0 <= share <= 1:
+            raise ValueError(f"expected a share from 0 to 1, got {share!r}")
         self.columns = columns
         self.share = share
         self.seed = seed
@@ -50,9 +54,14 @@ class FractalJoin(keras.layers.Layer):
 
     def __init__(self, drop: float = 0.15, seed=None, **kwargs):
         super().__init__(**kwargs)
+        if not 0 <= drop <= 1:
+            raise ValueError(f"expected a chance from 0 to 1 as drop, got {drop!r}")
         self.drop = drop
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shapes):
+        check_alike(input_shapes[:-1])
 
     def call(self, inputs, training=False):
         *columns, kept = inputs

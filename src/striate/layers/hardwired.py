@@ -15,7 +15,9 @@ class HardwiredChannels(keras.layers.Layer):
     """
 
     def call(self, x):
-        grey = ops.mean(x, axis=-1, keepdims=True)
+        # Products of four slopes, and what they differ by, are beyond a float16.
+        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        grey = ops.mean(exact, axis=-1, keepdims=True)
         by_x = self._slope(grey, 3)
         by_y = self._slope(grey, 2)
         by_t = grey[:, 1:] - grey[:, :-1]
@@ -26,7 +28,8 @@ class HardwiredChannels(keras.layers.Layer):
         area = xx * yy - xy * xy + 1e-6
         flow_x = (xy * yt - yy * xt) / area
         flow_y = (xy * xt - xx * yt) / area
-        return ops.concatenate([grey, by_x, by_y, flow_x, flow_y], axis=1)
+        found = ops.concatenate([grey, by_x, by_y, flow_x, flow_y], axis=1)
+        return ops.cast(found, x.dtype)
 
     @staticmethod
     def _slope(x, axis: int):

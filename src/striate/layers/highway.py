@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_alike
+
 
 @keras.saving.register_keras_serializable("striate")
 class HighwayGate(keras.layers.Layer):
@@ -19,9 +21,8 @@ class HighwayGate(keras.layers.Layer):
         self.gate_bias = gate_bias
 
     def build(self, input_shape):
-        x, h = input_shape
-        if tuple(x[1:]) != tuple(h[1:]):
-            raise ValueError(f"expected two inputs of one shape, got {x} and {h}")
+        check_alike(input_shape)
+        x, _ = input_shape
         sides = (self.kernel_size,) * 2 if self.kernel_size > 1 else ()
         self.kernel = self.add_weight(
             shape=(*sides, x[-1], x[-1]), initializer="glorot_uniform", name="kernel"

@@ -39,7 +39,8 @@ class LocalResponseNormalization(keras.layers.Layer):
     def call(self, x):
         around = self.size // 2
         channels = x.shape[-1]
-        exact = ops.cast(x, "float32")  # a float16 holds no square of more than 256
+        # A float16 holds no square of more than 256.
+        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
         squares = ops.pad(ops.square(exact), [(0, 0)] * (len(x.shape) - 1) + [(around, around)])
         total = squares[..., :channels]
         for shift in range(1, self.size):

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 @keras.saving.register_keras_serializable("striate")
 class LocallyConnected2D(keras.layers.Layer):
@@ -21,6 +23,7 @@ class LocallyConnected2D(keras.layers.Layer):
         self.use_bias = use_bias
 
     def build(self, input_shape):
+        check_window(input_shape, self.kernel_size)
         _, rows, columns, _ = self.compute_output_shape(input_shape)
         inputs = self.kernel_size**2 * input_shape[-1]
         limit = (3 / inputs) ** 0.5  # variance 1 / inputs, by what one place sees

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_alike
+
 
 @keras.saving.register_keras_serializable("striate")
 class MeanProbability(keras.layers.Layer):
@@ -21,6 +23,16 @@ class MeanProbability(keras.layers.Layer):
     def __init__(self, temperatures: Sequence[float], **kwargs):
         super().__init__(**kwargs)
         self.temperatures = tuple(map(float, temperatures))
+        if not all(temperature > 0 for temperature in self.temperatures):
+            raise ValueError(f"expected temperatures above 0, got {self.temperatures}")
+
+    def build(self, input_shapes):
+        check_alike(input_shapes)
+        if len(input_shapes) != len(self.temperatures):
+            raise ValueError(
+                f"expected logits for each of {len(self.temperatures)} temperatures, "
+                f"got {len(input_shapes)}"
+            )
 
     def call(self, xs):
         logs = [

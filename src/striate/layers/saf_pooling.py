@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 @keras.saving.register_keras_serializable("striate")
 class SAFPooling2D(keras.layers.Layer):
@@ -16,11 +18,16 @@ class SAFPooling2D(keras.layers.Layer):
         self, size: int = 2, rate: float = 0.2, stride: int | None = None, seed=None, **kwargs
     ):
         super().__init__(**kwargs)
+        if not 0 <= rate < 1:
+            raise ValueError(f"expected a rate from 0 to below 1, got {rate!r}")
         self.size = size
         self.rate = rate
         self.stride = stride or size
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shape):
+        check_window(input_shape, self.size)
 
     def call(self, x, training=False):
         x = ops.max_pool(x, self.size, strides=self.stride, padding="valid")

@@ -16,12 +16,14 @@ class SecondOrderPooling2D(keras.layers.Layer):
     def call(self, x):
         channels = x.shape[-1]
         pictures, height, width = ops.shape(x)[:3]
-        places = ops.reshape(x, (pictures, height * width, channels))
+        # The sum over a map is soon more than a float16 holds; their mean is not.
+        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        places = ops.reshape(exact, (pictures, height * width, channels))
         products = ops.matmul(ops.swapaxes(places, 1, 2), places)
-        products = products / ops.cast(height * width, x.dtype)
+        products = products / ops.cast(height * width, products.dtype)
         rows, columns = np.triu_indices(channels)
         flat = ops.reshape(products, (pictures, channels**2))
-        return ops.take(flat, rows * channels + columns, axis=1)
+        return ops.cast(ops.take(flat, rows * channels + columns, axis=1), x.dtype)
 
     def compute_output_shape(self, input_shape):
         channels = input_shape[-1]

@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 @keras.saving.register_keras_serializable("striate")
 class SpatiallySeparableConv2D(keras.layers.Layer):
@@ -35,6 +37,7 @@ class SpatiallySeparableConv2D(keras.layers.Layer):
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
 
     def build(self, input_shape):
+        check_window(input_shape, self.kernel_size, self.padding)
         side, between = self.kernel_size, self.between or self.filters
         for name, shape in (
             ("column", (side, 1, input_shape[-1], between)),

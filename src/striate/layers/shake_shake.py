@@ -6,6 +6,8 @@ Gastaldi, "Shake-Shake regularization", 2017, arXiv:1705.07485.
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_alike
+
 
 @keras.saving.register_keras_serializable("striate")
 class ShakeShake(keras.layers.Layer):
@@ -35,6 +37,9 @@ class ShakeShake(keras.layers.Layer):
         self.per_picture = per_picture
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
+
+    def build(self, input_shapes):
+        check_alike(input_shapes)
 
     def call(self, inputs, training=False):
         a, b = inputs

@@ -14,12 +14,14 @@ class SliceChannels(keras.layers.Layer):
         self.start = start
         self.stop = stop
 
+    def build(self, input_shape):
+        if input_shape[-1] < self.stop:
+            raise ValueError(f"expected at least {self.stop} channels, got {input_shape[-1]}")
+
     def call(self, x):
         return x[..., self.start : self.stop]
 
     def compute_output_shape(self, input_shape):
-        if input_shape[-1] < self.stop:
-            raise ValueError(f"expected at least {self.stop} channels, got {input_shape[-1]}")
         return (*input_shape[:-1], self.stop - self.start)
 
     def get_config(self):

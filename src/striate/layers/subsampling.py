@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 @keras.saving.register_keras_serializable("striate")
 class TrainableSubsampling(keras.layers.Layer):
@@ -19,6 +21,7 @@ class TrainableSubsampling(keras.layers.Layer):
         self.size = size
 
     def build(self, input_shape):
+        check_window(input_shape, self.size)
         slices = input_shape[1:-3] and (input_shape[1], 1, 1)
         shape = (*slices, input_shape[-1])
         self.coefficient = self.add_weight(

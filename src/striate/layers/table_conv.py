@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 @keras.saving.register_keras_serializable("striate")
 class TableConv2D(keras.layers.Layer):
@@ -23,8 +25,10 @@ class TableConv2D(keras.layers.Layer):
     def build(self, input_shape):
         pairs = [(i, j) for j, row in enumerate(self.table) for i in row]
         maps, filters = input_shape[-1], len(self.table)
-        if any(i >= maps for i, _ in pairs):
-            raise ValueError(f"the table names input map {max(pairs)[0]}, there are {maps}")
+        check_window(input_shape, self.kernel_size)
+        for i, _ in pairs:
+            if not 0 <= i < maps:
+                raise ValueError(f"the table names input map {i}, there are {maps}, from 0 on")
         place = np.zeros((len(pairs), maps, filters), "float32")
         for n, (i, j) in enumerate(pairs):
             place[n, i, j] = 1

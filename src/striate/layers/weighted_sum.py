@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_alike
+
 
 @keras.saving.register_keras_serializable("striate")
 class WeightedSum(keras.layers.Layer):
@@ -12,6 +14,7 @@ class WeightedSum(keras.layers.Layer):
     """
 
     def build(self, input_shapes):
+        check_alike(input_shapes)
         self.weight = self.add_weight(
             shape=(len(input_shapes),), initializer="zeros", name="weight"
         )

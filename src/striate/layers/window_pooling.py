@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.layers.shapes import check_window
+
 
 class WindowPooling2D(keras.layers.Layer):
     """What the poolings below share: [N, h, w, c] -> a weighted sum over windows of each map.
@@ -22,6 +24,9 @@ class WindowPooling2D(keras.layers.Layer):
         self.size = size
         self.stride = stride or size
         self.padding = padding
+
+    def build(self, input_shape):
+        check_window(input_shape, self.size, self.padding)
 
     def window_sum(self, x, weights=None):
         """The sum of weights * x over each window; weights: numpy [size, size], by default 1."""
@@ -53,9 +58,12 @@ class L2Pooling2D(WindowPooling2D):
     """y = sqrt(sum of x**2 over the window); where all of it is 0, so is the gradient."""
 
     def call(self, x):
-        energy = self.window_sum(ops.square(x))
+        # A float16 holds no square of more than 256.
+        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        energy = self.window_sum(ops.square(exact))
         # The root has no slope at 0, and what `where` leaves out must still have one.
-        return ops.where(energy > 0, ops.sqrt(ops.where(energy > 0, energy, 1)), 0)
+        length = ops.where(energy > 0, ops.sqrt(ops.where(energy > 0, energy, 1)), 0)
+        return ops.cast(length, x.dtype)
 
 
 @keras.saving.register_keras_serializable("striate")

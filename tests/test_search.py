@@ -11,7 +11,7 @@ import pytest
 from searched import killed_at
 from striate import cli
 from striate.data import load
-from striate.errors import UsageError
+from striate.errors import StriateError, UsageError
 from striate.search import Range, RangeTest, random_search, range_test
 from striate.search import trials as searching
 from striate.search.random import at_the_edge
@@ -244,6 +244,25 @@ def test_a_directory_of_another_search_is_refused(pretended, data, tmp_path):
     random_search(LENET, data, RANGES, trials=1, output=tmp_path)
     with pytest.raises(UsageError, match="holds a search with another recipe"):
         random_search(LENET, data, RANGES, trials=1, output=tmp_path, seed=1)
+
+
+def test_a_directory_in_which_another_process_searches_is_refused(
+    pretended, data, tmp_path, monkeypatch
+):
+    def search():
+        return random_search(LENET, data, RANGES, trials=2, output=tmp_path)
+
+    pretend = searching.fit
+
+    def meanwhile(*arguments, **options):
+        with pytest.raises(StriateError, match="another process is at work on a search here"):
+            search()
+        return pretend(*arguments, **options)
+
+    with monkeypatch.context() as both:
+        both.setattr(searching, "fit", meanwhile)
+        found = search()
+    assert search() == found
 
 
 @pytest.mark.parametrize(

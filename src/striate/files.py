@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from striate.errors import UsageError
+from striate.errors import StriateError, UsageError
 
 
 def check_writable(path: str | os.PathLike, *, ending: str = "") -> None:
@@ -63,3 +63,27 @@ def made_folder(path: Path) -> Iterator[Path]:
             for folder in new:
                 folder.rmdir()
         raise
+
+
+@contextlib.contextmanager
+def held(folder: Path, busy: str) -> Iterator[None]:
+    """A folder to oneself until the block, or the process, ends: `StriateError` with `busy` where
+    another one holds it. It has a file `lock` from then on.
+
+    Not on Windows and on network file systems without locks, where a second process is the user's
+    own care.
+    """
+    try:
+        file = (folder / "lock").open("w")
+    except OSError as error:
+        raise StriateError(f"{folder}: cannot be written to ({error.strerror})") from None
+    with file:
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StriateError(f"{folder}: {busy}") from None
+        except (ModuleNotFoundError, OSError):
+            pass
+        yield

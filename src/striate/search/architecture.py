@@ -17,7 +17,7 @@ from striate.data import Dataset
 from striate.errors import UsageError, check_whole
 from striate.lazy import keras
 from striate.models.nas import Layer, read_layers
-from striate.search.trials import Book, Trial, best_first, open_judged, say, tried
+from striate.search.trials import Trial, best_first, open_judged, opened_book, say, tried
 from striate.train.progress import watcher
 from striate.train.recipe import make_recipe
 
@@ -220,7 +220,8 @@ def architecture_search(
     killed, and with more trials adds to them.
 
     Raises `UsageError` before anything is trained: for another net, pictures without a validation
-    split, and a directory that holds another search.
+    split, and a directory that holds another search; `StriateError` while another process is at
+    work on this one.
     """
     check_whole("trials", trials)
     check_whole("seed", seed)
@@ -232,19 +233,19 @@ def architecture_search(
     watch = watcher(progress)
     dataset = open_judged(recipe, data, watch)
     facts = {"space": dataclasses.asdict(space), "seed": seed, "learning_rate": learning_rate}
-    book = Book(output, recipe, dataset, **facts)
-    done = {trial.number: trial for trial in book.read()}
     controller = Controller(space, learning_rate=learning_rate, seed=seed)
-    for number in range(trials):
-        if number in done:
-            written = space.read(done[number].values[KEY])
-        else:
-            written = controller.write(np.random.default_rng([seed, number]))
-            values = {KEY: space.text(written)}
-            done[number] = tried(number, values, make_recipe(recipe, values), dataset)
-            book.add(done[number])
-            say(done[number], trials, watch)
-        controller.learn(written, reward(done[number]))
+    with opened_book(output, recipe, dataset, **facts) as book:
+        done = {trial.number: trial for trial in book.read()}
+        for number in range(trials):
+            if number in done:
+                written = space.read(done[number].values[KEY])
+            else:
+                written = controller.write(np.random.default_rng([seed, number]))
+                values = {KEY: space.text(written)}
+                done[number] = tried(number, values, make_recipe(recipe, values), dataset)
+                book.add(done[number])
+                say(done[number], trials, watch)
+            controller.learn(written, reward(done[number]))
     return best_first(done[number] for number in range(trials))
 
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from striate.data import Dataset
 from striate.errors import UsageError, check_whole, did_you_mean
-from striate.search.trials import Book, Trial, best_first, open_judged, say, tried
+from striate.search.trials import Trial, best_first, open_judged, opened_book, say, tried
 from striate.train.progress import watcher
 from striate.train.recipe import Recipe, make_recipe
 
@@ -141,13 +141,13 @@ def random_search(
     watch = watcher(progress)
     dataset = open_judged(recipe, data, watch)
     searched = {"ranges": [f"{r.key}={r.kind}:{':'.join(r.points)}" for r in ranges]}
-    book = Book(output, recipe, dataset, seed=seed, **searched)
-    done = {trial.number: trial for trial in book.read()}
-    for number, values in enumerate(drawn):
-        if number not in done:
-            done[number] = tried(number, values, recipes[number], dataset)
-            book.add(done[number])
-            say(done[number], trials, watch)
+    with opened_book(output, recipe, dataset, seed=seed, **searched) as book:
+        done = {trial.number: trial for trial in book.read()}
+        for number, values in enumerate(drawn):
+            if number not in done:
+                done[number] = tried(number, values, recipes[number], dataset)
+                book.add(done[number])
+                say(done[number], trials, watch)
     return best_first(done[number] for number in range(trials))
 
 

@@ -1,16 +1,18 @@
 """Trials of a search: a recipe fitted with some values changed, and the book that they stand in."""
 
+import contextlib
 import dataclasses
 import json
 import os
 import shlex
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from striate.data import Dataset
 from striate.errors import UsageError
+from striate.files import held
 from striate.lazy import keras
 from striate.train.checkpoint import write_atomically
 from striate.train.failures import Diverged, OutOfMemory
@@ -104,28 +106,26 @@ def say(trial: Trial, trials: int, watch: Watcher) -> None:
     watch.say(f"trial {trial.number}, {trial.number + 1} of {trials}  {values}  {what}")
 
 
-class Book:
-    """`search.json`, what is searched, and `trials.jsonl`, a line a trial, under a directory.
+@contextlib.contextmanager
+def opened_book(
+    directory: str | os.PathLike | None, recipe: Recipe, dataset: Dataset, **searched: Any
+) -> Iterator["Book"]:
+    """The book of a search: `search.json`, what is searched, and its trials, under a directory.
 
     directory: None keeps nothing. searched: what decides, beside the recipe and the pictures, what
-    a trial finds. Raises `UsageError` for a directory that holds another search.
+    a trial finds. Raises `UsageError` for a directory that holds another search, `StriateError`
+    while another process is at work on this one.
     """
-
-    def __init__(
-        self,
-        directory: str | os.PathLike | None,
-        recipe: Recipe,
-        dataset: Dataset,
-        **searched: Any,
-    ) -> None:
-        self._trials = None if directory is None else Path(directory) / "trials.jsonl"
-        if self._trials is None:
-            return
-        try:
-            self._trials.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UsageError(f"{directory}: cannot be written to ({error.strerror})") from None
-        path = self._trials.with_name("search.json")
+    if directory is None:
+        yield Book(None)
+        return
+    folder = Path(directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{directory}: cannot be written to ({error.strerror})") from None
+    with held(folder, "another process is at work on a search here; wait for it, or name another"):
+        path = folder / "search.json"
         facts = json.dumps({**_facts(recipe, dataset), **searched}, indent=2)
         if not path.exists():
             write_atomically(path, facts.encode())
@@ -134,6 +134,14 @@ class Book:
                 f"{directory} holds a search with another recipe, "
                 f"{' or '.join(searched)}, or data; expected a new directory"
             )
+        yield Book(folder / "trials.jsonl")
+
+
+class Book:
+    """A line a trial in a file; None keeps nothing."""
+
+    def __init__(self, trials: Path | None) -> None:
+        self._trials = trials
 
     def read(self) -> list[Trial]:
         """The trials that are done."""

@@ -27,6 +27,7 @@ import numpy as np
 
 from striate.artifact import staged_name
 from striate.errors import StriateError
+from striate.files import held
 from striate.lazy import keras
 
 META = "state.json"
@@ -179,15 +180,10 @@ def open_store(base: Path, fingerprint: str, seconds: float) -> Iterator[Store]:
     directory = base / f".run-{fingerprint[:16]}"
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / "lock").open("w")
     except OSError as error:
         raise StriateError(f"{base}: cannot be written to ({error.strerror})") from None
-    with lock:
-        if not _lock(lock):
-            raise StriateError(
-                f"{directory}: another process is at work on this very run; "
-                "wait for it, or change the output or the seed"
-            )
+    busy = "another process is at work on this very run"
+    with held(directory, f"{busy}; wait for it, or change the output or the seed"):
         run_file = directory / "run.json"
         if not run_file.exists():
             write_atomically(run_file, json.dumps({"run": uuid.uuid4().hex}).encode())
@@ -282,20 +278,3 @@ def _sync_directory(directory: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def _lock(file: IO) -> bool:
-    """Hold a file until the process ends, however it ends; False when another holds it.
-
-    Not on Windows and on network file systems without locks, where a second process is the user's
-    own care.
-    """
-    try:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ModuleNotFoundError, OSError):
-        return True
-    return True

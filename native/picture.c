@@ -98,12 +98,22 @@ static int resample(const axis *a, int interpolation, const uint8_t *from, uint8
     return failed ? -1 : 0;
 }
 
-/* The pixels with as many channels as the net has; a fourth is left out. */
-static void convert(const uint8_t *from, size_t pixels, int channels, uint8_t *to, int wanted) {
+/* A level of so much opacity, 0 to 255, over that of the background. */
+static uint8_t lay_over(uint32_t level, uint32_t opacity, uint32_t background) {
+    uint32_t sum = level * opacity + background * (255 - opacity) + 128;
+    return (uint8_t)(((sum >> 8) + sum) >> 8); /* sum / 255, rounded */
+}
+
+/* The pixels with as many channels as the net has; what is transparent shows the background. */
+static void convert(const uint8_t *from, size_t pixels, int channels, uint32_t background,
+                    uint8_t *to, int wanted) {
     for (size_t p = 0; p < pixels; p++, from += channels, to += wanted) {
-        if (channels == 1) memset(to, from[0], (size_t)wanted);
-        else if (wanted == 3) memcpy(to, from, 3);
-        else to[0] = (uint8_t)((from[0] * 19595 + from[1] * 38470 + from[2] * 7471 + 32768) >> 16);
+        uint8_t rgb[3];
+        for (int c = 0; c < 3; c++) rgb[c] = from[channels == 1 ? 0 : c];
+        for (int c = 0; c < 3 && channels == 4; c++) rgb[c] = lay_over(rgb[c], from[3], background);
+        if (wanted == 3) memcpy(to, rgb, 3);
+        else if (channels == 1) to[0] = rgb[0];
+        else to[0] = (uint8_t)((rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 32768) >> 16);
     }
 }
 
@@ -168,7 +178,7 @@ int32_t striate_picture(const striate_model *model, const uint8_t *pixels, int32
     size_t wanted = (size_t)net.channels, line = net.width * wanted;
     uint8_t *all = pixels_of(height, width, net.channels);
     if (!all) return -1;
-    convert(pixels, (size_t)height * width, channels, all, net.channels);
+    convert(pixels, (size_t)height * width, channels, (uint32_t)fitting.background, all, net.channels);
     box part = box_of(&fitting, &net, height, width);
     int out_height = net.height, out_width = net.width;
     uint8_t *to = image;

@@ -54,8 +54,8 @@ STRIATE_PUBLIC void striate_model_fitting(const striate_model *model, striate_fi
 STRIATE_PUBLIC const char *striate_model_label(const striate_model *model, int32_t i);
 
 /* Fits a picture of any size, uint8 [height][width][channels], to the net, as `striate.preprocess`
- * does, bit for bit. channels: 1, 3, or 4, of which the last is left out. Returns 0, or -1 where the
- * sizes make no sense or memory is short. */
+ * does, bit for bit. channels: 1, 3, or 4, of which the last is opacity: what is transparent shows
+ * the fitting's background. Returns 0, or -1 where the sizes make no sense or memory is short. */
 STRIATE_PUBLIC int32_t striate_picture(const striate_model *model, const uint8_t *pixels,
                                        int32_t height, int32_t width, int32_t channels,
                                        uint8_t *image);

@@ -9,6 +9,7 @@ import threading
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from chromium import chromium
 from making import PHOTOS, ROOT, tiny_artifact
@@ -56,8 +57,6 @@ def site(artifact, tmp_path_factory):
 @pytest.fixture(scope="module")
 def picture(tmp_path_factory):
     """A photograph as a PNG, which every decoder decodes alike."""
-    from PIL import Image
-
     path = tmp_path_factory.mktemp("pictures") / "cat.png"
     Image.fromarray(decode(PHOTOS / "cat.jpg")[::2, ::2]).save(path)
     return path
@@ -85,6 +84,20 @@ def test_the_shipped_module_answers_as_keras_does(artifact, site, picture, tmp_p
     np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
     assert found["label"] == artifact.labels[expected.argmax()]
     assert found["kernel"] == "wasm"
+
+
+def test_what_is_transparent_shows_the_models_background(artifact, site, picture, tmp_path):
+    rgba = np.dstack([decode(picture), np.zeros(decode(picture).shape[:2], np.uint8)])
+    rgba[::3, :, 3], rgba[1::3, :, 3] = 255, 100
+    Image.fromarray(rgba).save(tmp_path / "see_through.png")
+    found = ask_node(site, site / FILE, rgba, tmp_path / "pixels")
+    expected = artifact.predict([tmp_path / "see_through.png"])[0]
+    np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
+
+
+def test_pixels_that_are_not_rgba_are_refused(site, tmp_path):
+    found = ask_node(site, site / FILE, np.zeros((2, 3, 3), np.uint8), tmp_path / "pixels")
+    assert found == {"error": "expected RGBA, 24 numbers, got 18"}
 
 
 def test_a_damaged_model_is_refused_in_one_line(site, tmp_path):

@@ -210,6 +210,25 @@ def test_pictures_of_any_size_become_the_same_pixels_as_in_python(native, fit, i
             np.testing.assert_array_equal(fitted, expected, str((height, width)))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("background", [0, 77, 255])
+def test_what_is_transparent_shows_the_background_as_in_python(native, channels, background):
+    spec = Preprocess(
+        *(16, 64, channels),
+        fit="pad",
+        background=background,
+        mean=(0.0,) * channels,
+        scale=(1.0,) * channels,
+    )
+    model = native_model(native, spec)
+    picture = np.random.default_rng(0).integers(0, 256, (64, 256, 4), dtype=np.uint8)
+    picture[:8, :, 3] = 0
+    fitted = np.empty(spec.shape, np.uint8)
+    source, found = picture.ctypes.data, fitted.ctypes.data
+    assert not native.striate_picture(model._model, source, 64, 256, 4, found)
+    np.testing.assert_array_equal(fitted, spec.fitted(Image.fromarray(picture)))
+
+
 def native_model(native, spec: Preprocess) -> NativeModel:
     """The smallest net that takes these pictures: the mean of each channel, as scores."""
     native.striate_picture.argtypes = [

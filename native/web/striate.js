@@ -63,9 +63,12 @@ class Model {
     return new TextDecoder().decode(all.slice(place, all.indexOf(0, place)));
   }
 
-  /** {scores, best, milliseconds} of an ImageData of any size. best: {label, score}, highest first;
-   *  milliseconds: of the net alone. */
+  /** {scores, best, milliseconds} of an ImageData of any size; what is transparent shows the model's
+   *  background. best: {label, score}, highest first; milliseconds: of the net alone. */
   classify(picture) {
+    const numbers = 4 * picture.width * picture.height;
+    if (picture.data.length !== numbers)
+      throw new Error(`expected RGBA, ${numbers} numbers, got ${picture.data.length}`);
     const { c } = this, pixels = this.copy(picture.data);
     const failed = c.striate_picture(
       this.model, pixels, picture.height, picture.width, 4, this.image);

@@ -27,7 +27,8 @@ class DiracConv2D(keras.layers.Conv2D):
     """A convolution with the kernel alpha * delta + beta * W / ||W||, one alpha and beta a filter.
 
     delta is the kernel of the identity, ||W|| the Euclidean norm of each filter; alpha starts at 1
-    and beta at 0.1. A square kernel, channels last, no groups. `folded_kernel()` is the plain kernel it amounts to.
+    and beta at 0.1. A square kernel, channels last, no groups. `folded_kernel()` is the plain
+    kernel that it amounts to.
     """
 
     def build(self, input_shape):

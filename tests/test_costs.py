@@ -8,6 +8,7 @@ from striate import costs
 from striate.errors import UsageError
 from striate.layers import (
     CeilAveragePooling2D,
+    CircularChain2D,
     CircularConv2D,
     DiracConv2D,
     HardwiredChannels,
@@ -120,8 +121,21 @@ def ones(*arguments, **options):
             ones(1, 3),
         ],
         [SumPooling2D(3, stride=1), SumPooling2D(2)],
+        [ones(1, 3), CircularChain2D(2, kernel_initializer="ones")],
+        [ones(1, 3, padding="same"), L.AdaptiveAveragePooling2D((31, 29)), ones(1, 3)],
     ],
-    ids=["3x3 x3", "separable", "dilated", "strided", "padded", "up", "transposed", "pools"],
+    ids=[
+        "3x3 x3",
+        "separable",
+        "dilated",
+        "strided",
+        "padded",
+        "up",
+        "transposed",
+        "pools",
+        "chain",
+        "all",
+    ],
 )
 def test_receptive_fields_are_those_that_trying_finds(chain):
     x = inputs = keras.Input((31, 29, 1))
@@ -182,6 +196,46 @@ def test_pooling_it_all_and_flattening_see_the_whole_input():
         rows = rows_of([L.Conv2D(4, 3), end, L.Dense(3)])
         assert rows[0].receptive_field == (3, 3)
         assert [row.receptive_field for row in rows[1:]] == [None, None]
+
+
+def test_adaptive_pooling_sees_its_part_of_the_map():
+    rows = rows_of([L.Conv2D(4, 3), L.AdaptiveAveragePooling2D((5, 3))], (12, 10, 8))
+    assert rows[1].receptive_field == (4, 6)  # 2 of 10 rows, and 4 of 8 columns that overlap
+    assert rows[1].jump == (2, 8 / 3)
+
+
+def test_a_normalisation_over_the_places_sees_them_all():
+    assert rows_of(L.GroupNormalization(2))[0].receptive_field is None
+
+
+def test_a_sequential_model_costs_what_its_layers_do():
+    layers = [L.Conv2D(4, 3), L.Flatten(), L.Dense(3)]
+    chain = keras.Sequential([keras.Input((12, 10, 8)), *layers])
+    assert [row.macs for row in costs.count(chain).layers[1:]] == [
+        row.macs for row in rows_of(layers)
+    ]
+    assert costs.count(chain).totals().macs == 80 * 9 * 8 * 4 + 80 * 4 * 3
+
+
+def test_each_output_of_a_call_has_its_costs():
+    x = keras.Input((12, 10, 8))
+    left, right = keras.ops.split(L.Conv2D(8, 3)(x), 2, axis=-1)
+    rows = costs.count(keras.Model(x, L.Add()([left, L.ReLU()(right)]))).layers
+    assert sum(row.macs for row in rows) == 80 * 9 * 8 * 8
+    assert [row.output for row in rows if row.name == "split"] == [(10, 8, 4)] * 2
+    assert rows[-1].receptive_field == (3, 3)
+
+
+def test_models_that_cannot_be_counted_are_refused_in_a_line():
+    inner = keras.Sequential([keras.Input((8, 8, 3)), L.Conv2D(4, 3)], name="inner")
+    nested = keras.Sequential([keras.Input((8, 8, 3)), inner])
+    with pytest.raises(UsageError, match="got the model 'inner' inside"):
+        costs.count(nested)
+    x = keras.Input((None, None, 3))
+    with pytest.raises(UsageError, match="expected an input of known sides"):
+        costs.count(keras.Model(x, L.Conv2D(4, 3)(x)))
+    with pytest.raises(UsageError, match="whose input has a shape"):
+        costs.count(keras.Sequential([L.Dense(3)]))
 
 
 def test_a_gate_over_all_channels_lets_every_unit_see_everything():

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from striate.arithmetic import widen
+from striate.errors import UsageError
+from striate.lazy import keras
 
 Sight = tuple[int, Any, Any]  # size, jump, and start of the first unit's, along one axis
 Field = tuple[Sight, ...] | None  # None: all of the input
@@ -27,12 +29,13 @@ RENAME = {"Identity", "Flatten", "Reshape", "Dropout"}
 OVERWRITE = {"ReLU", "LeakyReLU", "PReLU", "ELU", "Activation", "Rescaling"}
 OVERWRITE |= {"ScaledTanh", "StochasticDepth"}
 # Layers each of whose outputs sees every place of the map; so do those that leave no map.
-SEE_ALL = {"BaseGlobalPooling", "Reshape", "Permute"}
+SEE_ALL = {"BaseGlobalPooling", "Reshape", "Permute", "GroupNormalization"}
 # Layers that pad nothing at the beginning; of transposed ones that is not told.
 PAD_THE_END = {"CeilPooling2D", "BaseConvTranspose"}
 # Our own layers whose windows no attribute tells, along the last axes.
 WINDOWS: dict[str, Callable[[Any], list[Window]]] = {
     "CircularConv2D": lambda layer: [(3, 1, 1)] * 2,
+    "CircularChain2D": lambda layer: [(2 * layer.depth + 1, 1, 1)] * 2,
     "TrainableSubsampling": lambda layer: [(layer.size, layer.size, 1)] * 2,
     "HardwiredChannels": lambda layer: [(2, 1, 1), (7, 1, 1), (7, 1, 1)],
 }
@@ -102,7 +105,11 @@ class Costs:
 
 
 def count(model: Any) -> Costs:
-    """The costs of a Keras functional model, which needs no values."""
+    """The costs of a functional or Sequential Keras model, which needs no values.
+
+    Raises `UsageError` for a model of another kind, with sides that are not known or with a model
+    inside it.
+    """
     calls = list(calls_of(model))
     overwritten = _overwritten(model, calls)
     fields: dict[int, Field] = {}
@@ -152,11 +159,49 @@ def _totals(row: dict[str, str]) -> Totals:
 def calls_of(model) -> Iterator[tuple[Any, list, Any]]:
     """Every call of a layer, in the order in which Keras runs them: layer, inputs, output.
 
-    `model.layers` names a layer that is called twice but once; only the nodes know the calls.
+    `model.layers` names a layer that is called twice but once; only the nodes know the calls. The
+    outputs of one call beyond its first are calls of a `Further`. Errors as of `count`.
     """
-    for depth in sorted(model._nodes_by_depth, reverse=True):
-        for node in model._nodes_by_depth[depth]:
-            yield node.operation, node.input_tensors, node.outputs[0]
+    nodes = _nodes_by_depth(model)
+    for depth in sorted(nodes, reverse=True):
+        for node in nodes[depth]:
+            _check_call(model, node)
+            first, *others = node.outputs
+            yield node.operation, node.input_tensors, first
+            for other in others:
+                yield Further(node.operation.name), node.input_tensors, other
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Further:
+    """Stands for a layer where it gives more than one output, all of its work at the first."""
+
+    name: str
+
+
+def _nodes_by_depth(model) -> Mapping[int, list]:
+    is_chain = isinstance(model, keras.Sequential)
+    graph: Any = getattr(model, "_functional", None) if is_chain else model
+    if not hasattr(graph, "_nodes_by_depth"):
+        raise UsageError(
+            f"expected a functional or Sequential Keras model whose input has a shape, got "
+            f"{getattr(model, 'name', model)!r:.60}, a {type(model).__name__}"
+        )
+    return graph._nodes_by_depth
+
+
+def _check_call(model, node) -> None:
+    if isinstance(node.operation, keras.Model):
+        raise UsageError(
+            f"{model.name}: expected layers alone, got the model {node.operation.name!r} inside "
+            "it; look at that by itself, or at the artifact of striate.adopt, which lays it open"
+        )
+    for output in node.outputs:
+        if None in output.shape[1:]:
+            raise UsageError(
+                f"{model.name}: expected an input of known sides, {node.operation.name!r} gives "
+                f"{tuple(output.shape)}"
+            )
 
 
 def _kinds(layer) -> set[str]:
@@ -257,11 +302,19 @@ def _windows(layer, x, y) -> list[Window] | None:
     elif "BaseConvTranspose" in kinds:
         steps = zip(layer.kernel_size, layer.strides, strict=True)
         windows = [(ceil(kernel / stride), Fraction(1, stride), 1) for kernel, stride in steps]
+    elif name.startswith("Adaptive"):
+        windows = [_part(*sides) for sides in zip(_sides(x), _sides(y), strict=True)]
     elif name.startswith("UpSampling"):
         windows = [(1, Fraction(1, factor), 1) for factor in layer.size]
     else:
         windows = _sliding(layer, rank)
     return [(1, 1, 1)] * (rank - len(windows)) + windows
+
+
+def _part(side: int, parts: int) -> Window:
+    """The widest of so many parts of a side, which may overlap, and how far they lie apart."""
+    widest = max(-(-(i + 1) * side // parts) - i * side // parts for i in range(parts))
+    return widest, Fraction(side, parts), 1
 
 
 def _sliding(layer, rank: int) -> list[Window]:

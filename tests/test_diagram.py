@@ -3,11 +3,13 @@
 import keras
 import numpy as np
 import pytest
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 from PIL import Image
 
 from striate.diagram import boxes, draw
 from striate.diagram.boxes import TIMES
-from striate.diagram.picture import _laid
+from striate.diagram.picture import _facts, _laid, _title
 from striate.errors import UsageError
 from striate.registry import create_model, get_spec, without_values
 
@@ -102,6 +104,35 @@ def test_a_net_of_another_make_can_be_drawn(tmp_path):
     model = keras.Model(inputs, keras.layers.Dense(2)(keras.layers.Flatten()(x)))
     draw(model, tmp_path / "net.png", tmp_path / "net.pdf")
     assert (tmp_path / "net.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_chain_of_layers_can_be_drawn_as_sequential_and_as_functions(tmp_path):
+    chain = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(8, 3)])
+    x = inputs = keras.Input((16, 16, 3))
+    left, right = keras.ops.split(keras.ops.relu(keras.layers.Conv2D(8, 3)(x)), 2, axis=-1)
+    functions = keras.Model(inputs, keras.ops.concatenate([left * 2, right], axis=-1))
+    for model in (chain, functions):
+        assert sum(box.parameters for box in boxes(model)) == 3 * 3 * 3 * 8 + 8
+        draw(model, tmp_path / "net.png")
+
+
+def test_long_names_stay_on_the_paper_and_in_their_box(tmp_path):
+    x = inputs = keras.Input((16, 16, 3))
+    x = keras.layers.Conv2D(8, 3, name="a_convolution_with_a_name_of_many_words_in_it")(x)
+    model = keras.Model(inputs, x, name="a_net_with_a_name_of_many_words_" * 5)
+    draw(model, tmp_path / "net.png")
+    pixels = np.asarray(Image.open(tmp_path / "net.png").convert("L"))
+    assert (pixels[:, -1] == pixels[0, 0]).all()
+    box = _laid(boxes(model)[1])
+    bold = FontProperties(size=9.5, weight="bold")
+    assert TextPath((0, 0), _title(box.box), prop=bold).get_extents().width < box.width
+
+
+def test_every_input_is_told():
+    inputs = [keras.Input((8, 8, 3)), keras.Input((4, 4, 1))]
+    ends = [keras.layers.GlobalAveragePooling2D()(x) for x in inputs]
+    model = keras.Model(inputs, keras.layers.Concatenate()(ends))
+    assert _facts(model, []).replace(TIMES, "x").startswith("8 x 8 x 3 and 4 x 4 x 1 ")
 
 
 @pytest.mark.parametrize("name", ["lenet5", "googlenet", "voxnet", "mobilenet_v3_small"])

@@ -26,7 +26,9 @@ MERGES = {"Add": "+", "Subtract": "\N{MINUS SIGN}", "Multiply": TIMES, "Concaten
 MERGES |= {"Average": "mean", "FractalJoin": "join", "WeightedSum": "weighted +"}
 MERGES |= {"ShakeShake": "shake", "HighwayGate": "gate"}
 NAMES = {"BatchNormalization": "BN", "LocalResponseNormalization": "LRN", "Dropout": "dropout"}
-UNNAMED = re.compile(r"InputLayer|Identity|ZeroPadding|Cropping|Flatten|Reshape|Permute|Slice|Draw")
+UNNAMED = re.compile(
+    r"InputLayer|Identity|ZeroPadding|Cropping|Flatten|Reshape|Permute|Slice|Draw|Further"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Box:
 
 
 def boxes(model: Any) -> list[Box]:
-    """The blocks of a Keras functional model in order; where many in a row are equal, one each."""
+    """The blocks of a Keras model in order; where many in a row are equal, one each."""
     # What has no channels steers a layer and is no part of the picture.
     calls = [
         (layer, [x for x in inputs if len(x.shape) > 1], output)
@@ -149,7 +151,9 @@ def _boxes(grouped: Mapping[str, Sequence]) -> list[Box]:
                 quiet=_quiet(calls),
                 outputs=(output, output),
                 parameters=sum(
-                    prod(w.shape) for layer in layers.values() for w in layer.trainable_weights
+                    prod(weight.shape)
+                    for layer in layers.values()  # or functions of keras.ops, which have no weights
+                    for weight in getattr(layer, "trainable_weights", ())
                 ),
                 reads=tuple(names[j] for j in before),
                 back=tuple(i - j for j in before),

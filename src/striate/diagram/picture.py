@@ -29,7 +29,7 @@ TALL = 1.7
 CHIP, RISE, GAP, LANE = 19, 15, 10, 16  # a step's height, between steps, between paths, a shortcut
 PAD, HEAD, WORDS = 12, 34, 13  # in a box: around, its name and the way in, a line of words
 APART, BELOW, MARGIN, TOP = 30, 46, 40, 124  # between boxes and lines, at the sides, the title
-SIZE = 8.5  # of letters
+SIZE, TITLE = 8.5, 17  # of letters
 CENTRED = {"ha": "center", "va": "center_baseline", "zorder": 6}
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -58,9 +58,10 @@ class Laid:
 
 
 def draw(model: Any, *paths: str | os.PathLike) -> None:
-    """Draw a Keras functional model into files: PNG, SVG or PDF, by their endings.
+    """Draw a functional or Sequential Keras model into files: PNG, SVG or PDF, by their endings.
 
-    The model needs no values. `UsageError` for a file that cannot be written.
+    The model needs no values. `UsageError` for a file that cannot be written, and for a model that
+    `striate.costs.count` refuses.
     """
     from matplotlib.figure import Figure
 
@@ -70,10 +71,13 @@ def draw(model: Any, *paths: str | os.PathLike) -> None:
             raise UsageError(f"{path}: expected a name that ends in {', '.join(FORMATS)}")
     found = [_laid(box) for box in boxes(model)]
     width, height = _arrange(found)
+    facts = _facts(model, found)
+    title = max(_wide(model.name, TITLE, "bold"), _wide(facts, 9.5))
+    width = max(width, title + 2 * MARGIN)
     figure = Figure(figsize=(width / 72, height / 72), facecolor=PAPER)
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
-    _draw_title(axes, model, found)
+    _draw_title(axes, model.name, facts, found)
     _draw_lines(axes, found)
     for laid in found:
         _draw_box(axes, laid)
@@ -93,7 +97,9 @@ def _laid(box: Box) -> Laid:
     paths = sum(widths) + GAP * max(0, len(widths) - 1)
     inner = paths + LANE * len(lanes)
     words = _words(box)
-    width = 2 * PAD + max(inner, _wide(_title(box), 9.5) + 8, *(_wide(text) for text, _ in words))
+    width = 2 * PAD + max(
+        inner, _wide(_title(box), 9.5, "bold") + 8, *(_wide(text) for text, _ in words)
+    )
     left, top = (width - inner) / 2, PAD + (HEAD if box.steps else HEAD / 2)
     middles = [left + sum(widths[:n]) + n * GAP + widths[n] / 2 for n in range(len(widths))]
     places: list[Place] = []
@@ -220,11 +226,13 @@ def _text(step: Step) -> str:
 
 
 @cache
-def _wide(text: str, size: float = SIZE) -> float:
+def _wide(text: str, size: float = SIZE, weight: str = "normal") -> float:
     """How wide a text is."""
+    from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import TextPath
 
-    return float(TextPath((0, 0), text, size=size).get_extents().width)
+    font = FontProperties(size=size, weight=weight)
+    return float(TextPath((0, 0), text, prop=font).get_extents().width)
 
 
 def _lines(found: Sequence[Laid], width: float, pack: bool) -> Iterator[list[Laid]]:
@@ -270,12 +278,16 @@ def _arrange(found: Sequence[Laid]) -> tuple[float, float]:
 # === Drawing ===
 
 
-def _draw_title(axes, model, found: Sequence[Laid]) -> None:
-    shape = f" {TIMES} ".join(map(str, model.input_shape[1:]))
+def _facts(model, found: Sequence[Laid]) -> str:
+    """The line below the title: the inputs, the parameters and the work."""
+    shape = " and ".join(f" {TIMES} ".join(map(str, x.shape[1:])) for x in model.inputs)
     macs = count(model).totals().macs
     parameters = sum(laid.box.parameters for laid in found)
-    facts = f"{shape}    {parameters:,} parameters    {macs:,} multiply-adds"
-    axes.text(MARGIN, 30, model.name, size=17, weight="bold", color=INK, va="center")
+    return f"{shape}    {parameters:,} parameters    {macs:,} multiply-adds"
+
+
+def _draw_title(axes, name: str, facts: str, found: Sequence[Laid]) -> None:
+    axes.text(MARGIN, 30, name, size=TITLE, weight="bold", color=INK, va="center")
     axes.text(MARGIN, 52, facts, size=9.5, color=DIM, va="center")
     x = float(MARGIN)
     used = {step.kind for laid in found for step in laid.box.steps}

@@ -255,6 +255,9 @@ int main(int count, char **arguments) {
         printf("%s: %d of %d layers agree\n", kernel, agreed, layers);
         failed |= agreed != layers;
     }
+    striate_shape large = {32, 32, 64, 64, 3, 1, 1, 0};
+    int numbers[] = {0, -1, INT32_MAX}; /* of threads, that make no sense */
+    for (int i = 0; i < 3; i++) failed |= wrong(&large, NULL, 1, numbers[i]);
     failed |= check_stems("portable", layers);
     if (striate_stem_kernel()) failed |= check_stems(striate_stem_kernel(), layers);
     striate_shape senseless = {.height = 2, .width = 2, .channels = 8, .filters = 8, .kernel = 3};

@@ -6,11 +6,11 @@
  * added before they are taken apart. Weights are kept as one nibble a byte, pixels as the offsets of
  * their tables, each together with the pixel under the next window.
  */
+#include "kernel.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #include <string.h>
-
-#include "kernel.h"
 
 STRIATE_BEGIN_TARGET("avx2,bmi2,popcnt")
 

@@ -6,11 +6,11 @@
  * no sum goes across lanes. Two registers of filters and seven pixels keep 14 sums apart, enough to
  * hide all latencies.
  */
+#include "kernel.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <immintrin.h>
 #include <string.h>
-
-#include "kernel.h"
 
 STRIATE_BEGIN_TARGET("avx512f,avx512bw,avx512dq,avx512vl,avx512vpopcntdq,bmi2,popcnt")
 

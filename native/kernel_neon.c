@@ -1,4 +1,6 @@
 /* ARM with NEON: all of AArch64, and ARMv7 where the compiler was told so (-mfpu=neon). */
+#include "kernel.h"
+
 #if defined(__ARM_NEON)
 #include <arm_neon.h>
 #define VECTOR uint32x4_t

@@ -1,8 +1,8 @@
 /* x86 with the POPCNT instruction. */
+#include "kernel.h"
+
 #if defined(__x86_64__) && defined(__GNUC__)
 #include <string.h>
-
-#include "kernel.h"
 
 STRIATE_BEGIN_TARGET("popcnt")
 #define COUNT_BITS(x) __builtin_popcountll(x)

@@ -1,4 +1,6 @@
 /* WebAssembly with 128-bit SIMD (-msimd128). */
+#include "kernel.h"
+
 #if defined(__wasm_simd128__)
 #include <wasm_simd128.h>
 #define VECTOR v128_t

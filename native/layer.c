@@ -13,6 +13,7 @@ enum {
     PIECE = 4096,                /* floats that are normalised at a time, in the first cache */
     SMALL_WORK = 1 << 25,        /* products that one thread does before others would be awake */
     SMALL_MAP = 1 << 15,         /* numbers that one packs before others would be at it */
+    MOST_THREADS = 64,           /* that `parallel.c` ever has */
     LEAST_ROWS = 3,              /* to multiply with the weights of a block while they are near */
     FLAT_BYTES = 1 << 18,        /* and handled in pieces of about this size, which fit a cache */
 };
@@ -484,12 +485,14 @@ static void convolve_group(void *context, int group) {
     for (int block = 0; block < im->layer->blocks; block++) convolve_rows(im, block, from, to);
 }
 
-/* Threads that are worth their waking. */
+/* Threads that are worth their waking; fewer than 1 count as 1. */
 static int threads_for(const image *im) {
     const striate_shape *s = &im->layer->shape;
     int64_t sums = (int64_t)im->out_rows * im->out_width * s->filters;
     int64_t taps = (int64_t)s->kernel * s->kernel * s->channels;
-    return sums * taps < SMALL_WORK ? 1 : im->run->threads;
+    int threads = im->run->threads;
+    if (sums * taps < SMALL_WORK || threads < 1) return 1;
+    return threads < MOST_THREADS ? threads : MOST_THREADS;
 }
 
 static int threads_for_packing(const image *im, int threads) {

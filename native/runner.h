@@ -60,7 +60,7 @@ STRIATE_PUBLIC int32_t striate_picture(const striate_model *model, const uint8_t
                                        int32_t height, int32_t width, int32_t channels,
                                        uint8_t *image);
 
-/* image: uint8 [height][width][channels]; scores: float [classes]. */
+/* image: uint8 [height][width][channels]; scores: float [classes]; threads below 1 count as 1. */
 STRIATE_PUBLIC void striate_model_run(const striate_model *model, int32_t threads,
                                       const uint8_t *image, float *scores, void *arena);
 

@@ -36,7 +36,7 @@ typedef struct {
 /* What to compute; unused pointers are NULL. The input is `values` or `bits`. The outputs wanted
  * are one of `dots`, `scores` and `out_bits`, each [n][height'][width'][filters or words]. */
 typedef struct {
-    int32_t images, threads;
+    int32_t images, threads;    /* threads below 1 count as 1 */
     const float *values;        /* [n][height][width][channels] */
     const uint32_t *bits;       /* [n][height][width][words] */
     const float *gain, *shift;  /* [channels] each, or NULL: signs are of gain * value + shift */

@@ -318,6 +318,25 @@ def test_a_library_that_is_none_is_refused(tmp_path, monkeypatch):
 # === Other compilers' words ===
 
 
+@pytest.mark.parametrize("language", ["c", "c++"])
+def test_an_application_compiles_it_without_a_warning(language):
+    """The sources in C, as `native/README.md` names them; in C++ the headers."""
+    sources = sorted(NATIVE.glob("kernel_*.c"))
+    sources += [NATIVE / f"{name}.c" for name in ("runner", "picture", "layer", "parallel")]
+    flags = ["-std=gnu11"] if language == "c" else ["-std=c++11"]
+    flags += ["-Wall", "-Wextra", "-Wpedantic", "-Werror", "-fsyntax-only", f"-I{NATIVE}"]
+    command = [shutil.which("c++") if language == "c++" else compiler(), *flags]
+    if command[0] is None:
+        pytest.skip("needs a compiler of C++")
+    if language == "c":
+        ran = subprocess.run([*command, *sources], capture_output=True, text=True)
+    else:
+        program = '#include "runner.h"\nint main() { return striate_abi() != STRIATE_ABI; }'
+        command += ["-x", "c++", "-"]
+        ran = subprocess.run(command, input=program, capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def check(build, *arguments: str, emulator: tuple = ()) -> str:
     """What `native/check.c` says of 25 layers and stems, compiled with these arguments of make."""
     make = ["make", "-s", "-C", NATIVE, build / "check", f"BUILD={build}", *arguments]

@@ -10,7 +10,7 @@ from PIL import Image
 from making import PHOTOS, SHIPPED
 from striate.artifact import load
 from striate.errors import UsageError
-from striate.explain import METHODS, explain, subject_of
+from striate.explain import METHODS, draw, explain, subject_of
 from striate.explain.activations import activity
 from striate.explain.cam import cam
 from striate.explain.grad_cam import grad_cam, grad_cam_plus_plus
@@ -19,7 +19,7 @@ from striate.explain.integrated_gradients import integrated_gradients
 from striate.explain.occlusion import occlusion
 from striate.explain.saliency import gradient, saliency
 from striate.explain.smoothgrad import smoothgrad
-from striate.registry import create_model
+from striate.registry import create_model, deep_graphs
 
 TARGETS = np.array([3, 1])
 
@@ -295,3 +295,46 @@ def test_pixels_of_another_size_are_refused_and_say_what_was_expected(averaging)
     blind = dataclasses.replace(averaging, spec=without_maps)
     with pytest.raises(UsageError, match="has no maps to look at"):
         explain(blind, np.zeros((1, 32, 32, 3), np.uint8))
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "cam", "guided_backprop"])
+def test_a_net_that_ends_early_is_explained_by_its_last_maps(method):
+    options = {"num_classes": 3, "input_shape": (33, 41, 3), "depths": (1, 1, 1, 1)}
+    net = create_model("resnet18", until="stage2_out", **options)
+    assert subject_of(net).cam_layer() == "stage2_out"
+    found = explain(net, images((33, 41, 3)), method=method)
+    assert found.maps.shape == (3, 33, 41)
+    assert np.isfinite(found.maps).all()
+
+
+@pytest.mark.parametrize("names", [["a"], ["a", "b", "c", "d"], []])
+def test_every_picture_has_a_name_or_none_has(averaging, names):
+    with pytest.raises(UsageError, match=f"a name for each of 3 pictures, got {len(names)}"):
+        explain(averaging, images((32, 32, 3)), names=names)
+    with pytest.raises(UsageError, match=f"a name for each of 3 pictures, got {len(names)}"):
+        next(draw(averaging, images((32, 32, 3)), "activations", names=names))
+
+
+@pytest.mark.parametrize("name", ["mlp_two_layer", "voxnet", "cnn3d_ji"])
+def test_a_net_that_takes_no_pictures_is_one_clear_line(name):
+    net = create_model(name)
+    with pytest.raises(UsageError, match="expected a net that classifies pictures"):
+        explain(net, np.zeros((1, *net.input_shape[1:]), np.uint8))
+
+
+def test_a_view_is_no_method_of_maps(averaging):
+    with pytest.raises(UsageError, match=r"got the view 'filters', which striate\.explain\.draw"):
+        explain(averaging, images((32, 32, 3)), method="filters")
+
+
+@pytest.mark.parametrize("method", ["grad_cam", "guided_backprop"])
+def test_a_net_of_more_layers_than_python_calls_is_explained(method):
+    x = image = keras.Input((8, 8, 1))
+    x = keras.layers.Conv2D(4, 3, name="stage2_out")(x)
+    for _ in range(1500):
+        x = keras.layers.ReLU()(x)
+    x = keras.layers.Dense(2, name="logits")(keras.layers.Flatten()(x))
+    with deep_graphs():
+        net = keras.Model(image, x, name="lenet5")
+    found = explain(net, images((8, 8, 1), 1), method=method)
+    assert np.isfinite(found.maps).all()

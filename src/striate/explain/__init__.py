@@ -178,6 +178,7 @@ def explain(
     chosen = METHODS[method]
     subject = source if isinstance(source, Subject) else subject_of(source)
     pixels = _pixels(subject, images)
+    named = _named(images, names)
     batches = [slice(i, i + batch_size) for i in range(0, len(pixels), batch_size)]
     floats = pixels.astype(np.float32)
     logits = in_batches(subject.logits, floats, batch_size=batch_size)
@@ -192,7 +193,6 @@ def explain(
         )
         for i, batch in enumerate(batches)
     ]
-    named = tuple(names or _names(images))
     return Explanation(method, np.concatenate(maps), pixels, targets, logits, subject.labels, named)
 
 
@@ -221,7 +221,7 @@ def draw(
         raise UsageError(f"{method} needs the class to be taken for, as target= or --class")
     subject = source if isinstance(source, Subject) else subject_of(source)
     if view.of == "pictures":
-        named = names or _names(images)
+        named = _named(images, names)
         yield from _one_by_one(subject, view, images, named, target, options, on_progress)
         return
     named, pixels, targets = _asked(subject, method, images, target, options.get("layer"))
@@ -276,15 +276,25 @@ def _heard(function: Callable, on_progress: Progress, part: int, parts: int) -> 
     return {"on_progress": lambda done, total: on_progress(part * total + done, parts * total)}
 
 
-def _names(images: Sequence[Any] | np.ndarray) -> list[str]:
-    return [
-        Path(image).stem if isinstance(image, str | os.PathLike) else str(i)
-        for i, image in enumerate(images)
-    ]
+def _named(images: Sequence[Any] | np.ndarray, names: Sequence[str] | None) -> tuple[str, ...]:
+    """The names of pictures: those given, or else their files' or their numbers."""
+    if names is None:
+        return tuple(
+            Path(image).stem if isinstance(image, str | os.PathLike) else str(i)
+            for i, image in enumerate(images)
+        )
+    if len(names) != len(images):
+        raise UsageError(f"expected a name for each of {len(images)} pictures, got {len(names)}")
+    return tuple(names)
 
 
 def check_method(name: str, known: Collection[str] = (*METHODS, *VIEWS)) -> None:
     """`UsageError` for a name that is neither a method nor a view, with the nearest."""
+    if name in VIEWS and name not in known:
+        raise UsageError(
+            f"expected a method that gives maps, got the view {name!r}, which "
+            "striate.explain.draw draws"
+        )
     if name not in known:
         every = [*METHODS, *VIEWS]
         raise UsageError(

@@ -10,6 +10,7 @@ import numpy as np
 
 from striate.explain.subject import Subject, as_array
 from striate.lazy import keras
+from striate.registry import deep_graphs
 
 
 def activations(subject: Subject, pixels: np.ndarray, *, layer: str | None = None) -> np.ndarray:
@@ -36,7 +37,8 @@ def activity(subject: Subject, pixels: np.ndarray, *, batch_size: int = 16) -> l
     layers = [layer for layer in subject.net.operations if _is_rectified(layer)]
     if not layers:
         return []
-    inside = keras.Model(subject.net.input, [layer.output for layer in layers])
+    with deep_graphs():
+        inside = keras.Model(subject.net.input, [layer.output for layer in layers])
     fired = [np.zeros(layer.output.shape[-1], np.int64) for layer in layers]
     values = np.zeros(len(layers))
     for i in range(0, len(pixels), batch_size):

@@ -11,7 +11,7 @@ import numpy as np
 
 from striate.explain.grad_cam import grad_cam
 from striate.explain.saliency import gradient
-from striate.explain.subject import Subject
+from striate.explain.subject import Subject, copy_of
 from striate.lazy import keras
 
 
@@ -30,9 +30,7 @@ def guided_grad_cam(
 
 def guided(subject: Subject) -> Subject:
     """The same net with the same weights, whose ReLUs guide the gradient."""
-    net = keras.models.clone_model(subject.net, clone_function=_guided_layer)
-    net.set_weights(subject.net.get_weights())
-    return dataclasses.replace(subject, net=net)
+    return dataclasses.replace(subject, net=copy_of(subject.net, _guided_layer))
 
 
 def _guided_layer(layer):

@@ -14,7 +14,7 @@ import numpy as np
 from striate.errors import UsageError
 from striate.explain.descent import unheard
 from striate.explain.landscape import mean_loss
-from striate.explain.subject import Subject
+from striate.explain.subject import Subject, copy_of
 from striate.lazy import keras
 
 BLOCK = re.compile(r"stage\d+_block\d+")
@@ -47,9 +47,7 @@ def without_blocks(subject: Subject, *blocks: str) -> Subject:
             return keras.layers.Lambda(_shortcut, name=layer.name)
         return layer.__class__.from_config(layer.get_config())
 
-    net = keras.models.clone_model(subject.net, clone_function=copy)
-    net.set_weights(subject.net.get_weights())
-    return dataclasses.replace(subject, net=net)
+    return dataclasses.replace(subject, net=copy_of(subject.net, copy))
 
 
 def deletions(

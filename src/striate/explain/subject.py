@@ -13,7 +13,7 @@ from striate.artifact import Artifact, load
 from striate.errors import UsageError, did_you_mean
 from striate.lazy import keras
 from striate.preprocess import Preprocess, Spec, preset
-from striate.registry import ModelSpec, Places, get_spec, list_models
+from striate.registry import ModelSpec, Places, deep_graphs, get_spec, list_models
 
 Tensor = Any
 
@@ -80,7 +80,8 @@ class Subject:
             starts = [self.layer(name).output for name in names] or [self.net.input]
             start = starts if len(starts) > 1 else starts[0]
             end = self.layer(until).output if until else self.net.output
-            self._cuts[after, until] = keras.Model(start, end)
+            with deep_graphs():
+                self._cuts[after, until] = keras.Model(start, end)
         return self._cuts[after, until]
 
     def layer(self, name: str) -> Any:
@@ -160,16 +161,21 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
         check_artifact(source)
         subject = Subject(source.model, source.preprocess, source.places, tuple(source.labels))
     else:
-        spec = get_spec(_name_of(source))
+        spec = _spec_of(source)
+        _check_pictures(source, spec)
         labels = tuple(str(i) for i in range(source.output_shape[-1]))
         chosen = preprocess or preset(spec.preprocess, *source.input_shape[1:])
         subject = Subject(source, chosen, spec, labels)
-    if len(subject.net.input_shape) != 4 or len(subject.net.output_shape) != 2:
-        raise UsageError(
-            f"{subject.spec.name}: expected a net that classifies pictures, got one from "
-            f"{subject.net.input_shape[1:]} to {subject.net.output_shape[1:]}"
-        )
+    _check_pictures(subject.net, subject.spec)
     return subject
+
+
+def _check_pictures(net: Any, spec: ModelSpec | Places) -> None:
+    if len(net.input_shape) != 4 or len(net.output_shape) != 2:
+        raise UsageError(
+            f"{spec.name}: expected a net that classifies pictures, got one from "
+            f"{net.input_shape[1:]} to {net.output_shape[1:]}"
+        )
 
 
 def check_artifact(artifact: Artifact) -> None:
@@ -186,16 +192,27 @@ def check_artifact(artifact: Artifact) -> None:
         )
 
 
-def _name_of(net: Any) -> str:
-    """What a net of the registry is called; `UsageError` for anything else."""
+def _spec_of(net: Any) -> ModelSpec:
+    """The spec of a net of the registry, cut where that is; `UsageError` for anything else."""
     name = getattr(net, "name", None)
     if isinstance(net, keras.Model) and list_models(name):
-        return name
+        spec = get_spec(name)
+        layers = {layer.name for layer in net.layers}
+        ends = [end for end in (*spec.pyramid, spec.cam_layer) if f"{end}_average" in layers]
+        return spec.until(ends) if ends else spec
     got = f"a model of another make, {name!r}" if isinstance(net, keras.Model) else repr(net)[:60]
     raise UsageError(
         f"expected an artifact, its path or a net of create_model, got {got}; striate.adopt makes "
         "an artifact of a Keras net"
     )
+
+
+def copy_of(net: Any, clone_function: Callable[[Any], Any] | None = None) -> Any:
+    """A copy of a net with its weights, whose layers a function may make anew."""
+    with deep_graphs():
+        copy = keras.models.clone_model(net, clone_function=clone_function)
+    copy.set_weights(net.get_weights())
+    return copy
 
 
 def of_targets(logits: Tensor, targets: np.ndarray) -> Tensor:

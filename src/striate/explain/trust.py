@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from striate.explain.subject import Subject, as_array
+from striate.explain.subject import Subject, as_array, copy_of
 from striate.lazy import keras
 
 STEPS = 11  # from no pixel to all of them
@@ -134,8 +134,7 @@ def randomisation(
     """
     random = np.random.default_rng(seed)
     trained = np.abs(method(subject, pixels, targets))
-    net = keras.models.clone_model(subject.net)
-    net.set_weights(subject.net.get_weights())
+    net = copy_of(subject.net)
     copy = dataclasses.replace(subject, net=net)
     layers = [layer for layer in net.layers if any(len(w.shape) > 1 for w in layer.weights)][::-1]
     halts = set(np.linspace(0, len(layers) - 1, stops).round().astype(int).tolist())

@@ -1,5 +1,6 @@
 """Every exported form gives Keras' answers, and a broken one is caught."""
 
+import io
 import os
 from importlib import metadata
 
@@ -392,6 +393,48 @@ def test_the_graph_decodes_to_the_same_pixels_bit_for_bit(tmp_path, fit, interpo
         in_graph = tf.function(pixels_function(spec))(tf.constant(sources)).numpy()
         on_host = np.stack([pixels(data, spec) for data in sources])
         assert (in_graph == on_host).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_graph_decodes_every_kind_of_file_as_the_host_does(channels):
+    import tensorflow as tf
+    from PIL import Image
+
+    from striate.export.decode import pixels_function
+
+    small = np.random.default_rng(0).integers(0, 256, (8, 10, 4), dtype=np.uint8)
+    rgba = Image.fromarray(small).resize((50, 40), Image.Resampling.BILINEAR)
+    rgb, bilevel = rgba.convert("RGB"), rgba.convert("1")
+    pictures = {
+        "1 bit": encode(bilevel),
+        "1 bit, transparent": encode(bilevel, transparency=0),
+        "transparent grey": encode(rgba.convert("LA")),
+        "16 bits": encode(Image.fromarray(np.asarray(rgb)[..., 0].astype(np.uint16) * 257)),
+        "WebP": encode(rgb, "WEBP"),
+        "transparent WebP": encode(rgba, "WEBP", lossless=True, exact=True),
+        "GIF": encode(rgb.quantize(32), "GIF"),
+        "BMP": encode(rgb, "BMP"),
+        "transparent BMP": encode(rgba, "BMP"),
+    }
+    for bits in (1, 2, 4, 8):
+        few = rgb.quantize(1 << bits)
+        pictures[f"palette of {bits} bits"] = encode(few, bits=bits)
+        pictures[f"the same, transparent, {bits}"] = encode(
+            few, bits=bits, transparency=b"\x01\x64"
+        )
+    spec = preset("unit", 40, 50, channels, fit="stretch", interpolation="nearest", background=7)
+    in_graph = tf.function(pixels_function(spec))
+    for what, data in pictures.items():
+        found = in_graph(tf.constant([data]))[0].numpy()
+        np.testing.assert_array_equal(found, pixels(data, spec), what)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="PNG"):
+        in_graph(tf.constant([pictures["1 bit"][:20]]))
+
+
+def encode(image, kind: str = "PNG", **options) -> bytes:
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs limits of POSIX")

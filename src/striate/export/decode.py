@@ -5,7 +5,8 @@ TensorFlow's own resize rounds differently from Pillow's, and a classifier notic
 the horizontal pass rounded to 8 bits, then the vertical one. float64 holds those integers exactly,
 so two matrix products per picture reproduce it bit for bit (a test holds the two together).
 
-What the graph cannot do: EXIF orientation, CMYK JPEG, TIFF. The host-side function does them.
+What the graph cannot do: EXIF orientation, CMYK JPEG, TIFF, GIFs that are transparent, which
+TensorFlow lays over black. The host-side function does them.
 """
 
 import math
@@ -38,7 +39,12 @@ def _decode(encoded, spec: Preprocess):
         )
 
     def png():
-        return _over_background(tf.io.decode_png(encoded, channels=4), spec.background)
+        return _over_background(_decode_png(encoded), spec.background)
+
+    def webp():
+        found = tf.io.decode_image(encoded, expand_animations=False)  # 3 channels, or 4
+        covered = tf.shape(found)[-1] == 4
+        return tf.cond(covered, lambda: _over_background(found, spec.background), lambda: found)
 
     def other():
         return tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -47,11 +53,27 @@ def _decode(encoded, spec: Preprocess):
         [
             (tf.strings.substr(encoded, 0, 2) == b"\xff\xd8", jpeg),
             (start == b"\x89PNG", png),
+            (start == b"RIFF", webp),
         ],
         default=other,
     )
     rgb = tf.ensure_shape(rgb, (None, None, 3))
     return rgb if spec.channels == 3 else _grey(rgb)
+
+
+def _decode_png(encoded):
+    """A PNG as RGBA. Where one of fewer than 8 bits has no opacity, TensorFlow fills in the highest
+    level of those bits, which of 8 bits is next to nothing."""
+    import tensorflow as tf
+
+    rgba = tf.io.decode_png(encoded, channels=4)
+    head = tf.strings.join([tf.strings.substr(encoded, 0, 25), b"\0" * 25])  # also of a short file
+    bits = tf.cast(tf.io.decode_raw(tf.strings.substr(head, 24, 1), tf.uint8)[0], tf.int32)
+    filled = tf.cast(tf.bitwise.left_shift(1, tf.minimum(bits, 8)) - 1, tf.uint8)
+    opacity = rgba[..., 3:]
+    opaque = tf.reduce_all(opacity == filled)
+    full = tf.fill(tf.shape(opacity), tf.constant(255, tf.uint8))
+    return tf.concat([rgba[..., :3], tf.where(opaque, full, opacity)], -1)
 
 
 def _over_background(rgba, background: int):

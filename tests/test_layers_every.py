@@ -119,6 +119,19 @@ def test_every_layer_is_the_same_after_saving_and_loading(tmp_path):
         np.testing.assert_array_equal(a, b, err_msg=name)
 
 
+def test_every_layer_has_its_channels_last_whatever_keras_is_set_to():
+    net, names = every_layer()
+    x = noise(2, 8, 8, 6)
+    expected = net(x, training=False)
+    keras.config.set_image_data_format("channels_first")
+    try:
+        found = net(x, training=False)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    for name, a, b in zip(names, expected, found, strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+
+
 def test_every_layer_computes_in_half_precision():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")

@@ -177,7 +177,9 @@ class BinaryConv2D(BinaryLayer):
         if self.pad:
             around = (self.pad, self.pad)
             x = ops.pad(x, ((0, 0), around, around, (0, 0)), constant_values=pad_value)
-        return ops.conv(x, kernel, strides=self.strides, padding="valid")
+        return ops.conv(
+            x, kernel, strides=self.strides, padding="valid", data_format="channels_last"
+        )
 
     def compute_output_shape(self, input_shape):
         n, *sides, _ = input_shape

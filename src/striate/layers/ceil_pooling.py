@@ -44,7 +44,9 @@ class CeilMaxPooling2D(CeilPooling2D):
 
     def call(self, x):
         x = self.overhang(x, float("-inf"))
-        return ops.max_pool(x, self.size, strides=self.stride, padding="valid")
+        return ops.max_pool(
+            x, self.size, strides=self.stride, padding="valid", data_format="channels_last"
+        )
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -53,7 +55,13 @@ class CeilAveragePooling2D(CeilPooling2D):
 
     def call(self, x):
         total, count = (
-            ops.average_pool(self.overhang(t, 0), self.size, strides=self.stride, padding="valid")
+            ops.average_pool(
+                self.overhang(t, 0),
+                self.size,
+                strides=self.stride,
+                padding="valid",
+                data_format="channels_last",
+            )
             for t in (x, ops.ones_like(x[:1, :, :, :1]))
         )
         return total / count

@@ -11,7 +11,7 @@ def convolve(x, kernel, bias):
     """3x3 kernel over x [N, h, w, c], padded on each side with its other side."""
     x = ops.concatenate([x[:, -1:], x, x[:, :1]], axis=1)
     x = ops.concatenate([x[:, :, -1:], x, x[:, :, :1]], axis=2)
-    return ops.conv(x, kernel, padding="valid") + bias
+    return ops.conv(x, kernel, padding="valid", data_format="channels_last") + bias
 
 
 @keras.saving.register_keras_serializable("striate")

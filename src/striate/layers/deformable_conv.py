@@ -81,7 +81,13 @@ class DeformableConv2D(keras.layers.Layer):
         )
 
     def call(self, x):
-        offsets = ops.conv(x, self.offset_kernel, strides=self.stride, padding=self.padding)
+        offsets = ops.conv(
+            x,
+            self.offset_kernel,
+            strides=self.stride,
+            padding=self.padding,
+            data_format="channels_last",
+        )
         offsets = ops.cast(offsets + self.offset_bias, "float32")  # half is too coarse for places
         rows, columns = self._taps(x.shape)
         offsets = ops.reshape(offsets, (-1, len(rows), 2))

@@ -43,7 +43,9 @@ class HardwiredChannels(keras.layers.Layer):
     def _near(x):
         _, frames, height, width, channels = x.shape
         flat = ops.reshape(x, (-1, height, width, channels))  # phones pool over two axes only
-        flat = ops.average_pool(flat, (5, 5), strides=(1, 1), padding="same")
+        flat = ops.average_pool(
+            flat, (5, 5), strides=(1, 1), padding="same", data_format="channels_last"
+        )
         return ops.reshape(flat, (-1, frames, height, width, channels))
 
     def compute_output_shape(self, input_shape):

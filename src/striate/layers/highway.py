@@ -34,7 +34,7 @@ class HighwayGate(keras.layers.Layer):
     def call(self, inputs):
         x, h = inputs
         if self.kernel_size > 1:
-            gate = ops.conv(x, self.kernel, padding="same")
+            gate = ops.conv(x, self.kernel, padding="same", data_format="channels_last")
         else:
             gate = ops.matmul(x, self.kernel)
         return x + ops.sigmoid(gate + self.bias) * (h - x)

@@ -41,7 +41,7 @@ class LearnedGroupConv(keras.layers.Layer):
     def call(self, x):
         mask = ops.cast(ops.tile(self.mask, (1, self.filters // self.groups)), x.dtype)
         kernel = ops.cast(self.kernel, x.dtype) * mask
-        return ops.conv(x, kernel[None, None], padding="valid")
+        return ops.conv(x, kernel[None, None], padding="valid", data_format="channels_last")
 
     def compute_output_shape(self, input_shape):
         return (*input_shape[:-1], self.filters)

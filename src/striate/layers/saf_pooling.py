@@ -30,7 +30,9 @@ class SAFPooling2D(keras.layers.Layer):
         check_window(input_shape, self.size)
 
     def call(self, x, training=False):
-        x = ops.max_pool(x, self.size, strides=self.stride, padding="valid")
+        x = ops.max_pool(
+            x, self.size, strides=self.stride, padding="valid", data_format="channels_last"
+        )
         return keras.random.dropout(x, self.rate, seed=self.seed_generator) if training else x
 
     def compute_output_shape(self, input_shape):

@@ -49,8 +49,16 @@ class SpatiallySeparableConv2D(keras.layers.Layer):
             self.bias = self.add_weight(shape=(self.filters,), initializer="zeros", name="bias")
 
     def call(self, x):
-        x = ops.conv(x, self.column, strides=[self.stride, 1], padding=self.padding)
-        x = ops.conv(x, self.row, strides=[1, self.stride], padding=self.padding)
+        x = ops.conv(
+            x,
+            self.column,
+            strides=[self.stride, 1],
+            padding=self.padding,
+            data_format="channels_last",
+        )
+        x = ops.conv(
+            x, self.row, strides=[1, self.stride], padding=self.padding, data_format="channels_last"
+        )
         return x + self.bias if self.use_bias else x
 
     def compute_output_shape(self, input_shape):

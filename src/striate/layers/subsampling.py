@@ -35,7 +35,9 @@ class TrainableSubsampling(keras.layers.Layer):
         slices, (height, width, channels) = x.shape[1:-3], x.shape[-3:]
         if slices:  # phones pool over two axes only
             x = ops.reshape(x, (-1, height, width, channels))
-        total = ops.average_pool(x, self.size, strides=self.size, padding="valid") * self.size**2
+        total = self.size**2 * ops.average_pool(
+            x, self.size, strides=self.size, padding="valid", data_format="channels_last"
+        )
         if slices:
             shape = (-1, *slices, height // self.size, width // self.size, channels)
             total = ops.reshape(total, shape)

@@ -45,7 +45,8 @@ class TableConv2D(keras.layers.Layer):
 
     def call(self, x):
         place = ops.cast(self._place, self.compute_dtype)
-        return ops.conv(x, ops.tensordot(self.kernel, place, axes=1), padding="valid") + self.bias
+        kernel = ops.tensordot(self.kernel, place, axes=1)
+        return ops.conv(x, kernel, padding="valid", data_format="channels_last") + self.bias
 
     def compute_output_shape(self, input_shape):
         n, *sides, _ = input_shape

@@ -33,7 +33,9 @@ class WindowPooling2D(keras.layers.Layer):
         weights = np.ones((self.size, self.size)) if weights is None else weights
         kernel = np.repeat(weights[:, :, None, None], x.shape[-1], axis=2)
         kernel = ops.cast(kernel, x.dtype)
-        return ops.depthwise_conv(x, kernel, strides=self.stride, padding=self.padding)
+        return ops.depthwise_conv(
+            x, kernel, strides=self.stride, padding=self.padding, data_format="channels_last"
+        )
 
     def compute_output_shape(self, input_shape):
         n, *sides, channels = input_shape

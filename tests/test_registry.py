@@ -1,7 +1,9 @@
 """The registry: what it lists, how it answers, what it refuses."""
 
+import copy
 import csv
 import dataclasses
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -115,6 +117,15 @@ def test_a_spec_is_frozen():
         spec.exceptions["anything"] = "goes"
 
 
+def test_a_spec_can_be_sent_to_another_process_and_copied():
+    for spec in list_models():
+        for again in (pickle.loads(pickle.dumps(spec)), copy.deepcopy(spec)):
+            assert again.options == spec.options
+            assert again.to_dict() == spec.to_dict()
+    with pytest.raises(TypeError):
+        again.exceptions["anything"] = "goes"
+
+
 def test_every_spec_says_where_it_comes_from():
     for spec in list_models():
         assert spec.paper
@@ -132,6 +143,23 @@ def test_unknown_name_offers_the_nearest():
         get_spec("resnet5")
     with pytest.raises(UsageError, match="name of a net, got None"):
         get_spec(None)
+    with pytest.raises(UsageError, match="name of a net, got \\['lenet5'\\]"):
+        get_spec(["lenet5"])
+
+
+@pytest.mark.parametrize(
+    ("until", "message"),
+    [
+        (3, "a layer or several, got 3"),
+        ([None, "stage1_out"], "a layer or several"),
+        (["stage1_out", "stage1_out"], "each layer once"),
+        (["logits", "stage1_out"], "before its classifier, got 'logits'"),
+        (["features", "stage1_out"], "before its classifier, got 'features'"),
+    ],
+)
+def test_an_end_that_cannot_be_is_one_clear_line(until, message):
+    with pytest.raises(UsageError, match=message):
+        create_model("resnet20_cifar", depths=(1, 1, 1), until=until)
 
 
 def test_unknown_option_offers_the_nearest():

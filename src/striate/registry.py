@@ -136,6 +136,17 @@ class ModelSpec:
         for field in ("config", "finetune_options", "reduced", "exceptions"):
             object.__setattr__(self, field, MappingProxyType(dict(getattr(self, field))))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For a copy or another process, which take no mapping proxies."""
+        return {
+            name: dict(value) if isinstance(value, MappingProxyType) else value
+            for name, value in vars(self).items()
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.__post_init__()
+
     def __repr__(self) -> str:
         """In a line, so that a list of nets can be read."""
         shape = " x ".join(map(str, self.input_shape))
@@ -268,9 +279,9 @@ def list_models(
 
 def get_spec(name: str) -> ModelSpec:
     """The spec of one net; an unknown name is a `UsageError` that offers the nearest."""
-    if name not in _specs:
+    if not isinstance(name, str) or name not in _specs:
         raise UsageError(
-            f"expected the name of a net, got {name!r}.{did_you_mean(str(name), _specs)} "
+            f"expected the name of a net, got {name!r}.{did_you_mean(name, _specs)} "
             "`striate models` lists them all."
         )
     return _specs[name]
@@ -380,20 +391,34 @@ def create(
     model = _build(spec, *_asked(spec, input_shape, num_classes), options)
     whole = [layer.name for layer in model.layers]
     if until is not None:
-        layers = [until] if isinstance(until, str) else list(until)
+        layers = _checked_ends(spec, until)
         model = _cut(model, spec.until(layers), layers)
     if loaded is not None:
         loaded.assign(model, first_conv=spec.first_conv, left_out=whole)
     return model
 
 
+def _checked_ends(spec: ModelSpec, until: str | Sequence[str]) -> list[str]:
+    ends = [until] if isinstance(until, str) else until
+    if not isinstance(ends, list | tuple) or not all(isinstance(end, str) for end in ends):
+        raise UsageError(f"{spec.name}: until: expected a layer or several, got {until!r}")
+    if len(set(ends)) < len(ends):
+        raise UsageError(f"{spec.name}: until: expected each layer once, got {', '.join(ends)}")
+    return list(ends)
+
+
 def _cut(whole: Any, spec: ModelSpec, ends: list[str]) -> Any:
     """The net up to some layers, then their averages and a linear classifier."""
     names = [layer.name for layer in whole.layers]
+    last = names.index(spec.features) if spec.features in names else len(names)
     for name in ends:
         if name not in names:
             raise UsageError(
                 f"{spec.name}: until: it has no layer {name!r}.{did_you_mean(name, names)}"
+            )
+        if names.index(name) >= last or name == spec.head:
+            raise UsageError(
+                f"{spec.name}: until: expected layers before its classifier, got {name!r}"
             )
     averages = [_averaged(whole.get_layer(name)) for name in ends]
     if len(averages) == 1:

@@ -105,6 +105,12 @@ def normalised_while_flat():
     return keras.Model(image, keras.layers.Dense(2)(x))
 
 
+def a_function_at_the_end():
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Dense(2)(keras.layers.Flatten()(image))
+    return keras.Model(image, keras.ops.relu(x))
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
@@ -115,6 +121,9 @@ def normalised_while_flat():
         (lambda: net("googlenet", 96, training_heads=True), "ends in dense layers"),
         (several_heads, "several meet in 'both'"),
         (normalised_while_flat, "'flat_bn' has no convolution"),
+        (a_function_at_the_end, "Relu .* has no convolution"),
+        (lambda: keras.Sequential([keras.layers.Dense(2)]), "whose input has a shape"),
+        (lambda: "saved_models/mine", "expected a functional or Sequential Keras model"),
     ],
 )
 def test_what_has_no_dense_head_is_refused_in_one_line(model, message):

@@ -8,7 +8,7 @@ import numpy as np
 
 from striate.errors import UsageError
 from striate.lazy import keras
-from striate.registry import deep_graphs
+from striate.registry import check_layout, deep_graphs
 
 POOLING = {"GlobalAveragePooling2D": "AveragePooling2D", "GlobalMaxPooling2D": "MaxPooling2D"}
 # What brings a map to the size that a dense layer was made for.
@@ -33,9 +33,16 @@ def convolutionalise(model):
     zeros around the model's picture, and the neighbourhood around the twin's window. Gates on the
     mean of a whole map (squeeze-and-excitation) still take the whole.
 
-    The weights are copied. Raises `UsageError` for a model that takes no pictures of one size, that
-    gives a map already, or that ends in something else than dense layers or global pooling.
+    The weights are copied. Raises `UsageError` for what is no functional or Sequential model, and
+    for one that takes no pictures of one size, that gives a map already, or that ends in something
+    else than dense layers or global pooling.
     """
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise UsageError(
+            "expected a functional or Sequential Keras model whose input has a shape, got "
+            f"{model!r:.100}"
+        )
+    check_layout()
     twins, kernels = _convolutions(_head(model))
 
     def twin_of(layer):
@@ -87,7 +94,8 @@ def _convolutions(head: list) -> tuple[dict, dict]:
     resize, sides = None, (1, 1)  # what a dense layer is to see at once
     for layer in head:
         kind = type(layer).__name__
-        same = {"name": layer.name, "dtype": layer.dtype_policy.name}
+        policy = getattr(layer, "dtype_policy", None)  # none of a function of keras.ops
+        same = {"name": layer.name, "dtype": policy and policy.name}
         if kind in POOLING:
             pooling = getattr(keras.layers, POOLING[kind])
             twins[layer.name] = pooling(layer.input.shape[1:3], strides=1, **same)

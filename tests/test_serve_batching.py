@@ -123,6 +123,7 @@ def test_what_nobody_waits_for_is_not_computed(scheduler, doubler):
     gone = ask_behind(scheduler(), doubler, [items(1)], gone=lambda: True)
     assert [error.code for error in gone] == [Code.CANCELLED]
     assert doubler.sizes == [1]
+    assert ask_behind(scheduler(), doubler, [items(1)], gone=lambda: False) == [[2]]
 
 
 def test_a_deadline_ends_the_wait_and_the_request(scheduler, doubler):
@@ -174,7 +175,7 @@ def test_a_batch_waits_for_others_as_long_as_it_is_told(scheduler, doubler):
     start = time.monotonic()
     batches = scheduler(max_batch_size=3, batch_timeout=0.1)
     batches.run(doubler, "f", items(1))
-    assert 0.1 <= time.monotonic() - start < 5
+    assert 0.1 <= time.monotonic() - start < 0.9
     assert doubler.sizes == [3, 1]
 
 
@@ -223,7 +224,8 @@ def test_no_more_batches_compute_at_a_time_than_there_are_threads(scheduler):
             return {"y": feeds["x"]}
 
     batches, counting = scheduler(max_batch_size=1, max_enqueued_batches=99), Counting()
-    with ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(lambda v: batches.run(counting, "f", items(v)), range(40)))
-    assert [answer["y"].tolist() for answer in answers] == [[v] for v in range(40)]
+    for _ in range(2):  # a place that is given back is one, not more
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda v: batches.run(counting, "f", items(v)), range(40)))
+        assert [answer["y"].tolist() for answer in answers] == [[v] for v in range(40)]
     assert most == 1

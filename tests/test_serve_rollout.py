@@ -37,6 +37,7 @@ def test_several_models_and_labels_are_read():
     }
     assert parse("a:next=2.5", "shadow") == {"a": {"next": 2.5}}
     assert parse("", "shadow") == {}
+    assert parse_canary("a:stable=100,next=0") == {"a": {"stable": 100, "next": 0}}
 
 
 @pytest.mark.parametrize("text", ["a", "a:", "a:b", "a:b=x", ":b=100", "a:=100", "a:b=101,c=-1"])
@@ -158,15 +159,31 @@ def test_scores_that_cannot_be_compared_are_failures_and_the_shadow_goes_on():
     assert shadow.counts["m", 1, "next"] == Agreement(items=2, same=2, distance=0.0, failed=2)
 
 
+def test_scores_of_other_classes_are_not_compared_by_broadcasting():
+    agreement = Agreement()
+    with pytest.raises(ValueError, match=re.escape("scores [2, 1] beside [2, 3]")):
+        agreement.add(np.ones((2, 3)), np.ones((2, 1)))
+    assert agreement == Agreement()
+
+
+def test_a_shadow_forgets_the_version_that_is_over_and_no_other():
+    shadow = Shadow({}, lambda model, label: nullcontext())
+    others = {("m", 2, "next"): Agreement(items=2), ("n", 1, "next"): Agreement(items=3)}
+    shadow.counts.update({("m", 1, "next"): Agreement(items=1), **others})
+    shadow.forget("m", 1)
+    assert shadow.counts == others
+    shadow.close()
+
+
 class Counted:
     """Stands for what happened: tells `Canaries` so many requests of each version and code."""
 
     def __init__(self):
         self.counters = Counters()
 
-    def answer(self, version: int, code: Code, times: int) -> None:
+    def answer(self, version: int, code: Code, times: int, how=("", "", "")) -> None:
         for _ in range(times):
-            with suppress(ServingError), self.counters.request("m", version):
+            with suppress(ServingError), self.counters.request("m", version, how):
                 if code != Code.OK:
                     raise ServingError(code, "")
 
@@ -206,6 +223,35 @@ def test_a_canary_that_fails_is_held_and_its_clients_get_the_first_label():
     canaries.look()
     assert canaries.choose("m", "client") == 1
     assert canaries.states() == [("m", 2, True)]
+
+
+def test_a_canary_is_judged_by_the_requests_of_all_protocols_together():
+    canaries, counted, _ = on_trial()
+    counted.answer(2, Code.INTERNAL, 5, ("Predict", "GRPC", "onnx"))
+    counted.answer(2, Code.INTERNAL, 5, ("Predict", "REST", "onnx"))
+    canaries.look()
+    assert canaries.choose("m", "client") == 1
+
+
+def test_a_canary_stays_held_though_it_answers_well_who_names_it(caplog):
+    canaries, counted, _ = on_trial()
+    counted.answer(2, Code.INTERNAL, 10)
+    canaries.look()
+    for _ in range(3):
+        counted.answer(2, Code.OK, 10)
+        canaries.look()
+    assert canaries.choose("m", "client") == 1
+    (line,) = caplog.messages
+    assert line.startswith("m version 2 is held: 10 of 10 requests failed (100.0 %")
+    assert line.endswith("POST /v1/models/m:resume sends it clients again")
+
+
+def test_a_canary_that_does_well_is_not_talked_of(caplog):
+    canaries, counted, _ = on_trial()
+    counted.answer(2, Code.OK, 10)
+    canaries.look()
+    assert canaries.choose("m", "client") == 2
+    assert caplog.messages == []
 
 
 def test_the_clients_of_a_canary_that_is_not_there_get_the_first_label():

@@ -2,11 +2,12 @@
 
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
 
-from striate.serve.scheduler import Scheduler
+from striate.serve.scheduler import Scheduler, seconds_left
 from striate.serve.status import Code, ServingError
 
 IMAGES = {"image": np.zeros((1, 2, 2, 3), np.uint8)}
@@ -29,6 +30,9 @@ def in_threads(n: int, call) -> list[threading.Thread]:
 def test_no_more_calls_compute_at_a_time_than_there_are_workers():
     scheduler = Scheduler(workers=2, max_queue=10)
     running, most, lock = 0, 0, threading.Lock()
+
+    for _ in range(4):  # a turn that is given back is one, not more
+        scheduler.run(Asks(lambda images: images), "predict", IMAGES, time.monotonic() + 1)
 
     def predict(images):
         nonlocal running, most
@@ -77,6 +81,42 @@ def test_a_request_whose_deadline_passes_in_the_queue_is_not_computed():
     assert computed == []
     same = scheduler.run(Asks(lambda images: images), "predict", IMAGES, time.monotonic() + 1)
     assert same is IMAGES
+
+
+def test_turns_go_by_who_arrived_first_not_by_who_was_decoded_first():
+    scheduler = Scheduler(workers=1, max_queue=9)
+    release, busy, order, waiting = threading.Event(), threading.Event(), [], []
+
+    def slow(images):
+        busy.set()
+        release.wait(10)
+
+    def ask(name, arrived):
+        asks = Asks(lambda images: order.append(name))
+        scheduler.run(asks, "predict", IMAGES, arrived=arrived)
+
+    waiting += in_threads(1, lambda: scheduler.run(Asks(slow), "predict", IMAGES))
+    busy.wait(10)
+    now = time.monotonic()
+    for name, arrived in (("just now", None), ("second", now - 1), ("first", now - 2)):
+        waiting += in_threads(1, partial(ask, name, arrived))
+        time.sleep(0.02)
+    release.set()
+    for thread in waiting:
+        thread.join(10)
+    assert order == ["first", "second", "just now"]
+
+
+@pytest.mark.parametrize("seconds", [600.0, 1e11])  # gRPC's word for no deadline: centuries
+def test_a_request_waits_until_a_deadline_that_is_far_away(seconds):
+    assert seconds_left(None) is None
+    left = seconds_left(time.monotonic() + seconds)
+    assert 599 < left <= min(seconds, threading.TIMEOUT_MAX)
+
+
+def test_a_request_is_decoded_ahead_where_a_processor_is_left(monkeypatch):
+    monkeypatch.setattr("striate.serve.scheduler.processors", lambda: 4)
+    assert [Scheduler(workers, 8).abreast for workers in (3, 4, 5)] == [4, 4, 5]
 
 
 def test_a_call_that_raises_gives_its_slot_back():

@@ -79,3 +79,24 @@ def test_pixels_get_the_golden_scores(server, tmp_path):
     np.testing.assert_allclose(found["scores"], expected.ravel(), atol=FLOAT_TOLERANCE)
     assert found["inputs"] == [{"name": "image", "datatype": "UINT8", "shape": [-1, 227, 227, 3]}]
     assert found["ready"] == [True, False]
+
+
+INFER = """
+import {{ Client }} from "{client}";
+import {{ readFile }} from "node:fs/promises";
+const client = new Client("{url}", "squeezenet1_1");
+const data = [await readFile("{picture}")];
+const given = {{ name: "image_bytes", datatype: "BYTES", shape: [1], data }};
+const {{ scores }} = await client.infer([given], [{{ name: "scores" }}]);
+const {{ classes }} = await client.infer([given], [{{ name: "classes" }}]);
+console.log(classes.data[scores.data.indexOf(Math.max(...scores.data))].toString());
+"""
+
+
+def test_tensors_by_name_are_sent_and_read_whatever_they_hold(server, tmp_path):
+    script = INFER.format(
+        client=CLIENT / "client.js", url=server.url, picture=PHOTOS / "coffee.jpg"
+    )
+    (tmp_path / "script.mjs").write_text(script)
+    ran = node(str(tmp_path / "script.mjs"))
+    assert (ran.stdout, ran.stderr) == ("espresso\n", "")

@@ -15,10 +15,11 @@ export class ServerError extends Error {
 }
 
 export class Client {
-  // url: of the REST port; version: a number, or none for the newest; timeout: of a call, in ms.
+  // url: of the REST port; version: a number or a label, or none for the newest; timeout: of a call, in ms.
   constructor(url, model, { version, timeout = 30_000, headers = {} } = {}) {
     const path = `/v2/models/${encodeURIComponent(model)}`;
-    this.url = url.replace(/\/+$/, "") + path + (version ? `/versions/${version}` : "");
+    const which = version === undefined ? "" : `/versions/${encodeURIComponent(version)}`;
+    this.url = url.replace(/\/+$/, "") + path + which;
     this.timeout = timeout;
     this.headers = headers;
   }
@@ -26,8 +27,8 @@ export class Client {
   // The best `top` classes of each picture: encoded files, as Buffers.
   async classify(pictures, { top = 5 } = {}) {
     const { scores } = await this.infer(
-      [{ name: "image_bytes", datatype: "BYTES", shape: [pictures.length], data: strings(pictures) }],
-      [{ name: "scores", parameters: { classification: top, binary_data: true } }],
+      [{ name: "image_bytes", datatype: "BYTES", shape: [pictures.length], data: pictures }],
+      [{ name: "scores", parameters: { classification: top } }],
     );
     const found = scores.data.map((text) => {
       const [score, index, ...label] = text.toString().split(":");
@@ -55,16 +56,18 @@ export class Client {
 
   // Named tensors -> named tensors; data is a typed array, of BYTES an array of Buffers.
   async infer(inputs, outputs) {
+    const parts = inputs.map(({ data }) => bytesOf(data));
     const head = Buffer.from(
       JSON.stringify({
-        inputs: inputs.map(({ data, ...tensor }) => ({
+        inputs: inputs.map(({ data, ...tensor }, i) => ({
           ...tensor,
-          parameters: { binary_data_size: data.byteLength },
+          parameters: { binary_data_size: parts[i].length },
         })),
-        ...(outputs ? { outputs } : { parameters: { binary_data_output: true } }),
+        ...(outputs && { outputs }),
+        parameters: { binary_data_output: true },
       }),
     );
-    const body = Buffer.concat([head, ...inputs.map(({ data }) => bytesOf(data))]);
+    const body = Buffer.concat([head, ...parts]);
     const response = await this.#call("/infer", {
       method: "POST",
       headers: { "Content-Type": "application/octet-stream", [HEADER_LENGTH]: `${head.length}` },
@@ -139,5 +142,6 @@ function split(part) {
 }
 
 function bytesOf(data) {
+  if (Array.isArray(data)) return strings(data);
   return Buffer.from(data.buffer, data.byteOffset, data.byteLength);
 }

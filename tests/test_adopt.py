@@ -188,6 +188,29 @@ def test_a_net_for_pictures_of_any_size_is_told_which(tmp_path, data):
     np.testing.assert_allclose(made.predict(pictures_in(data)), said, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"size": 0}, "size as a whole number of at least 1, got 0"),
+        ({"size": "24"}, "size as a whole number of at least 1, got '24'"),
+        ({"size": (1, 2, 3)}, r"size as one side or as \(height, width\), got \(1, 2, 3\)"),
+        ({"size": 1}, r"a size that its layers can take, got \(1, 1\)"),
+        ({"size": 16, "preprocess": None}, "preprocess as a preset's name, got None"),
+    ],
+)
+def test_a_size_or_preprocessing_that_cannot_be_is_said_in_a_line(tmp_path, data, asked, words):
+    net = net_of(layers.Dense(3), shape=(None, None, 3))
+    with pytest.raises(UsageError, match=words) as refused:
+        striate.adopt(net, tmp_path / "mine", data=data, **{"preprocess": "unit", **asked})
+    assert "\n" not in str(refused.value)
+
+
+def test_a_size_may_be_a_number_of_numpy(tmp_path, data):
+    net = net_of(layers.Dense(3), shape=(None, None, 3))
+    how = {"data": data, "preprocess": "unit", "size": np.int64(16)}
+    assert striate.adopt(net, tmp_path / "mine", **how).preprocess.shape == (16, 16, 3)
+
+
 def test_it_says_how_many_pictures_the_net_names_rightly(tmp_path, data):
     net = net_of(layers.Dense(3))
     made = striate.adopt(net, tmp_path / "mine", data=data, preprocess="unit")
@@ -298,6 +321,12 @@ REFUSED = {
         lambda x: (y := keras.ops.exp(layers.Dense(3)(x))) / keras.ops.sum(y, -1, keepdims=True)
     ),
     "4 classes|expected 4": lambda: net_of(layers.Dense(4)),
+    "a softmax over the classes, got one along axis 0": lambda: net_of(
+        lambda x: layers.Softmax(axis=0)(layers.Dense(3)(x))
+    ),
+    "expected finite answers, got nan": lambda: net_of(
+        layers.Dense(3, bias_initializer=keras.initializers.Constant(float("nan")))
+    ),
     "'lambda.*keras.ops": lambda: net_of(lambda x: layers.Dense(3)(layers.Lambda(abs)(x))),
     "which every process can load.*Own": lambda: net_of(lambda x: layers.Dense(3)(Own()(x))),
 }

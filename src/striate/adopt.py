@@ -20,7 +20,7 @@ from striate.artifact import Artifact
 from striate.data import Dataset, load
 from striate.data.dataset import composed
 from striate.data.splits import evenly
-from striate.errors import ArtifactError, UsageError, first_line
+from striate.errors import ArtifactError, UsageError, check_whole, first_line
 from striate.lazy import Verb, keras
 from striate.metrics import share
 from striate.preprocess import Preprocess, preset
@@ -62,7 +62,7 @@ def adopt(
     >>> adopt(net, "saved_models/mine", data="my_pictures/", preprocess="unit").manifest.metrics
     {'adopted': {'n': 344, 'accuracy': 0.93, 'accuracy_interval': [0.898, 0.953]}}
     """
-    check_asked(model, preprocess)
+    check_asked(model, preprocess, size)
     net = _with_logits(_flat(_sized(_opened(model), size)))
     spec = _spec_of(net, preprocess)
     dataset = data if isinstance(data, Dataset) else load(data, kind=spec.kind, classes=labels)
@@ -94,13 +94,26 @@ def adopt(
     )
 
 
-def check_asked(model: Any, preprocess: str | Preprocess) -> None:
-    """Raise what `adopt` raises for a file that is not there, and a preset that is none; no Keras
-    is loaded for it."""
+def check_asked(
+    model: Any, preprocess: str | Preprocess, size: int | tuple[int, int] | None = None
+) -> None:
+    """Raise what `adopt` raises for a file that is not there, a preset that is none and a size that
+    cannot be; no Keras is loaded for it."""
     if isinstance(model, str | os.PathLike) and not Path(model).is_file():
         raise ArtifactError(f"{model}: expected a .keras or .h5 file, got nothing there")
     if isinstance(preprocess, str):
         preset(preprocess, 1, 1)
+    elif not isinstance(preprocess, Preprocess):
+        raise UsageError(f"expected preprocess as a preset's name, got {preprocess!r:.60}")
+    sides = (1, 1) if size is None else _both(size)
+    if len(sides) != 2:
+        raise UsageError(f"expected size as one side or as (height, width), got {size!r}")
+    for side in sides:
+        check_whole("size", side, 1)
+
+
+def _both(size: int | tuple[int, int]) -> tuple[int, ...]:
+    return tuple(size) if isinstance(size, tuple | list) else (size, size)
 
 
 def _names(dataset: Dataset) -> list[str]:
@@ -156,15 +169,20 @@ def _sized(net: Any, size: int | tuple[int, int] | None) -> Any:
         raise UsageError(
             f"{net.name}: expected an input [N, H, W, C], got {list(net.inputs[0].shape)}"
         )
-    sides = (size, size) if isinstance(size, int) else size
-    wanted = tuple(sides or shape[:2])
+    wanted = shape[:2] if size is None else _both(size)
     if None in wanted:
         raise UsageError(f"{net.name} takes pictures of any size: say which, as size=224")
     if any(own not in (None, side) for own, side in zip(shape, wanted, strict=False)):
         raise UsageError(f"{net.name}: expected size {shape[0]} x {shape[1]}, got {wanted}")
     if None not in shape:
         return net
-    sized = keras.models.clone_model(net, input_tensors=keras.Input((*wanted, shape[-1])))
+    try:
+        sized = keras.models.clone_model(net, input_tensors=keras.Input((*wanted, shape[-1])))
+    except ValueError as error:  # as where a window is larger than what is left of the picture
+        raise UsageError(
+            f"{net.name}: expected a size that its layers can take, got {wanted} "
+            f"({first_line(error)})"
+        ) from error
     sized.set_weights(net.get_weights())
     return sized
 
@@ -240,6 +258,10 @@ def _with_logits(net: Any) -> Any:
             f"{net.name}: expected logits or probabilities of one class out of several "
             f"({' or '.join(fits)} at the end of {outputs} outputs), got {says}"
         )
+    if softmax and getattr(last, "axis", -1) not in (-1, 1):
+        raise UsageError(
+            f"{net.name}: expected a softmax over the classes, got one along axis {last.axis}"
+        )
     if softmax:
         end = last.input
     elif says != "linear":
@@ -251,8 +273,14 @@ def _with_logits(net: Any) -> Any:
 
 
 def _check_logits(net: Any, spec: Preprocess, pictures: np.ndarray) -> None:
-    """Raise `UsageError` for probabilities, whose softmax would be taken once more."""
+    """Raise `UsageError` for probabilities, whose softmax would be taken once more, and for what is
+    no number."""
     said = keras.ops.convert_to_numpy(net(spec.layer()(pictures), training=False))
+    if not np.isfinite(said).all():
+        raise UsageError(
+            f"{net.name}: expected finite answers, got {said[~np.isfinite(said)][0]} for a picture "
+            "of the data; its weights may have come out of a training that failed"
+        )
     if np.all(said >= 0) and np.allclose(said.sum(axis=-1), 1, atol=1e-3):
         last = net.outputs[0]._keras_history.operation
         raise UsageError(

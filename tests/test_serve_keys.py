@@ -177,6 +177,9 @@ def test_streams_want_a_key_too(locked):
 def test_health_needs_no_key(locked, called):
     for path in ("/healthz", "/v2/health/live", "/v2/health/ready"):
         assert asked(locked, path, None)[0] == 200
+        head = urllib.request.Request(locked.url + path, method="HEAD")
+        with urllib.request.urlopen(head) as response:  # so do balancers ask
+            assert response.status == 200
     for method in ("ServerLive", "ServerReady"):
         request = message(f"{method}Request")()
         assert called(f"/{SERVICE}/{method}", request, None)[0] == grpc.StatusCode.OK

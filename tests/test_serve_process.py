@@ -210,6 +210,21 @@ def test_servers_that_mean_to_share_their_ports(tiny):
         assert second.process.poll() is None
 
 
+def test_head_is_answered_as_get_is_without_the_body(served):
+    connection = http.client.HTTPConnection("127.0.0.1", served.rest_port)
+    paths = ("/v1/models/tiny", "/v1/models/tiny/metadata", "/v2/health/ready", "/v2/models/nope")
+    for path in (*paths, "/", "/metrics"):
+        found = []
+        for method in ("GET", "HEAD"):  # over one connection, so a body would be in the way
+            connection.request(method, path)
+            response = connection.getresponse()
+            found.append((response.status, response.getheader("content-type")))
+            body = response.read()
+        assert found[0] == found[1], path
+        assert body == b""
+    connection.close()
+
+
 def test_a_connection_over_rest_outlives_a_pause(served):
     """Balancers keep idle connections for a minute; a server that closes sooner fails requests."""
     connection = http.client.HTTPConnection(f"127.0.0.1:{served.rest_port}", timeout=30)

@@ -29,8 +29,7 @@ from striate.serve.watched import Watched
 
 # What needs no key: whether the server is alive and ready. So do /healthz and gRPC's own health.
 OPEN = (
-    "GET /v2/health/live",
-    "GET /v2/health/ready",
+    *(f"{method} /v2/health/{what}" for method in ("GET", "HEAD") for what in ("live", "ready")),
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",
 )

@@ -260,6 +260,10 @@ def test_labels_and_preprocess_must_fit_the_net(tmp_path, artifact):
     given = {"model": artifact.model, "goldens": images, "model_name": "lenet5"}
     with pytest.raises(UsageError, match="expected 4 labels, got 1"):
         write_version(tmp_path / "x", labels=["a"], preprocess=artifact.preprocess, **given)
+    for other in ("two\nlines", "carriage\r", "nul\0", "caf\udce9"):
+        labels = ["a", other, "c", "d"]
+        with pytest.raises(UsageError, match="expected labels of one line in UTF-8"):
+            write_version(tmp_path / "x", labels=labels, preprocess=artifact.preprocess, **given)
     wide = dataclasses.replace(artifact.preprocess, width=64)
     with pytest.raises(UsageError, match="expected a preprocess of shape"):
         write_version(tmp_path / "x", labels=artifact.labels, preprocess=wide, **given)

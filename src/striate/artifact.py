@@ -436,10 +436,23 @@ def write_version(
         return load(_publish(staged, base))
 
 
+def is_label(text: str) -> bool:
+    """Whether a class can be called so: one line of `assets/labels.txt`, where a line more would
+    give the classes behind it other names on a phone."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # a folder that is named in another coding
+        return False
+    return "\0" not in text and text.splitlines() in ([], [text])
+
+
 def check_net(model: Any, labels: Sequence[str], preprocess: Spec) -> None:
     """`UsageError` for a net that does not fit the rest of its version, or every form."""
     if model.output_shape[-1] != len(labels):
         raise UsageError(f"expected {model.output_shape[-1]} labels, got {len(labels)}")
+    for label in labels:
+        if not is_label(label):
+            raise UsageError(f"expected labels of one line in UTF-8, got {label!r}")
     if model.input_shape[1:] != preprocess.shape:
         raise UsageError(
             f"expected a preprocess of shape {model.input_shape[1:]}, got {preprocess.shape}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from striate.artifact import is_label
 from striate.data.pipeline import CACHE_BYTES, Examples, prepare
 from striate.data.records import Images, Problem, Records
 from striate.data.splits import stratified_folds, stratified_split
@@ -294,11 +295,7 @@ def composed(names: Iterable[str]) -> list[str]:
 def _check_names(source: str, names: Iterable[str]) -> None:
     """`DataError` for a class that cannot be a line of an artifact's labels."""
     for name in names:
-        try:
-            is_text = bool(name.encode())
-        except UnicodeEncodeError:  # a folder that is named in another coding
-            is_text = False
-        if not is_text or len(name.splitlines()) > 1:
+        if not name or not is_label(name):
             raise DataError(f"{source}: expected a class name of one line in UTF-8, got {name!r}")
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from making import PHOTOS, SHIPPED
@@ -19,6 +20,7 @@ from striate.explain.integrated_gradients import integrated_gradients
 from striate.explain.occlusion import occlusion
 from striate.explain.saliency import gradient, saliency
 from striate.explain.smoothgrad import smoothgrad
+from striate.explain.subject import copy_of
 from striate.registry import create_model, deep_graphs
 
 TARGETS = np.array([3, 1])
@@ -325,6 +327,36 @@ def test_a_net_that_takes_no_pictures_is_one_clear_line(name):
 def test_a_view_is_no_method_of_maps(averaging):
     with pytest.raises(UsageError, match=r"got the view 'filters', which striate\.explain\.draw"):
         explain(averaging, images((32, 32, 3)), method="filters")
+
+
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("resnet20_cifar", "stage3_block3_1_bn"),
+        ("resnet20_cifar", "stage2_block1_2_conv"),
+        ("googlenet", "stage2_block1_3x3_relu"),
+    ],
+)
+def test_a_layer_on_one_of_several_paths_is_explained_by_its_own_slopes(name, layer):
+    net = create_model(name, num_classes=3, input_shape=(48, 32, 3))
+    subject, x = subject_of(net), pictures((48, 32, 3))
+    found = grad_cam(subject, x, TARGETS % 3, layer=layer)
+
+    # The slopes once more, by adding nothing to the layer's output inside the whole net
+    maps = keras.ops.convert_to_numpy(subject.at(layer, x))
+    own = tf.zeros(maps.shape)
+    whole = copy_of(net)
+    inside = whole.get_layer(layer)
+    plain = inside.call
+    inside.call = lambda *args, **options: plain(*args, **options) + own
+    with tf.GradientTape() as tape:
+        tape.watch(own)
+        logits = whole(subject.normalise(x), training=False)
+        score = tf.reduce_sum(tf.gather(logits, TARGETS % 3, batch_dims=1))
+    alpha = tape.gradient(score, own).numpy().mean(axis=(1, 2), keepdims=True)
+    heat = np.maximum((alpha * maps).sum(axis=-1, keepdims=True), 0)
+    expected = keras.ops.image.resize(heat, (48, 32), interpolation="bilinear")[..., 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.max(expected))
 
 
 @pytest.mark.parametrize("method", ["grad_cam", "guided_backprop"])

@@ -10,6 +10,7 @@ import numpy as np
 
 from striate import gradients
 from striate.artifact import Artifact, load
+from striate.costs import calls_of
 from striate.errors import UsageError, did_you_mean
 from striate.lazy import keras
 from striate.preprocess import Preprocess, Spec, preset
@@ -49,40 +50,46 @@ class Subject:
 
     def at(self, layer: str, pixels: Tensor) -> Tensor:
         """The output of one layer for pixels."""
-        return self._cut(None, layer)(self.normalise(pixels), training=False)
+        part = self._cut("at", layer, self.net.input, self.layer(layer).output)
+        return part(self.normalise(pixels), training=False)
 
     def beyond(self, layer: str, maps: Tensor, beside: Sequence[Tensor] = ()) -> Tensor:
         """The logits that follow from the output of one layer, and of those `beside` it."""
-        whole = [maps, *beside] if beside else maps
-        return self._cut(layer, None)(whole, training=False)
+        starts, given = [self.layer(layer).output, *self._past(layer)], [maps, *beside]
+        alone = len(starts) == 1
+        part = self._cut("beyond", layer, starts[0] if alone else starts, self.net.output)
+        return part(given[0] if alone else given, training=False)
 
     def beside(self, layer: str, pixels: Tensor) -> list[Tensor]:
-        """What reaches the classifier past a layer: the earlier stages, where it reads several."""
-        return [self.at(name, pixels) for name in self._past(layer)]
+        """What reaches the classifier past a layer: shortcuts, other paths, earlier stages."""
+        past = self._past(layer)
+        if not past:
+            return []
+        found = self._cut("beside", layer, self.net.input, past)(
+            self.normalise(pixels), training=False
+        )
+        return found if len(past) > 1 else [found]
 
-    def _past(self, layer: str) -> list[str]:
-        """The layers before one whose averages the classifier reads as well."""
-        layers, features = self.net.layers, self.spec.features
-        reads = [x.input for x in layers if x.name == features and isinstance(x.input, list)]
-        averages = [tensor for read in reads for tensor in read]
-        averaged = [x.input for x in layers if any(x.output is t for t in averages)]
-        before = layers[: layers.index(self.layer(layer))]
-        return [x.name for x in before if any(x.output is t for t in averaged)]
+    def _past(self, layer: str) -> list[Any]:
+        """The tensors that meet what follows from a layer, and do not follow from it."""
+        follow = {id(self.layer(layer).output)}
+        past = {}
+        for _, inputs, output in calls_of(self.net):
+            if any(id(x) in follow for x in inputs):
+                follow.add(id(output))
+                past |= {id(x): x for x in inputs if id(x) not in follow}
+        return list(past.values())
 
     @functools.cached_property
-    def _cuts(self) -> dict[tuple[str | None, str | None], Any]:
+    def _cuts(self) -> dict[tuple[str, str], Any]:
         return {}
 
-    def _cut(self, after: str | None, until: str | None) -> Any:
-        """The net between the outputs of two layers, made once; None for its own ends."""
-        if (after, until) not in self._cuts:
-            names = [after, *self._past(after)] if after else []
-            starts = [self.layer(name).output for name in names] or [self.net.input]
-            start = starts if len(starts) > 1 else starts[0]
-            end = self.layer(until).output if until else self.net.output
+    def _cut(self, part: str, layer: str, start: Any, end: Any) -> Any:
+        """A part of the net on one side of a layer, made once."""
+        if (part, layer) not in self._cuts:
             with deep_graphs():
-                self._cuts[after, until] = keras.Model(start, end)
-        return self._cuts[after, until]
+                self._cuts[part, layer] = keras.Model(start, end)
+        return self._cuts[part, layer]
 
     def layer(self, name: str) -> Any:
         """One layer of the net; `UsageError` with the nearest name where there is none."""

@@ -676,6 +676,16 @@ def test_folds_validate_every_picture_once_and_evenly(labels, k):
         assert max(counts) - min(counts) <= 1
 
 
+@pytest.mark.parametrize(
+    ("share", "taken"), [(0.1, [1, 1, 2]), (0.5, [1, 5, 10]), (0.9, [1, 9, 18])]
+)
+def test_a_split_takes_its_share_of_every_class(share, taken):
+    labels = np.repeat([0, 1, 2], [2, 10, 20])
+    digests = np.arange(len(labels)).astype("S32")
+    _, held_out = stratified_split(labels, digests, share, seed=0)
+    assert np.bincount(labels[held_out]).tolist() == taken
+
+
 def test_folds_of_a_data_set(tree):
     folds = load(tree).folds(5, seed=3)
     assert len(folds) == 5

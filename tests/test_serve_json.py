@@ -76,6 +76,15 @@ def test_brackets_in_text_nest_nothing_and_hide_nothing():
     assert "nested 100001 deep" in refused(json_tensors.parse, hidden)
 
 
+def test_lists_and_objects_side_by_side_nest_no_deeper():
+    rows = [{"image": [row]} for row in range(200)]
+    assert json_tensors.parse(json.dumps({"instances": rows}).encode()) == {"instances": rows}
+    deepest = b'{"inputs": ' + b"[[]," * 62 + b"[]" + b"]" * 62 + b"}"
+    assert "inputs" in json_tensors.parse(deepest)
+    deeper = deepest.replace(b"[]]", b"[[]]]")
+    assert "nested 65 deep, expected at most 64" in refused(json_tensors.parse, deeper)
+
+
 @pytest.mark.parametrize("part", [b'\\"', b'"', b"\\", b'"\\'])
 def test_strings_without_an_end_cost_no_more_than_others(part):
     """A megabyte; where each quote looks through all that follows it, that takes an hour."""
@@ -215,6 +224,17 @@ def test_a_wrong_instance_is_counted():
         "Expecting shape [1] but got: [2]"
     )
     assert "element: 0 key: image of" in refused(json_tensors.from_rows, [{"image": "x"}], PIXELS)
+
+
+def test_examples_take_whole_numbers_of_64_bits_and_no_larger_ones():
+    ends = [-(2**63), 2**63 - 1]
+    (serialized,) = json_tensors.to_examples({"examples": [{"i": ends}]})
+    features = example_pb2.Example.FromString(serialized).features
+    assert features.feature["i"].int64_list.value == ends
+    for number in (ends[0] - 1, ends[1] + 1):
+        assert f"unexpected JSON type: {number}" in refused(
+            json_tensors.to_examples, {"examples": [{"i": number}]}
+        )
 
 
 def test_examples_take_the_types_of_their_values():

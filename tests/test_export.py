@@ -3,6 +3,7 @@
 import io
 import os
 from importlib import metadata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from striate.artifact import load
 from striate.errors import ArtifactError, DisagreementError, EngineError, UsageError
 from striate.explain import explain
 from striate.export import check_names, export, verify
+from striate.export.verify import check_form
 from striate.preprocess import pixels, preset
 from striate.runtime import (
     ENGINES,
@@ -294,6 +296,49 @@ def test_answers_that_are_no_numbers_disagree_without_end(exported, monkeypatch)
     monkeypatch.setattr(onnx.OnnxEngine, "predict", lambda self, x: np.nan * answer(self, x))
     with pytest.raises(DisagreementError, match=r"max \|difference\| without end"):
         verify(exported[0], ["onnx"])
+
+
+def judged(monkeypatch, artifact, engine, scores, expected, **options):
+    """`check_form` of an engine that gives these scores, a picture each."""
+    stub = SimpleNamespace(name=engine, kernel="", predict=lambda x: scores[x[:, 0, 0, 0]])
+    monkeypatch.setitem(check_form.__globals__, "open_engine", lambda *_, **__: stub)
+    images = np.arange(len(scores))[:, None, None, None]
+    return check_form(artifact, "onnx", engine, images, expected, **options)
+
+
+def test_a_form_of_floats_agrees_within_a_ten_thousandth(exported, monkeypatch):
+    expected = np.tile(np.float32([0.7, 0.2, 0.1]), (200, 1))
+    scores = expected.copy()
+    scores[7, 1] += 0.9e-4
+    found = judged(monkeypatch, exported[0], "onnx", scores, expected)
+    assert (found.max_abs_diff, found.top1_agreement) == (pytest.approx(0.9e-4, rel=1e-2), 1)
+    for apart in (1.2e-4, -1.2e-4):
+        scores[7, 1] = 0.2 + apart
+        with pytest.raises(DisagreementError, match=r"0\.00012 \(expected at most 0\.0001\)"):
+            judged(monkeypatch, exported[0], "onnx", scores, expected)
+
+
+def test_a_first_class_that_ties_within_the_tolerance_is_the_same(exported, monkeypatch):
+    expected = np.float32([[0.50002, 0.49998], [0.9, 0.1]])
+    scores = np.float32([[0.49999, 0.50001], [0.9, 0.1]])
+    assert judged(monkeypatch, exported[0], "onnx", scores, expected).top1_agreement == 1
+
+
+def test_a_form_of_rounded_numbers_agrees_by_99_of_100_first_classes(exported, monkeypatch):
+    expected = np.tile(np.float32([0.7, 0.2, 0.1]), (200, 1))
+    scores = expected + np.float32([-0.1, 0.1, 0])  # another score, the same class
+    scores[:2] = [0.1, 0.8, 0.1]
+    found = judged(monkeypatch, exported[0], "litert-int8", scores, expected)
+    assert found.top1_agreement == 0.99
+    scores[2] = [0.1, 0.8, 0.1]
+    with pytest.raises(
+        DisagreementError, match=r"98\.5% of 200 pictures \(expected at least 99%\)"
+    ):
+        judged(monkeypatch, exported[0], "litert-int8", scores, expected)
+    accepted = judged(monkeypatch, exported[0], "litert-int8", scores, expected, accept_loss=True)
+    assert accepted.top1_agreement == 0.985
+    with pytest.raises(DisagreementError, match="disagrees with Keras"):
+        judged(monkeypatch, exported[0], "onnx", scores, expected, accept_loss=True)
 
 
 def test_a_form_that_its_runtime_cannot_load_is_never_kept(tmp_path, monkeypatch):

@@ -289,15 +289,6 @@ def test_a_form_that_answers_differently_is_never_kept(tmp_path, monkeypatch):
     assert not (artifact.path / "model.onnx").exists()
 
 
-def test_answers_that_are_no_numbers_disagree_without_end(exported, monkeypatch):
-    from striate.runtime import onnx
-
-    answer = onnx.OnnxEngine.predict
-    monkeypatch.setattr(onnx.OnnxEngine, "predict", lambda self, x: np.nan * answer(self, x))
-    with pytest.raises(DisagreementError, match=r"max \|difference\| without end"):
-        verify(exported[0], ["onnx"])
-
-
 def judged(monkeypatch, artifact, engine, scores, expected, **options):
     """`check_form` of an engine that gives these scores, a picture each."""
     stub = SimpleNamespace(name=engine, kernel="", predict=lambda x: scores[x[:, 0, 0, 0]])
@@ -339,6 +330,16 @@ def test_a_form_of_rounded_numbers_agrees_by_99_of_100_first_classes(exported, m
     assert accepted.top1_agreement == 0.985
     with pytest.raises(DisagreementError, match="disagrees with Keras"):
         judged(monkeypatch, exported[0], "onnx", scores, expected, accept_loss=True)
+
+
+@pytest.mark.parametrize("engine", ["onnx", "litert-int8"])
+@pytest.mark.parametrize("answer", [np.nan, np.inf])
+def test_a_form_whose_answers_are_no_numbers_is_never_kept(exported, monkeypatch, engine, answer):
+    expected = np.tile(np.float32([0.7, 0.2, 0.1]), (200, 1))
+    scores = expected.copy()
+    scores[7, 1] = answer
+    with pytest.raises(DisagreementError, match="gives scores that are NaN or infinite"):
+        judged(monkeypatch, exported[0], engine, scores, expected, accept_loss=True)
 
 
 def test_a_form_that_its_runtime_cannot_load_is_never_kept(tmp_path, monkeypatch):

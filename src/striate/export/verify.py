@@ -91,7 +91,7 @@ def check_form(
     Agreeing is max |difference| <= 1e-4 on every score, and the same first class on every picture,
     where a class whose score ties with the first within that tolerance counts as first. A form of
     rounded numbers agrees by the same first class on 99 % of the pictures, or, where
-    `accept_loss` says so, by whatever it answers.
+    `accept_loss` says so, by whatever numbers it answers.
     """
     engine = open_engine(artifact, engine_name, root=root)
     try:
@@ -101,7 +101,12 @@ def check_form(
             f"{artifact.path}: {form} cannot be computed by {engine.name} ({first_line(error)}); "
             "it was not kept"
         ) from error
-    difference = float(np.abs(scores - expected).max()) if np.isfinite(scores).all() else np.inf
+    if not np.isfinite(scores).all():
+        raise DisagreementError(
+            f"{artifact.path}: {form}, by {engine.name}, gives scores that are NaN or infinite, "
+            "where Keras gives numbers; it was not kept"
+        )
+    difference = float(np.abs(scores - expected).max())
     agreement = Agreement(
         form=form,
         engine=engine.name,
@@ -116,12 +121,9 @@ def check_form(
         if not accept_loss:
             _expect_same_classes(artifact, agreement)
     elif difference > FLOAT_TOLERANCE or agreement.top1_agreement < 1:
-        differs = (
-            f"{difference:.2g}" if np.isfinite(difference) else "without end (NaN or infinity)"
-        )
         raise DisagreementError(
             f"{artifact.path}: {form}, by {engine.name}, disagrees with Keras: max |difference| "
-            f"{differs} (expected at most {FLOAT_TOLERANCE:g}), same first class on "
+            f"{difference:.2g} (expected at most {FLOAT_TOLERANCE:g}), same first class on "
             f"{agreement.top1_agreement:.1%} of {len(images)} pictures; it was not kept"
         )
     return agreement

@@ -255,7 +255,7 @@ def test_info_draws_a_net_and_an_artifact_s_net(call, artifact, tmp_path):
 
 
 def test_doctor_says_what_is_installed():
-    document = json.loads(run("doctor", "--json").stdout)
+    document = json.loads(CliRunner().invoke(cli.app, ["doctor", "--json"]).stdout)
     assert document["backends"]["tensorflow"]
     kernels = {row["engine"]: row["kernel"] for row in document["engines"]}
     assert kernels["onnx"] in ("CPU", "CUDA, CPU")  # and not what ONNX Runtime has for clouds
@@ -758,7 +758,7 @@ def on_a_terminal(*arguments, columns=80):
         ["models"],
         ["recipes"],
         ["explain", "--list"],
-        ["doctor"],
+        pytest.param(["doctor"], marks=pytest.mark.long),  # it loads TensorFlow
         ["info", SHIPPED],
     ],
 )

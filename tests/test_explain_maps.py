@@ -359,6 +359,7 @@ def test_a_layer_on_one_of_several_paths_is_explained_by_its_own_slopes(name, la
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.max(expected))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["grad_cam", "guided_backprop"])
 def test_a_net_of_more_layers_than_python_calls_is_explained(method):
     x = image = keras.Input((8, 8, 1))

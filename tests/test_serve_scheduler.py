@@ -100,7 +100,8 @@ def test_turns_go_by_who_arrived_first_not_by_who_was_decoded_first():
     now = time.monotonic()
     for name, arrived in (("just now", None), ("second", now - 1), ("first", now - 2)):
         waiting += in_threads(1, partial(ask, name, arrived))
-        time.sleep(0.02)
+    while len(scheduler._turns._waiting) < 3:
+        time.sleep(0.001)
     release.set()
     for thread in waiting:
         thread.join(10)

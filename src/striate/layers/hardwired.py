@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.precision import at_least_float32
+
 
 @keras.saving.register_keras_serializable("striate")
 class HardwiredChannels(keras.layers.Layer):
@@ -16,7 +18,7 @@ class HardwiredChannels(keras.layers.Layer):
 
     def call(self, x):
         # Products of four slopes, and what they differ by, are beyond a float16.
-        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        exact = at_least_float32(x)
         grey = ops.mean(exact, axis=-1, keepdims=True)
         by_x = self._slope(grey, 3)
         by_y = self._slope(grey, 2)

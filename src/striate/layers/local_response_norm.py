@@ -7,6 +7,8 @@ Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional 
 import keras
 from keras import ops
 
+from striate.layers.precision import at_least_float32
+
 
 @keras.saving.register_keras_serializable("striate")
 class LocalResponseNormalization(keras.layers.Layer):
@@ -40,7 +42,7 @@ class LocalResponseNormalization(keras.layers.Layer):
         around = self.size // 2
         channels = x.shape[-1]
         # A float16 holds no square of more than 256.
-        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        exact = at_least_float32(x)
         squares = ops.pad(ops.square(exact), [(0, 0)] * (len(x.shape) - 1) + [(around, around)])
         total = squares[..., :channels]
         for shift in range(1, self.size):

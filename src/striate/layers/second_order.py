@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.layers.precision import at_least_float32
+
 
 @keras.saving.register_keras_serializable("striate")
 class SecondOrderPooling2D(keras.layers.Layer):
@@ -17,7 +19,7 @@ class SecondOrderPooling2D(keras.layers.Layer):
         channels = x.shape[-1]
         pictures, height, width = ops.shape(x)[:3]
         # The sum over a map is soon more than a float16 holds; their mean is not.
-        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        exact = at_least_float32(x)
         places = ops.reshape(exact, (pictures, height * width, channels))
         products = ops.matmul(ops.swapaxes(places, 1, 2), places)
         products = products / ops.cast(height * width, products.dtype)

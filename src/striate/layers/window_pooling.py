@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.layers.precision import at_least_float32
 from striate.layers.shapes import check_window
 
 
@@ -61,7 +62,7 @@ class L2Pooling2D(WindowPooling2D):
 
     def call(self, x):
         # A float16 holds no square of more than 256.
-        exact = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+        exact = at_least_float32(x)
         energy = self.window_sum(ops.square(exact))
         # The root has no slope at 0, and what `where` leaves out must still have one.
         length = ops.where(energy > 0, ops.sqrt(ops.where(energy > 0, energy, 1)), 0)

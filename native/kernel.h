@@ -120,6 +120,9 @@ typedef struct {
 int striate_number_ranges(int windows, int taps, int stride, int before, int size,
                           striate_range *ranges, uint8_t *numbers);
 
+/* Threads that ever work at a time, however many are asked for. */
+enum { STRIATE_MOST_THREADS = 64 };
+
 /* Runs task(context, i) for every i below `tasks` on up to `threads` threads, this one included. */
 void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *context);
 

@@ -13,7 +13,6 @@ enum {
     PIECE = 4096,                /* floats that are normalised at a time, in the first cache */
     SMALL_WORK = 1 << 25,        /* products that one thread does before others would be awake */
     SMALL_MAP = 1 << 15,         /* numbers that one packs before others would be at it */
-    MOST_THREADS = 64,           /* that `parallel.c` ever has */
     LEAST_ROWS = 3,              /* to multiply with the weights of a block while they are near */
     FLAT_BYTES = 1 << 18,        /* and handled in pieces of about this size, which fit a cache */
 };
@@ -492,7 +491,7 @@ static int threads_for(const image *im) {
     int64_t taps = (int64_t)s->kernel * s->kernel * s->channels;
     int threads = im->run->threads;
     if (sums * taps < SMALL_WORK || threads < 1) return 1;
-    return threads < MOST_THREADS ? threads : MOST_THREADS;
+    return threads < STRIATE_MOST_THREADS ? threads : STRIATE_MOST_THREADS;
 }
 
 static int threads_for_packing(const image *im, int threads) {

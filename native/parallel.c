@@ -14,7 +14,10 @@ void striate_parallel(int threads, int tasks, void (*task)(void *, int), void *c
 #include <sched.h>
 #include <stdatomic.h>
 
-enum { MOST_WORKERS = 63, SPINS = 20000 /* a fraction of a millisecond, between two layers */ };
+enum {
+    MOST_WORKERS = STRIATE_MOST_THREADS - 1,
+    SPINS = 20000, /* a fraction of a millisecond, between two layers */
+};
 
 enum { IDLE, OFFERED, WORKING };
 

@@ -108,11 +108,14 @@ static uint8_t lay_over(uint32_t level, uint32_t opacity, uint32_t background) {
 static void convert(const uint8_t *from, size_t pixels, int channels, uint32_t background,
                     uint8_t *to, int wanted) {
     for (size_t p = 0; p < pixels; p++, from += channels, to += wanted) {
-        uint8_t rgb[3];
-        for (int c = 0; c < 3; c++) rgb[c] = from[channels == 1 ? 0 : c];
-        for (int c = 0; c < 3 && channels == 4; c++) rgb[c] = lay_over(rgb[c], from[3], background);
-        if (wanted == 3) memcpy(to, rgb, 3);
-        else if (channels == 1) to[0] = rgb[0];
+        const uint8_t *rgb = from;
+        uint8_t laid[3];
+        if (channels == 4 && from[3] < 255) {
+            for (int c = 0; c < 3; c++) laid[c] = lay_over(from[c], from[3], background);
+            rgb = laid;
+        }
+        if (channels == 1) memset(to, from[0], (size_t)wanted);
+        else if (wanted == 3) memcpy(to, rgb, 3);
         else to[0] = (uint8_t)((rgb[0] * 19595 + rgb[1] * 38470 + rgb[2] * 7471 + 32768) >> 16);
     }
 }

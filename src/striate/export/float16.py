@@ -8,6 +8,7 @@ from pathlib import Path
 
 from striate.artifact import Artifact
 from striate.export.litert import converter
+from striate.export.metadata import with_labels
 
 
 def write(artifact: Artifact, directory: Path) -> None:
@@ -16,4 +17,4 @@ def write(artifact: Artifact, directory: Path) -> None:
     with converter(artifact) as found:
         found.optimizations = [tf.lite.Optimize.DEFAULT]
         found.target_spec.supported_types = [tf.float16]
-        (directory / "model.float16.tflite").write_bytes(found.convert())
+        (directory / "model.float16.tflite").write_bytes(with_labels(found.convert(), artifact))

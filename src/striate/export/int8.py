@@ -21,6 +21,7 @@ from striate.artifact import Artifact
 from striate.export import onnx
 from striate.export.bias import corrected
 from striate.export.litert import converter
+from striate.export.metadata import with_labels
 from striate.export.ranges import PERCENTILE, narrowed
 from striate.train.quantise import small_classifier
 
@@ -78,7 +79,7 @@ def write_litert(
         options.denylisted_nodes = _scoped([tensor["name"] for tensor in tensors], floats)
         quantiser.calibrated_model = narrowed(calibrated, images)
         file = quantiser.get_nondebug_quantized_model()
-    (directory / "model.int8.tflite").write_bytes(file)
+    (directory / "model.int8.tflite").write_bytes(with_labels(file, artifact))
 
 
 def write_onnx(artifact: Artifact, directory: Path, images: np.ndarray, floats: list[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from striate.artifact import Artifact
 from striate.errors import UsageError
 from striate.export.graph import save, scores_function
+from striate.export.metadata import with_labels
 from striate.export.pooling import flat_pools
 
 # What the converter says on its first line of many, of an operation and the node's name.
@@ -18,7 +19,7 @@ MISSING = r"""fused\["\w+:", "([^"@]+)@.*?'tf\.(\w+)' op is neither a custom op 
 
 def write(artifact: Artifact, directory: Path) -> None:
     with converter(artifact) as found:
-        (directory / "model.tflite").write_bytes(found.convert())
+        (directory / "model.tflite").write_bytes(with_labels(found.convert(), artifact))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from striate.errors import UsageError
 from striate.export.colours import convolved_colours
 from striate.export.graph import image_spec, scores_function
 from striate.export.grouped import plain_groups
+from striate.export.metadata import add_to_onnx
 
 if TYPE_CHECKING:
     from onnx import GraphProto
@@ -38,6 +39,7 @@ def write(artifact: Artifact, directory: Path) -> None:
     padding.fold(model.graph)
     for value in (*model.graph.input, *model.graph.output):
         value.type.tensor_type.shape.dim[0].dim_param = "N"
+    add_to_onnx(model, artifact)
     onnx.save(model, directory / "model.onnx")
 
 

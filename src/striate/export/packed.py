@@ -23,6 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from striate.artifact import Artifact
 from striate.errors import UsageError
 from striate.export import compact, padding
+from striate.export.metadata import add_to_onnx
 from striate.runtime.binary import pack_bits
 from striate.runtime.packed import DOMAIN, FILE
 
@@ -442,5 +443,5 @@ def _model(graph: Graph, artifact: Artifact) -> onnx.ModelProto:
     model = helper.make_model(
         made, opset_imports=opsets, functions=functions(), ir_version=IR_VERSION
     )
-    model.producer_name = "striate"
+    add_to_onnx(model, artifact)
     return model

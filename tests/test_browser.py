@@ -1,18 +1,22 @@
-"""The page of `native/web`: the runner as WebAssembly, under Node and in a real browser."""
+"""The page of `native/web`: the runner as WebAssembly, under Node and in a real browser; and other
+runtimes for the browser over the same pictures."""
 
 import functools
 import http.server
 import json
+import os
+import re
 import shutil
 import subprocess
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from chromium import chromium
-from making import PHOTOS, ROOT, tiny_artifact
+from making import PHOTOS, ROOT, SHIPPED, tiny_artifact
 from striate.export import compact
 from striate.preprocess import decode
 from striate.runtime.runner import FILE
@@ -114,6 +118,12 @@ def test_a_damaged_model_is_refused_in_one_line(site, tmp_path):
 @pytest.fixture(scope="module")
 def page(site):
     """Headless Chromium with the page open, served as any static files."""
+    with opened(site) as chrome:
+        yield chrome
+
+
+@contextmanager
+def opened(site):
     handler = functools.partial(QuietHandler, directory=str(site))
     with (
         chromium() as chrome,
@@ -171,3 +181,53 @@ def test_what_cannot_be_used_is_said_and_what_was_there_still_works(page, site, 
     assert "4 classes" in element(page, "model").text
     choose(page, site / FILE)
     wait(page, lambda: element(page, "says").text == "")
+
+
+# === Any net, by other runtimes ===
+
+MODULES = {
+    "@mediapipe/tasks-vision": "./node_modules/@mediapipe/tasks-vision/vision_bundle.mjs",
+    "onnxruntime-web/wasm": "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs",
+}
+PAGE = """<!doctype html>
+<link rel="icon" href="data:,"><pre id="best"></pre>
+<script type="importmap">{modules}</script>
+<script type="module">
+const picture = await createImageBitmap(await (await fetch("coffee.jpg")).blob());
+let best;
+try {{
+{code}
+}} catch (error) {{
+  best = String(error);
+}}
+document.querySelector("#best").textContent = best;
+</script>
+"""
+
+
+def documented(module: str) -> tuple[str, str]:
+    """The code in docs/edge.md that uses a module: what imports it, and what comes after."""
+    blocks = re.findall(r"```js\n(.*?)```", (ROOT / "docs" / "edge.md").read_text(), re.DOTALL)
+    (code,) = [block for block in blocks if f'from "{module}"' in block]
+    first, _, rest = code.partition("\n")
+    return first, rest
+
+
+@pytest.mark.long
+@pytest.mark.oracle
+@pytest.mark.parametrize("module", MODULES)
+def test_a_browser_runs_any_net_as_the_docs_say(module, tmp_path):
+    if not (installed := os.environ.get("STRIATE_WEB_RUNTIMES")):
+        pytest.skip("needs STRIATE_WEB_RUNTIMES, a node_modules with the runtimes")
+    imports, code = documented(module)
+    page = PAGE.format(
+        modules=json.dumps({"imports": MODULES}), code=code.replace("const best", "best")
+    )
+    page = page.replace('<script type="module">', f'<script type="module">\n{imports}')
+    (tmp_path / "index.html").write_text(page)
+    (tmp_path / "node_modules").symlink_to(installed)
+    for file in ("model.onnx", "model.tflite", "assets/labels.txt"):
+        shutil.copy(SHIPPED / "1" / file, tmp_path)
+    shutil.copy(PHOTOS / "coffee.jpg", tmp_path)
+    with opened(tmp_path) as chrome:
+        assert wait(chrome, lambda: element(chrome, "best").text) == "espresso"

@@ -8,12 +8,15 @@ import zlib
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from making import PHOTOS, SHIPPED
 from served import ServerProcess, encode
 from striate.artifact import load
 from striate.preprocess import pixels, preset
 from striate.runtime import FLOAT_TOLERANCE, open_engine
+from striate.serve.core import Request, Target
+from striate.serve.protocols import pictures
 from striate.serve.protocols.pictures import _covered
 
 CAT = (PHOTOS / "cat.jpg").read_bytes()
@@ -52,8 +55,6 @@ def test_a_jpeg_gets_its_labels(server):
 
 
 def test_every_format_is_found_in_the_bytes_whatever_the_type_says(server):
-    from PIL import Image
-
     image = Image.open(io.BytesIO(CAT))
     for kind in ("PNG", "BMP", "WEBP", "GIF"):
         small = encode(image.resize((227, 227)), kind)
@@ -116,3 +117,22 @@ def test_the_box_of_a_heat_map_is_what_the_net_saw():
     assert _covered(400, 200, crop) == [150, 50, 250, 150]
     assert _covered(400, 200, preset("unit", 100, 100, fit="stretch")) == [0, 0, 400, 200]
     assert _covered(400, 200, preset("unit", 100, 100, fit="pad")) == [0, -100, 400, 300]
+
+
+def test_a_picture_of_the_net_s_size_is_explained_as_cropped_as_it_is_classified(monkeypatch):
+    """Decoded and handed on as an array, it would have counted as the net's input."""
+    spec = preset("unit", 40, 40, crop=0.5)
+    body = encode(Image.fromarray(np.mgrid[:40, :40][0].astype(np.uint8)))
+    asked = Request(Target("net"), "", read=lambda signature: {})
+    seen = []
+
+    class Reads:
+        def predict(self, request):
+            seen.append(request.read(None)["image"])
+            raise InterruptedError
+
+    monkeypatch.setattr(pictures, "_preprocess", lambda core, target: spec)
+    for answer in (pictures.classify, pictures.explain):
+        with pytest.raises(InterruptedError):
+            answer(Reads(), asked, body, {})
+    np.testing.assert_array_equal(*seen)

@@ -57,7 +57,8 @@ def pixels(source: Any, spec: Spec) -> np.ndarray:
 
     `source`: encoded bytes, a path, or an array. Of pictures, decoded uint8 [h, w], [h, w, 1],
     [h, w, 3] (RGB) or [h, w, 4] (RGBA), and Pillow's images; of the other kinds, what their `read`
-    says. Raises `DataError` for what cannot be read.
+    says. An array of the tensor's own shape is that tensor already and comes back as it is, also
+    where files of that size are cropped. Raises `DataError` for what cannot be read.
     """
     return spec.read(source)
 

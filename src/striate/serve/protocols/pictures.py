@@ -55,10 +55,12 @@ def explain(core: Core, asked: Request, body: bytes, query: Mapping[str, str]) -
     box: list[float] = []
 
     def read(_: Signature) -> Tensors:
+        from PIL import Image
+
         with _named():
-            whole = decode(body, background=spec.background)
-        box[:] = _covered(whole.shape[1], whole.shape[0], spec)
-        return {"image": pixels(whole, spec)[np.newaxis]}
+            whole = Image.fromarray(decode(body, background=spec.background))
+        box[:] = _covered(*whole.size, spec)
+        return {"image": spec.fitted(whole)[np.newaxis]}
 
     try:
         answer = core.predict(replace(asked, signature="explain", read=read))

@@ -274,6 +274,27 @@ def test_unusual_pictures_are_read(tmp_path):
 # === What is wrong with a set ===
 
 
+@pytest.mark.parametrize("cache", [0, 1 << 20])
+def test_pictures_of_12_bits_in_files_of_16_are_said_to_be_dark(tmp_path, cache):
+    random = np.random.default_rng(0)
+    for i in range(12):
+        levels = random.integers(0, 4096, (9, 9)).astype(np.uint16)
+        (tmp_path / "ab"[i % 2]).mkdir(exist_ok=True)
+        Image.fromarray(levels).save(tmp_path / "ab"[i % 2] / f"{i}.png")
+    dataset = load(tmp_path, split=0)
+    (problem,) = dataset.examples(COLOUR, cache_bytes=cache).problems
+    assert problem.kind == "dark"
+    assert "no level above 63 of 255" in str(problem)
+    picture(tmp_path / "a" / "bright.png", 1)
+    assert load(tmp_path, split=0).examples(COLOUR, cache_bytes=cache).problems == ()
+
+
+def test_arrays_as_dark_as_masks_are_said_to_be():
+    images = np.random.default_rng(0).integers(0, 5, (12, 8, 8, 3), dtype=np.uint8)
+    dataset = from_arrays(images, [0, 1] * 6, split=0)
+    assert [p.kind for p in dataset.examples(COLOUR).problems] == ["dark"]
+
+
 def test_copies_across_given_splits_are_a_leak(tmp_path):
     for split in ("train", "val"):
         for c, label in enumerate("ab"):

@@ -456,6 +456,9 @@ def test_the_graph_decodes_every_kind_of_file_as_the_host_does(channels):
         "1 bit, transparent": encode(bilevel, transparency=0),
         "transparent grey": encode(rgba.convert("LA")),
         "16 bits": encode(Image.fromarray(np.asarray(rgb)[..., 0].astype(np.uint16) * 257)),
+        "16 bits, dark": encode(
+            Image.fromarray(np.arange(2000, dtype=np.uint16).reshape(40, 50) % 256)
+        ),
         "WebP": encode(rgb, "WEBP"),
         "transparent WebP": encode(rgba, "WEBP", lossless=True, exact=True),
         "GIF": encode(rgb.quantize(32), "GIF"),

@@ -64,6 +64,36 @@ def test_palette_grey_alpha_cmyk_and_16_bit_pictures_become_8_bit_rgb():
     assert (decode(encoded(deep))[..., 1] == gradient(20, 30)[..., 0]).all()
 
 
+def test_a_level_of_16_bits_means_the_same_whatever_else_is_in_the_picture():
+    dark = np.arange(256, dtype=np.uint16).reshape(16, 16)
+    bright = np.where(dark == 255, 65535, dark).astype(np.uint16)
+    for kind in ("PNG", "TIFF"):
+        seen = [decode(encoded(Image.fromarray(levels), kind))[..., 0] for levels in (dark, bright)]
+        assert (seen[0] == 0).all()
+        assert (seen[1] == bright >> 8).all()
+
+
+def test_whole_numbers_without_a_white_are_refused_in_a_line(tmp_path):
+    hounsfield = Image.fromarray(np.arange(-8, 8, dtype=np.int32).reshape(4, 4))
+    hounsfield.save(tmp_path / "ct.tif")
+    for source, name in ((tmp_path / "ct.tif", "ct.tif"), (hounsfield, "the picture")):
+        with pytest.raises(DataError, match=f"{name}: expected levels of 8 bits.*with a sign"):
+            pixels(source, preset("unit", 4, 4))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_pixels_made_goes_through_it_as_it_is_and_a_file_of_its_size_is_cropped(channels):
+    spec = preset("unit", 16, 16, channels, crop=0.5)
+    tensor = pixels(gradient(40, 40), spec)
+    assert (pixels(tensor, spec) == tensor).all()
+    if channels == 1:
+        assert (pixels(tensor[..., 0], spec) == tensor).all()
+    picture = Image.fromarray(tensor.squeeze())
+    cropped = pixels(encoded(picture), spec)
+    assert (cropped != tensor).any()
+    assert (pixels(picture, spec) == cropped).all()
+
+
 def test_transparent_pixels_show_the_background():
     clear = Image.new("RGBA", (4, 4), (10, 20, 30, 0))
     assert (decode(encoded(clear)) == 255).all()

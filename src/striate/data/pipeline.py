@@ -17,6 +17,7 @@ from striate.preprocess import Spec, pixels
 CACHE_BYTES = 2 << 30  # pictures are kept in memory up to this, decoded again and again beyond it
 THREADS = min(32, os.cpu_count() or 1)  # Pillow lets go of the interpreter while it decodes
 AHEAD = 2  # batches that are being decoded while one is used
+DARK = 63  # of 255: the white of 14 bits in a file of 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -152,12 +153,13 @@ def prepare(
     size = len(indices) * int(np.prod(preprocess.shape))
     ready = isinstance(sources, np.ndarray) and sources.shape[1:] == preprocess.shape
     if ready:
-        kept, errors = sources, {}
+        kept, errors, highest = sources, {}, sources.max(initial=0)
     elif size <= cache_bytes:
         kept = np.empty((len(indices), *preprocess.shape), preprocess.dtype)
-        errors = _decode_all(sources, preprocess, into=kept)
+        errors, highest = _decode_all(sources, preprocess, into=kept)
     else:
-        kept, errors = None, _decode_all(sources, preprocess)
+        kept = None
+        errors, highest = _decode_all(sources, preprocess)
     if errors and strict:
         raise DataError(f"{next(iter(errors.values()))} (strict)")
     if errors and len(errors) == len(indices):
@@ -173,30 +175,50 @@ def prepare(
         indices=indices[good],
         sources=sources,
         images=kept,
-        problems=tuple(
-            Problem("unreadable", f"{error}; left out", (names[indices[i]],))
-            for i, error in errors.items()
+        problems=(
+            *(
+                Problem("unreadable", f"{error}; left out", (names[indices[i]],))
+                for i, error in errors.items()
+            ),
+            *_too_dark(preprocess, len(good), highest),
         ),
     )
 
 
+def _too_dark(preprocess: Spec, count: int, highest: float) -> list[Problem]:
+    """That all pictures are next to black: their levels may have fewer bits than their files."""
+    if preprocess.kind != "picture" or not count or highest > DARK:
+        return []
+    return [
+        Problem(
+            "dark",
+            f"the pictures are nearly black, no level above {DARK} of 255; levels of 10 to 14 bits "
+            "in files of 16, and numbered masks, have to be stretched to the whole range first",
+        )
+    ]
+
+
 def _decode_all(
     sources: Sequence[Source], preprocess: Spec, into: np.ndarray | None = None
-) -> dict[int, DataError]:
-    """Decode every picture, into an array or only to see that it can be; position -> error."""
+) -> tuple[dict[int, DataError], float]:
+    """Decode every picture, into an array or only to see that it can be.
 
-    def decode(i: int) -> DataError | None:
+    (position -> error, the highest level of all the others).
+    """
+
+    def decode(i: int) -> DataError | float:
         try:
             tensor = pixels(sources[i], preprocess)
         except DataError as error:
             return error
         if into is not None:
             into[i] = tensor
-        return None
+        return float(tensor.max())
 
     with ThreadPoolExecutor(THREADS) as pool:
-        results = pool.map(decode, range(len(sources)))
-        return {i: error for i, error in enumerate(results) if error is not None}
+        results = list(pool.map(decode, range(len(sources))))
+    errors = {i: found for i, found in enumerate(results) if isinstance(found, DataError)}
+    return errors, max((found for found in results if isinstance(found, float)), default=0.0)
 
 
 def _collect(jobs: list, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -14,7 +14,7 @@ Images = Sequence[Path | bytes] | np.ndarray
 class Problem:
     """Something that a user should know before training; none of it stops anything.
 
-    kind: unreadable, ignored, empty_class, small_class, imbalance, duplicate or leak.
+    kind: unreadable, ignored, empty_class, small_class, imbalance, dark, duplicate or leak.
     message: one line; names: the pictures or classes that it is about.
     """
 

@@ -104,6 +104,8 @@ class Preprocess(Spec):
         """The uint8 [H, W, C] tensor of a picture; see `striate.preprocess.pixels`."""
         if not isinstance(source, np.ndarray):
             return self.fitted(_open(source))
+        if source.ndim == 2 and self.channels == 1:
+            source = source[..., np.newaxis]
         if source.dtype == np.uint8 and source.shape == self.shape:
             return source
         return self.fitted(_from_array(source))
@@ -203,6 +205,7 @@ def _open(source: Any):
 
     if not isinstance(source, Image.Image):
         return _decoded(source, _whole)
+    _check_levels(source, "the picture")
     try:
         return _whole(source)
     except Exception as error:  # a file is decoded only now
@@ -238,6 +241,7 @@ def _decoded(source: bytes | str | os.PathLike, load: Callable[[Any], Any]) -> A
                     f"{name}: {image.width} x {image.height} pixels, expected at most "
                     f"{MAX_PIXELS:,} and sides of at most {MAX_SIDE:,}; shrink the picture first"
                 )
+            _check_levels(image, name)
             return load(image)
     except DataError:
         raise
@@ -245,6 +249,15 @@ def _decoded(source: bytes | str | os.PathLike, load: Callable[[Any], Any]) -> A
         raise DataError(f"{name}: expected at most {MAX_PIXELS:,} pixels, got far more") from None
     except Exception as error:  # Pillow's decoders raise whatever the broken file makes them raise
         raise DataError(f"{name}: {_what_is_wrong(data, error)}") from None
+
+
+def _check_levels(image, name: str) -> None:
+    """`DataError` for whole numbers of 32 bits or with a sign, which have no white of their own."""
+    if image.mode == "I":
+        raise DataError(
+            f"{name}: expected levels of 8 bits, of 16 without a sign, or floats, got whole "
+            "numbers of 32 bits or with a sign; bring them to 0 to 255 first"
+        )
 
 
 def _what_is_wrong(data: bytes, error: Exception) -> str:
@@ -273,14 +286,13 @@ def _rgb(image, background: int):
 
 
 def _eight_bits(levels: np.ndarray) -> np.ndarray:
-    """Integer levels of 16 bits, or floats from 0 to 1, as 8 bits; 8-bit levels stay."""
-    if levels.dtype.kind == "f":
-        levels = np.nan_to_num(levels, posinf=0.0, neginf=0.0)  # what was not measured is black
-        span = 255.0 if levels.max(initial=0) <= 1 else 1.0
-        return np.clip(levels * span + 0.5, 0, 255).astype(np.uint8)
-    if levels.max(initial=0) > 255:
-        levels = levels >> 8  # the high byte, which is what libpng's own reduction keeps
-    return np.clip(levels, 0, 255).astype(np.uint8)
+    """The high byte of levels of 16 bits, as libpng keeps it, so in colour and in TensorFlow's
+    graph too; floats from 0 to 1, or to 255 where any is above 1, as 8 bits."""
+    if levels.dtype.kind == "u":
+        return (levels >> 8).astype(np.uint8)
+    levels = np.nan_to_num(levels, posinf=0.0, neginf=0.0)  # what was not measured is black
+    span = 255.0 if levels.max(initial=0) <= 1 else 1.0
+    return np.clip(levels * span + 0.5, 0, 255).astype(np.uint8)
 
 
 def _from_array(array: np.ndarray):

@@ -334,9 +334,9 @@ def prepare(
     with watch.busy(f"reading {dataset.noun}s"):
         every = [build.pixels_of(dataset, start, recipe, part) for part in (train, val, test)]
     train_examples = every[0]
-    for examples in every:
-        for problem in examples.problems if examples else ():
-            watch.say(str(problem))
+    problems = [str(p) for examples in every if examples for p in examples.problems]
+    for line in dict.fromkeys(problems):  # what is wrong with all of them, once
+        watch.say(line)
     _check_classes(dataset, train_examples)
     net = build.build(start, recipe, len(dataset.classes))
     recipe, reason = transfer.decided(recipe, net, start, train_examples, known, watch)

@@ -140,6 +140,35 @@ def test_a_version_that_goes_while_it_is_described_is_left_out(tiny, monkeypatch
     server.stop()
 
 
+def test_the_page_asks_no_disk(tiny, base):
+    """One that does not answer would take thread after thread from those who ask for anything."""
+    with ServerProcess(base) as server:
+        shutil.rmtree(base)
+        with urllib.request.urlopen(f"{server.url}/page/models") as response:
+            (model,) = json.load(response)
+        assert model["versions"][0]["examples"] == len(tiny.goldens()[0])
+        example = f"{server.url}/page/models/tiny/versions/1/examples/0.png"
+        with urllib.request.urlopen(example) as response:
+            assert response.read().startswith(b"\x89PNG")
+
+
+def test_threads_that_never_end_do_not_keep_the_process():
+    program = (
+        "import threading\n"
+        "from striate.serve.behind import DaemonThreads\n"
+        "threads = DaemonThreads(2, 'x')\n"
+        "print([*threads.map(abs, range(-9, 0))], len(threading.enumerate()) <= 3)\n"
+        "try:\n    threads.submit(int, 'x').result()\n"
+        "except ValueError:\n    print('raised')\n"
+        "for _ in range(3):\n    threads.submit(threading.Event().wait)\n"
+        "threads.shutdown()\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (ran.returncode, ran.stdout) == (0, "[9, 8, 7, 6, 5, 4, 3, 2, 1] True\nraised\n")
+
+
 def test_it_says_what_it_serves_and_where(tiny):
     with ServerProcess(tiny.path.parent, model_name="mine", workers=3) as server:
         model, grpc_line, page_line, rest_line = server.announced

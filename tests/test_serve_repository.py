@@ -1,5 +1,6 @@
 """Which versions are served: policies, changes on disk, versions that fail; no engine involved."""
 
+import errno
 import logging
 import os
 import platform
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,13 @@ def repository(base: Path, policy: str = "latest", open_version=opened) -> Repos
 
 def states(found: Repository) -> dict[int, str]:
     return {version.number: version.state.name for version in found.statuses("m")}
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.005)
 
 
 def answers(found: Repository, number: int | None = None) -> str:
@@ -348,18 +357,85 @@ def test_a_link_to_a_version_is_that_version(tmp_path):
 def shut(monkeypatch):
     """Names of directories that this process may not look into; permissions do not stop root."""
     names: set[str] = set()
-    iterdir, access = Path.iterdir, os.access
+    iterdir, status = Path.iterdir, Path.stat
 
     def looked_into(path: Path):
         if path.name in names:
             raise PermissionError(13, "Permission denied")
         return iterdir(path)
 
+    def looked_at(path: Path, **how):
+        if path.parent.name in names:
+            raise PermissionError(13, "Permission denied")
+        return status(path, **how)
+
     monkeypatch.setattr(Path, "iterdir", looked_into)
-    monkeypatch.setattr(
-        os, "access", lambda path, how: path.name not in names and access(path, how)
-    )
+    monkeypatch.setattr(Path, "stat", looked_at)
     return names
+
+
+def test_a_version_whose_disk_fails_for_a_moment_goes_on(tmp_path, monkeypatch):
+    """The one before it would answer again, of a disk that only did not answer."""
+    put(tmp_path, 1)
+    put(tmp_path, 2)
+    found = repository(tmp_path)
+    status = os.stat
+
+    def fails(path, **how):
+        if str(path) == str(tmp_path / "2" / "striate.json"):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return status(path, **how)
+
+    monkeypatch.setattr(os, "stat", fails)
+    assert found.refresh() == []
+    assert answers(found) == "servable 2"
+
+
+def test_that_all_versions_are_gone_is_said_once_and_that_they_are_back(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    put(tmp_path / "m", 1)
+    found = repository(tmp_path / "m")
+    (tmp_path / "m").rename(tmp_path / "away")
+    found.refresh()
+    found.refresh()
+    (tmp_path / "m").mkdir()
+    found.refresh()
+    (tmp_path / "m").rmdir()
+    (tmp_path / "away").rename(tmp_path / "m")
+    found.refresh()
+    gone, empty, back = [record.getMessage() for record in caplog.records]
+    assert "got nothing there; what is loaded goes on answering" in gone
+    assert "expected a version with all its files" in empty
+    assert back == f"m: there are versions in {tmp_path / 'm'} again"
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_disk_that_never_answers_does_not_keep_a_server_from_ending(tmp_path, threads, caplog):
+    """Nor is what answers after all left open."""
+    put(tmp_path, 1)
+    never, late = threading.Event(), []
+
+    def open_version(path: Path) -> Servable:
+        if path.name != "1":
+            never.wait(20)
+            late.append(opened(path))
+            return late[-1]
+        return opened(path)
+
+    model = Model("m", tmp_path, VersionPolicy.parse("all"))
+    found = Repository([model], open_version, load_threads=threads)
+    found.refresh()
+    put(tmp_path, 2)
+    put(tmp_path, 3)
+    found.watch(0.01)
+    until(lambda: 2 in found.models["m"].versions)
+    found.close(0.1)
+    assert "is not waited for" in caplog.text
+    assert threading.active_count() > 1
+    assert all(thread.daemon for thread in threading.enumerate()[1:])
+    never.set()
+    until(lambda: len(late) == 2 and all(servable.closed for servable in late))
+    assert states(found) == {1: "END", 2: "END", 3: "END"}
 
 
 def test_a_directory_among_models_that_nobody_may_look_into_is_none(tmp_path, shut, caplog):
@@ -368,9 +444,20 @@ def test_a_directory_among_models_that_nobody_may_look_into_is_none(tmp_path, sh
     shut.add("lost+found")
     assert [m.name for m in find_models(tmp_path, None, VersionPolicy())] == ["a"]
     assert "lost+found cannot be read (Permission denied)" in caplog.text
-    shut.add(tmp_path.name)
-    with pytest.raises(ArtifactError, match="cannot be read"):
-        find_models(tmp_path, None, VersionPolicy())
+    for where in (tmp_path.name, tmp_path.parent.name):
+        shut.add(where)
+        with pytest.raises(ArtifactError, match=r"cannot be read \(Permission denied\)"):
+            find_models(tmp_path, None, VersionPolicy())
+        shut.clear()
+
+
+def test_what_a_config_map_hides_is_no_model(tmp_path):
+    """`..data` leads to the directory in which all models are, in the latest state of the map."""
+    put(tmp_path / "..2026_11_23" / "m", 1)
+    put(tmp_path / "..2026_11_23", 1)
+    (tmp_path / "..data").symlink_to("..2026_11_23")
+    (tmp_path / "m").symlink_to("..data/m")
+    assert [model.name for model in find_models(tmp_path, None, VersionPolicy())] == ["m"]
 
 
 def test_a_model_that_cannot_be_read_goes_on_and_does_not_hold_up_the_others(tmp_path, shut):
@@ -404,7 +491,8 @@ def test_a_version_that_cannot_be_read_says_so_and_the_one_before_it_answers(tmp
 
     found = repository(tmp_path, open_version=open_version)
     assert answers(found) == "servable 1"
-    assert "Permission denied" in found.statuses("m", 2)[0].message
+    message = f"{tmp_path / '2'}: cannot be read (Permission denied)"
+    assert found.statuses("m", 2)[0].message == message
     shut.clear()
     put(tmp_path, 2)
     found.refresh()

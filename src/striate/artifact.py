@@ -368,7 +368,8 @@ def load(path: str | os.PathLike) -> Artifact:
     try:
         text = manifest_path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{manifest_path}: cannot be read ({error})") from None
+        why = getattr(error, "strerror", None) or error
+        raise ArtifactError(f"{manifest_path}: cannot be read ({why})") from None
     return Artifact(directory, Manifest.from_json(text, manifest_path))
 
 

@@ -13,7 +13,6 @@ import socket
 import stat
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -23,6 +22,7 @@ from grpc_reflection.v1alpha import reflection
 
 from striate.errors import StriateError, UsageError
 from striate.serve import text_configs
+from striate.serve.behind import DaemonThreads
 from striate.serve.calls import address
 from striate.serve.core import Core
 from striate.serve.grpc_server import GrpcServer, Limits
@@ -243,9 +243,7 @@ class HttpListener:
         bound = bind(options.host, options.rest_api_port, shared=options.reuse_port)
         self._socket = Listening(bound.family, bound.type, bound.proto, bound.detach())
         self._retired = threading.Event()
-        self._executor = ThreadPoolExecutor(
-            options.rest_api_num_threads or thread_count(core), "http"
-        )
+        self._executor = DaemonThreads(options.rest_api_num_threads or thread_count(core), "http")
         app = application(
             core,
             self._executor,

@@ -23,7 +23,7 @@ from striate.serve.observe.access_log import AccessLog
 from striate.serve.observe.counters import Loads
 from striate.serve.observe.request_log import RequestLog
 from striate.serve.options import ModelConfig, ServerOptions
-from striate.serve.repository import Repository, Retries
+from striate.serve.repository import ENDING, Repository, Retries
 from striate.serve.repository.model_config import find_models, read_config_file
 from striate.serve.repository.servable import Servable
 from striate.serve.rollout import Missing, parse, parse_canary
@@ -170,7 +170,7 @@ class Server:
         for worker in (core.shadow, core.access_log, core.request_log, core.tracing):
             if worker is not None:
                 worker.close()
-        self.repository.close()
+        self.repository.close(max(ENDING, deadline - time.monotonic()))
 
     def __enter__(self) -> "Server":
         self.start()

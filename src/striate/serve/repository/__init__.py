@@ -13,12 +13,12 @@ When all versions vanish from disk, what is loaded goes on serving. What has end
 a while: a few versions of each model, and a few models.
 """
 
+import errno
 import logging
-import os
+import stat
 import threading
 import time
 from collections.abc import Callable, Container, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -27,6 +27,7 @@ from pathlib import Path
 from striate.artifact import GOLDENS, MANIFEST
 from striate.errors import ArtifactError, DisagreementError, StriateError
 from striate.serve import memory
+from striate.serve.behind import DaemonThreads
 from striate.serve.observe.counters import Loads
 from striate.serve.options import ModelConfig, VersionPolicy
 from striate.serve.repository.servable import Servable
@@ -36,6 +37,9 @@ log = logging.getLogger("striate.serve")
 
 # What a model of somebody else is known by
 FOREIGN = ("saved_model.pb", "model.tflite", "model.onnx")
+
+ENDING = 5.0  # seconds for a look at a disk that does not answer, once nobody waits for it
+NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 KEPT = 8  # versions of a model that have ended, and models without any other, that stay listed
 
@@ -286,7 +290,7 @@ class Repository:
         with self._refreshing:
             events = []
             on_disk = {name: self._seen(model) for name, model in self.models.items()}
-            while missing := self._missing(on_disk):
+            while not self._closed.is_set() and (missing := self._missing(on_disk)):
                 events += self._load_all(missing)
             for name, model in self.models.items():
                 wanted = self._wanted(model, on_disk[name])
@@ -322,13 +326,19 @@ class Repository:
 
     def _seen(self, model: Model) -> dict[int, Path]:
         """The same as `_look`, or nothing, which changes nothing, of a directory that cannot be
-        read: the other models do not wait for it."""
+        read: the other models do not wait for it. What is wrong with it is said once, and once that
+        it no longer is."""
+        found: dict[int, Path] = {}
         try:
-            found, complaint = self._look(model), ""
+            found = self._look(model)
+            loaded = bool(model.available()) and not model.removed
+            complaint = _nothing_in(model.base_path) if loaded and not found else ""
         except OSError as error:
-            found, complaint = {}, f"{model.base_path} cannot be read ({error.strerror})"
+            complaint = f"{model.base_path} cannot be read ({error.strerror})"
         if complaint and complaint != model.complaint:
-            log.error("%s: %s", model.name, complaint)
+            log.error("%s: %s; what is loaded goes on answering", model.name, complaint)
+        if model.complaint and not complaint:
+            log.info("%s: there are versions in %s again", model.name, model.base_path)
         model.complaint = complaint
         return found
 
@@ -370,8 +380,8 @@ class Repository:
     def _load_all(self, missing: list[tuple[Model, int, Path]]) -> list[Event]:
         if self._load_threads == 1 or len(missing) == 1:
             return [self._load(*version) for version in missing]
-        with ThreadPoolExecutor(self._load_threads) as pool:
-            return list(pool.map(lambda version: self._load(*version), missing))
+        with DaemonThreads(self._load_threads, "load") as threads:
+            return list(threads.map(lambda version: self._load(*version), missing))
 
     def _load(self, model: Model, number: int, path: Path) -> Event:
         before = model.versions.get(number)
@@ -390,8 +400,11 @@ class Repository:
             version.servable = servable
             version.state = State.AVAILABLE
             model.versions[number] = version
-            ended = _let_go(before)
-        _close(ended)
+            ended = [_let_go(before)]
+            if self._closed.is_set():  # it took longer than the server did to end
+                ended.append(_let_go(version))
+        for servable_ended in ended:
+            _close(servable_ended)
         return Event(
             False, f"{model.name} version {number} is served: {servable.engine} ({servable.kernel})"
         )
@@ -405,7 +418,7 @@ class Repository:
             if version.tries <= self._retries.most:
                 version.retry_at = time.monotonic() + self._retries.seconds
             version.state, version.code = State.END, _code_of(error)
-            version.message = cut(str(error) or repr(error))
+            version.message = cut(_words(error))
             before = model.versions.get(version.number)
             model.versions[version.number] = version
             ended = _let_go(before)
@@ -442,11 +455,15 @@ class Repository:
         for event in self.refresh():
             event.log()
 
-    def close(self) -> None:
-        """Look no more, and let go of every version."""
+    def close(self, seconds: float = ENDING) -> None:
+        """Look no more, and let go of every version. What is being looked at or loaded has so many
+        seconds to end: a disk may never answer."""
         self._closed.set()
+        deadline = time.monotonic() + seconds
         for thread in self._pollers:
-            thread.join()
+            thread.join(max(0.0, deadline - time.monotonic()))
+        if any(thread.is_alive() for thread in self._pollers):
+            log.warning("a look at the disk has not ended in %g s, and is not waited for", seconds)
         for model in self.models.values():
             for number in model.available():
                 self._unload(model, number)
@@ -472,7 +489,7 @@ def _say_doubles(model: Model, directories: dict[int, list[Path]]) -> None:
 def _directories(base_path: Path) -> dict[int, list[Path]]:
     """Version number -> its complete directories, the one with the shortest name first: 7, 007."""
     found: dict[int, list[Path]] = {}
-    if not base_path.is_dir():
+    if not stat.S_ISDIR(_mode(base_path)):
         return found
     for path in sorted(base_path.iterdir(), key=lambda path: (len(path.name), path.name)):
         if path.name.isdecimal() and int(path.name) < 1 << 63 and _is_complete(path):
@@ -482,29 +499,55 @@ def _directories(base_path: Path) -> dict[int, list[Path]]:
 
 def _why_none(base_path: Path) -> str:
     """Why a policy found nothing to its liking in a directory."""
-    if not base_path.is_dir():
-        return f"expected a directory of versions at {base_path}, got nothing there"
     try:
-        found = sorted(complete_versions(base_path))
+        found = ", ".join(map(str, sorted(complete_versions(base_path))))
+        why_not = f"the policy wants none of the versions in {base_path}: {found}"
+        return _nothing_in(base_path) or why_not
     except OSError as error:
         return f"{base_path} cannot be read ({error.strerror})"
-    if not found:
+
+
+def _nothing_in(base_path: Path) -> str:
+    """Why there is no version in a directory; nothing where there is one."""
+    if not stat.S_ISDIR(_mode(base_path)):
+        return f"expected a directory of versions at {base_path}, got nothing there"
+    if not complete_versions(base_path):
         return f"expected a version with all its files in {base_path}, got none"
-    return f"the policy wants none of the versions in {base_path}: {', '.join(map(str, found))}"
+    return ""
 
 
 def _is_complete(path: Path) -> bool:
-    """An artifact with its manifest, or a model of somebody else; not half of an artifact. One that
-    cannot be looked into is tried, so that its status says so."""
-    if _has_manifest(path) or (path.is_dir() and not os.access(path, os.R_OK | os.X_OK)):
+    """An artifact with its manifest, or a model of somebody else; not half of an artifact.
+
+    One that cannot be looked into, since its disk fails or nobody may, is there: what is loaded of
+    it goes on, and else it is tried, so that its status says so.
+    """
+    if _has_manifest(path):
         return True
-    ours = [GOLDENS, "model.keras"]
-    foreign = any((path / name).is_file() for name in FOREIGN)
-    return foreign and not any((path / name).exists() for name in ours)
+    try:
+        foreign = any(stat.S_ISREG(_mode(path / name)) for name in FOREIGN)
+        return foreign and not any(_mode(path / name) for name in (GOLDENS, "model.keras"))
+    except OSError:
+        return True
 
 
 def _has_manifest(path: Path) -> bool:
-    return os.path.isfile(path / MANIFEST)  # Path's own raises where it may not look
+    """Whether it is there, or nobody can say."""
+    try:
+        return stat.S_ISREG(_mode(path / MANIFEST))
+    except OSError:
+        return True
+
+
+def _mode(path: Path) -> int:
+    """What is at a path, of `stat`'s kinds; 0 for nothing. Raises `OSError` where nobody can say,
+    which is not the same."""
+    try:
+        return path.stat().st_mode
+    except OSError as error:
+        if error.errno in NOT_THERE:
+            return 0
+        raise
 
 
 def fingerprint(path: Path) -> tuple:
@@ -551,6 +594,13 @@ def _end_if_idle(version: Version) -> Servable | None:
 def _close(servable: Servable | None) -> None:
     if servable is not None:
         servable.close()
+
+
+def _words(error: Exception) -> str:
+    """Why a version failed, in a line."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: cannot be read ({error.strerror})"
+    return str(error) or repr(error)
 
 
 def _code_of(error: Exception) -> Code:

@@ -33,22 +33,28 @@ COLLECTORS = ("", "tfrecord")  # types of logs that are written
 
 
 def find_models(base_path: Path, name: str | None, policy: VersionPolicy) -> list[ModelConfig]:
-    """The models in a directory: a model's (with versions in it), a version's, or one of models.
+    """The models in a directory: a model's (with versions in it), a version's, or one of models,
+    but for those whose names begin with a dot: ..data of a ConfigMap shows each model once more.
 
     Raises `ArtifactError` when it is none of these, or when one name is given to several models.
     """
     base_path = Path(os.path.abspath(base_path))  # links in it may lead elsewhere tomorrow
+    try:
+        return _found_in(base_path, name, policy)
+    except OSError as error:
+        raise ArtifactError(f"{base_path}: cannot be read ({error.strerror})") from None
+
+
+def _found_in(base_path: Path, name: str | None, policy: VersionPolicy) -> list[ModelConfig]:
     if not base_path.is_dir():
         raise ArtifactError(f"{base_path}: expected a model directory, got nothing there")
     if (version := _version_at(base_path)) is not None:
         only = VersionPolicy("specific", versions=(int(version.name),))
         return [ModelConfig(name or _name_of(version.parent), version.parent, only)]
-    try:
-        if complete_versions(base_path):
-            return [ModelConfig(name or _name_of(base_path), base_path, policy)]
-        inside = sorted(p for p in base_path.iterdir() if p.is_dir() and _is_model(p))
-    except OSError as error:
-        raise ArtifactError(f"{base_path}: cannot be read ({error.strerror})") from None
+    if complete_versions(base_path):
+        return [ModelConfig(name or _name_of(base_path), base_path, policy)]
+    shown = [path for path in base_path.iterdir() if not path.name.startswith(".")]
+    inside = sorted(path for path in shown if path.is_dir() and _is_model(path))
     if name is not None and len(inside) != 1:
         inside = []
     if not inside:

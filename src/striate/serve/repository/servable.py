@@ -58,13 +58,22 @@ class Servable(Protocol):
 class ArtifactServable:
     """The signatures of an artifact and the engines that answer for it.
 
+    examples: its golden pictures, none where it is about something else: the page shows them, which
+    no disk has to be asked for.
+
     `predict`: image -> scores; `explain`: image -> scores, heat_map, where the engine can.
     """
 
     def __init__(
-        self, artifact: Artifact, engines: list[Engine], seconds: float, difference: float
+        self,
+        artifact: Artifact,
+        engines: list[Engine],
+        seconds: float,
+        difference: float,
+        examples: np.ndarray,
     ):
         self.artifact = artifact
+        self.examples = examples
         self.difference: float | None = difference
         self.signatures = signatures_of(artifact)
         self.labels = artifact.labels
@@ -127,10 +136,13 @@ def open_artifact(
         _say_slow(artifact, engine)
     engines = _open_engines(artifact, name, workers, threads)
     different = {id(engine): engine for engine in engines}.values()
-    difference = max(_prove(engine, artifact) for engine in different)
+    goldens = artifact.goldens()
+    difference = max(_prove(engine, artifact, *goldens) for engine in different)
+    examples = np.empty((0, *artifact.preprocess.shape), np.uint8)
     if isinstance(artifact.preprocess, Preprocess):
         _warm_decoder(artifact.preprocess)
-    return ArtifactServable(artifact, engines, time.monotonic() - start, difference)
+        examples = goldens[0]
+    return ArtifactServable(artifact, engines, time.monotonic() - start, difference, examples)
 
 
 def preferred(names: list[str]) -> str:
@@ -168,12 +180,11 @@ def _warm_decoder(spec: Preprocess) -> None:
     pixels(encoded.getvalue(), spec)
 
 
-def _prove(engine: Engine, artifact: Artifact) -> float:
+def _prove(engine: Engine, artifact: Artifact, images: np.ndarray, expected: np.ndarray) -> float:
     """Hold an engine to the golden answers, by one picture and by the batch; it is warm then.
 
     Returns the largest difference of a score.
     """
-    images, expected = artifact.goldens()
     most = tolerance(artifact, engine.name)
     largest = 0.0
     for n in (1, len(images)):

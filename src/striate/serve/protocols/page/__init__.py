@@ -20,12 +20,11 @@ import numpy as np
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 
-from striate.errors import StriateError
 from striate.preprocess import Preprocess
 from striate.serve.core import Core, Target
 from striate.serve.observe.counters import EARLIER, Count
 from striate.serve.protocols.web import json_response, raw_path
-from striate.serve.repository.servable import Servable
+from striate.serve.repository.servable import ArtifactServable, Servable
 from striate.serve.status import Code, ServingError
 
 EXPLAINING = ("tensorflow", "keras")  # the engines whose graphs can be differentiated
@@ -141,14 +140,10 @@ def _described(servable: Servable) -> dict[str, Any]:
 
 
 def _examples(servable: Servable) -> np.ndarray:
-    """The golden pictures of a version, none where it has none or its files are gone."""
-    artifact = servable.artifact
-    if artifact is None or not isinstance(artifact.preprocess, Preprocess):
-        return np.empty((0, 1, 1, 1), np.uint8)
-    try:
-        return artifact.goldens()[0]
-    except (StriateError, OSError):  # what is loaded goes on serving when its storage vanishes
-        return np.empty((0, *artifact.preprocess.shape), np.uint8)
+    """The golden pictures of a version; none where it has none."""
+    if isinstance(servable, ArtifactServable):
+        return servable.examples
+    return np.empty((0, 1, 1, 1), np.uint8)
 
 
 def paper(images: np.ndarray) -> int:

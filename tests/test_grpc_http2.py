@@ -468,6 +468,15 @@ def test_a_narrower_first_window_may_leave_less_than_nothing():
     assert talk.answered(1) == b"x" * 1000 + b"y" * 300
 
 
+def test_windows_may_be_as_wide_as_the_standard_lets_them():
+    connection = greeted()
+    rest = long(WIDE - 65_535)
+    fed(connection, opening(1) + frame(Frame.WINDOW_UPDATE, 0, 1, rest))
+    fed(connection, frame(Frame.WINDOW_UPDATE, 0, 0, rest))
+    connection.answer(connection.streams[1], HEAD, bytes(1 << 20), TRAILERS)
+    assert not connection.streams
+
+
 def test_settings_are_acknowledged_before_what_they_let_pass():
     connection = greeted()
     fed(connection, setting(Setting.INITIAL_WINDOW_SIZE, 10) + opening(1, LAST))
@@ -518,6 +527,20 @@ def test_headers_longer_than_a_frame_arrive():
     assert dict(response.headers)["grpc-message"] == message
 
 
+def test_a_client_whose_table_for_headers_shrinks_is_told_once_that_none_is_used():
+    """RFC 7541, 4.2; other settings change nothing."""
+    connection = greeted()
+    fed(
+        connection, setting(Setting.MAX_CONCURRENT_STREAMS, 1) + opening(1, LAST) + opening(3, LAST)
+    )
+    connection.answer(connection.streams[1], HEAD)
+    fed(connection, setting(Setting.HEADER_TABLE_SIZE, 0))
+    connection.answer(connection.streams[1], trailers=TRAILERS)
+    connection.answer(connection.streams[3], HEAD)
+    blocks = of_kind(Frame.HEADERS, connection.outgoing())
+    assert blocks == [HEAD, b"\x20" + TRAILERS, HEAD]
+
+
 def test_a_client_without_a_table_for_headers_is_answered():
     talk = Talk(HEADER_TABLE_SIZE=0)
     for number in (1, 3):
@@ -536,11 +559,12 @@ def test_literal_headers_are_hpack(size):
 # === Ends ===
 
 
-def test_a_request_refused_while_it_is_read_is_ignored_from_then_on():
+@pytest.mark.parametrize("size", [16_000, 200_000])  # the latter is read to where it stays
+def test_a_request_refused_while_it_is_read_is_ignored_from_then_on(size):
     talk = Talk()
     stream = talk.open()
     assert not talk.send(1, content(20_000), end=False)
-    talk.client.send_data(1, content(16_000)[:16_000])
+    talk.client.send_data(1, content(size)[:size])
     on_its_way = talk.client.data_to_send()
     fed(talk.connection, on_its_way[:1000])
     talk.connection.answer(stream, trailers=HEAD + TRAILERS)
@@ -676,8 +700,22 @@ def test_a_client_that_does_not_know_yet_that_it_is_narrow_breaks_no_rule():
     assert talk.client.local_flow_control_window(3) == -WINDOW
 
 
+def test_a_request_that_has_ended_is_given_no_more_room():
+    connection = greeted()
+    connection.set_narrow(True)
+    fed(connection, opening(1, LAST))
+    stream = connection.streams[1]
+    connection.outgoing()
+    connection.invite(stream)
+    connection.set_narrow(False)
+    connection.set_narrow(True)
+    take(connection, stream)
+    assert not of_kind(Frame.WINDOW_UPDATE, connection.outgoing())
+
+
 def windows_agree(talk):
     """The client's windows are what we take them for."""
+    assert talk.connection._allowed == talk.client.outbound_flow_control_window
     for number, stream in talk.connection.streams.items():
         assert stream.allowed == talk.client.streams[number].outbound_flow_control_window
     return True
@@ -719,6 +757,16 @@ def test_windows_do_not_grow_when_a_server_narrows_and_widens_them_again_and_aga
     talk.exchange()
     assert stream.allowed <= 2 * WINDOW
     assert windows_agree(talk)
+
+
+def test_room_for_a_message_of_gigabytes_is_no_wider_than_a_window_may_be():
+    talk = Talk(credits=False)
+    stream = talk.open()
+    talk.send(1, bytes(3 << 20), end=False)
+    talk.connection.credit(stream, 1 << 32)
+    talk.exchange()
+    assert windows_agree(talk)
+    assert len(stream.body) + stream.allowed == (1 << 30) - 1
 
 
 # === What a client may not do ===
@@ -837,9 +885,23 @@ def test_more_streams_than_allowed_are_refused_and_the_others_go_on():
     assert [h for h, _ in fed(connection, opening(7))] == [OPENED]
 
 
-def test_the_client_is_told_how_many_streams_it_may_open():
-    talk = Talk(most_streams=7)
-    assert talk.client.remote_settings.max_concurrent_streams == 7
+def test_the_client_is_told_what_it_may_send():
+    told = Talk(most_streams=7).client.remote_settings
+    assert told.max_concurrent_streams == 7
+    assert told.max_header_list_size == LARGEST_HEADERS
+    assert told.max_frame_size == LARGEST_FRAME
+    assert told.initial_window_size == WINDOW
+
+
+def test_headers_are_counted_as_the_client_counts_them():
+    """RFC 9113, 6.5.2: their bytes, and 32 for each; one byte more is too many."""
+    connection = greeted()
+    counted = sum(32 + len(name) + len(value) for name, value in [*HEADERS, ("text", "")])
+    for number, more in ((1, 0), (3, 1)):
+        block = BLOCK + literal("text", "x" * (LARGEST_HEADERS - counted + more))
+        fed(connection, frame(Frame.HEADERS, WHOLE, number, block))
+    assert connection.streams[1].headers is not TOO_LARGE
+    assert connection.streams[3].headers is TOO_LARGE
 
 
 def test_headers_of_streams_that_are_not_taken_up_still_count_in_the_table():
@@ -913,7 +975,7 @@ FLOODS = {
     "settings": itertools.repeat(frame(Frame.SETTINGS, 0, 0)),
     "acknowledgements": itertools.repeat(frame(Frame.SETTINGS, Flag.ACK, 0)),
     "many settings": itertools.repeat(
-        frame(Frame.SETTINGS, 0, 0, struct.pack(">HL", Setting.INITIAL_WINDOW_SIZE, 9) * 5000)
+        frame(Frame.SETTINGS, 0, 0, struct.pack(">HL", Setting.INITIAL_WINDOW_SIZE, 9) * 5000), 3
     ),
     "updates": itertools.repeat(frame(Frame.WINDOW_UPDATE, 0, 0, long(1))),
     "priorities": itertools.repeat(frame(Frame.PRIORITY, 0, 1, bytes(5))),
@@ -921,6 +983,14 @@ FLOODS = {
     "empty data": itertools.chain([opening(1)], itertools.repeat(frame(Frame.DATA, 0, 1))),
     "padding": itertools.chain(
         [opening(1)], itertools.repeat(frame(Frame.DATA, Flag.PADDED, 1, b"\0"))
+    ),
+    "empty data of a stream that is over": itertools.chain(
+        [opening(1), frame(Frame.RST_STREAM, 0, 1, long(8))],
+        itertools.repeat(frame(Frame.DATA, 0, 1)),
+    ),
+    "trailers of a stream that is over": itertools.chain(
+        [opening(1), frame(Frame.RST_STREAM, 0, 1, long(8))],
+        itertools.repeat(frame(Frame.HEADERS, WHOLE | LAST, 1, TRAILERS)),
     ),
     "resets": numbered(lambda n: opening(n) + frame(Frame.RST_STREAM, 0, n, long(8))),
     "resets after a byte": numbered(
@@ -1105,3 +1175,20 @@ def test_streams_that_are_over_and_their_headers_take_no_memory():
 
     assert grown(connection, numbered(reset), 2000) < 30_000  # of some 800 kB
     assert not connection.streams
+
+
+@pytest.mark.parametrize("size", [500, 20_000])
+def test_headers_that_never_come_again_take_no_memory(size):
+    """Without HPACK's table, as those do that are blocks of their own."""
+    wire = []
+    for number in range(1, 401, 2):
+        text = literal("trace", f"{number}".zfill(size))
+        wire.append(frame(Frame.HEADERS, WHOLE, number, BLOCK + text))
+        wire.append(frame(Frame.RST_STREAM, 0, number, long(8)))
+    connection = greeted()
+    tracemalloc.start()
+    for each in wire:
+        fed(connection, each)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 250_000  # of 450 kB and more

@@ -15,6 +15,7 @@ from urllib.parse import quote
 import grpc
 
 from striate.serve.grpc_server.http2 import WINDOW, Stream, literal
+from striate.serve.unforeseen import FULL, say_full
 
 if TYPE_CHECKING:
     from striate.serve.grpc_server.sockets import Peer
@@ -203,6 +204,9 @@ class Call:
             self.finish(self._code or grpc.StatusCode.UNKNOWN, self._details)
         except Failure as failure:
             self.finish(failure.code, str(failure))
+        except MemoryError:
+            say_full(self.method)
+            self.finish(grpc.StatusCode.RESOURCE_EXHAUSTED, FULL)
         except Exception as error:  # a mistake of ours
             log.exception("%s", self.method)
             self.finish(grpc.StatusCode.UNKNOWN, f"Exception calling application: {error}"[:1000])

@@ -27,6 +27,7 @@ from striate.serve.grpc_server.http2 import (
     literal,
 )
 from striate.serve.grpc_server.sockets import READ, Entrance, Peer, unbind
+from striate.serve.unforeseen import say_full
 
 log = logging.getLogger("striate.serve")
 
@@ -286,6 +287,9 @@ class GrpcServer:
                 self._unshaken(peer.name, error)
             self._close(peer)
         except OSError:
+            self._close(peer)
+        except MemoryError:  # for what it sends: with the connection goes what there is of it
+            say_full(peer.name)
             self._close(peer)
         except Exception:  # a mistake of ours costs one connection, not the server
             log.exception("%s", peer.name)

@@ -17,7 +17,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from striate.serve.status import Code, ServingError
+from striate.serve.status import Code
+from striate.serve.unforeseen import code_of_error
 
 # Upper edges in microseconds, TensorFlow Serving's: 10 and 32 steps of 1.8; the rest is beyond
 BUCKETS = tuple(10 * 1.8**k for k in range(33))
@@ -237,11 +238,8 @@ class Counters:
         code = Code.OK
         try:
             yield asked
-        except ServingError as error:
-            code = error.code
-            raise
-        except BaseException:
-            code = Code.INTERNAL
+        except BaseException as error:
+            code = code_of_error(error)
             raise
         finally:
             self._add(asked, code, time.monotonic() - asked.begun)

@@ -1,6 +1,5 @@
 """The Open Inference Protocol over gRPC: `inference.GRPCInferenceService`."""
 
-import logging
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -16,9 +15,8 @@ from striate.serve.grpc_server import GrpcServer
 from striate.serve.protocols import oip, oip_about
 from striate.serve.protocols.oip_protos import SERVICE, message, service
 from striate.serve.protocols.tfs_grpc import answered
-from striate.serve.status import ServingError, cut, invalid
-
-log = logging.getLogger("striate.serve")
+from striate.serve.status import cut, invalid
+from striate.serve.unforeseen import told
 
 FINAL = "triton_final_response"  # the last one to a request of a stream; clients wait for it
 
@@ -123,12 +121,9 @@ class InferenceService:
             try:
                 response.infer_response.CopyFrom(self._infer(request, context))
                 response.infer_response.parameters[FINAL].bool_param = True
-            except ServingError as error:
-                response.error_message = cut(str(error))
+            except Exception as error:
+                response.error_message = cut(str(told(error, "ModelStreamInfer")))
                 response.infer_response.id = request.id
-            except Exception as error:  # a mistake of ours: one line for the client
-                log.exception("ModelStreamInfer")
-                response.error_message = cut(f"{type(error).__name__}: {error}")
             yield response
 
     def _infer(self, request, context) -> Any:

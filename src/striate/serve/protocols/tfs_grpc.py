@@ -5,7 +5,6 @@ or answer nonsense (a tensor of the wrong rank or size), this one refuses: see d
 """
 
 import functools
-import logging
 import time
 from dataclasses import replace
 
@@ -28,9 +27,8 @@ from striate.serve.protocols.tfs_messages import (
 )
 from striate.serve.repository.model_config import configs_from_request
 from striate.serve.signatures import CLASSIFY
-from striate.serve.status import Code, ServingError, cut, invalid
-
-log = logging.getLogger("striate.serve")
+from striate.serve.status import cut, invalid
+from striate.serve.unforeseen import told
 
 SERVICES = ("tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 
@@ -53,12 +51,9 @@ def answered(method):
     def call(self, request, context):
         try:
             return method(self, request, context)
-        except ServingError as error:
-            code, message = error.code, str(error)
-        except Exception as error:  # a mistake of ours: the client gets one line, the log the rest
-            log.exception("%s", method.__name__)
-            code, message = Code.INTERNAL, f"{type(error).__name__}: {error}"
-        context.abort(_STATUS[code], cut(message))
+        except Exception as error:
+            refused = told(error, method.__name__)
+        context.abort(_STATUS[refused.code], cut(str(refused)))
 
     return call
 

@@ -3,7 +3,6 @@
 import asyncio
 import functools
 import json
-import logging
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -18,8 +17,7 @@ from striate.serve.calls import ID_HEADER, Call, address, call_of, during
 from striate.serve.core import Core
 from striate.serve.scheduler import Scheduler, too_late
 from striate.serve.status import HTTP_STATUS, Code, QueueFull, ServingError, cut
-
-log = logging.getLogger("striate.serve")
+from striate.serve.unforeseen import told
 
 # What tells whether a server lives, and is not refused for want of room
 PROBES = {"/v2/health/live", "/v2/health/ready"}
@@ -111,6 +109,10 @@ def threaded(
             if full and isinstance(error, QueueFull):
                 error = QueueFull(full)
             return refusal(error, 413 if error.code == Code.RESOURCE_EXHAUSTED else None)
+        except MemoryError as error:  # for its body
+            refused = told(error, call.method)
+            call.code = refused.code
+            return refusal(refused)
         except ClientDisconnect:
             call.code = Code.CANCELLED
             return Response(status_code=499)
@@ -178,13 +180,10 @@ def _answered(
     try:
         with during(call):
             return answer(request, body, deadline)
-    except ServingError as error:
-        call.code = error.code
-        return refusal(error)
-    except Exception as error:  # a mistake of ours: the client gets one line, the log the rest
-        log.exception("%s %s", request.method, raw_path(request))
-        call.code = Code.INTERNAL
-        return json_response({"error": cut(f"{type(error).__name__}: {error}")}, 500)
+    except Exception as error:
+        refused = told(error, call.method)
+        call.code = refused.code
+        return refusal(refused)
 
 
 def json_response(document: Any, status: int = 200, *, indent: int | None = None) -> Response:

@@ -14,6 +14,7 @@ import numpy as np
 from striate.errors import ArtifactError
 from striate.serve.signatures import DEFAULT, PREDICT, Signature, Tensors, TensorSpec
 from striate.serve.status import invalid
+from striate.serve.unforeseen import lacks_memory
 
 _DTYPES = {
     "tensor(float)": "float32",
@@ -60,6 +61,8 @@ class OnnxServable:
         try:
             found = self._session.run(outputs, {n: _to_text(t) for n, t in feeds.items()})
         except Exception as error:  # sizes that are open in the graph and do not fit each other
+            if lacks_memory(error):
+                raise
             raise invalid(_line(error)) from None
         return {n: _to_bytes(np.asarray(t)) for n, t in zip(outputs, found, strict=True)}
 

@@ -21,6 +21,7 @@ from striate.explain.occlusion import occlusion
 from striate.explain.saliency import gradient, saliency
 from striate.explain.smoothgrad import smoothgrad
 from striate.explain.subject import copy_of
+from striate.gradients import value_and_gradient
 from striate.registry import create_model, deep_graphs
 
 TARGETS = np.array([3, 1])
@@ -322,6 +323,21 @@ def test_a_net_that_takes_no_pictures_is_one_clear_line(name):
     net = create_model(name)
     with pytest.raises(UsageError, match="expected a net that classifies pictures"):
         explain(net, np.zeros((1, *net.input_shape[1:]), np.uint8))
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_net_of_other_channels_than_grey_or_colour_is_one_clear_line(channels):
+    net = create_model("lenet5", num_classes=2, input_shape=(28, 28, channels))
+    pictures = np.zeros((1, 28, 28, channels), np.uint8)
+    with pytest.raises(UsageError, match=f"1 or 3 channels, got {channels}$") as caught:
+        explain(net, pictures)
+    assert len(str(caught.value)) < 100
+
+
+def test_what_does_not_depend_on_a_tensor_has_no_slope():
+    values, slope = value_and_gradient(lambda x: keras.ops.ones(2), keras.ops.ones((2, 3)))
+    assert (np.asarray(values) == 1).all()
+    assert (np.asarray(slope) == np.zeros((2, 3))).all()
 
 
 def test_a_view_is_no_method_of_maps(averaging):

@@ -91,11 +91,11 @@ def test_the_scale_of_the_inputs_is_their_mean_without_sign_under_the_kernel():
 
 
 def test_a_real_input_has_no_scale_and_padding_is_zero_or_one():
-    with pytest.raises(ValueError, match="stay real"):
+    with pytest.raises(UsageError, match="stay real"):
         BinaryConv2D(3, 3, binary_inputs=False, activation_scale=True)
-    with pytest.raises(ValueError, match="0 or 1"):
+    with pytest.raises(UsageError, match="0 or 1"):
         BinaryConv2D(3, 3, pad_value=-1)
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(UsageError, match="units as a whole number of at least 1, got 0"):
         BinaryDense(0)
 
 

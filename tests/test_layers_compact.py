@@ -22,7 +22,7 @@ def test_channel_shuffle_deals_the_groups_out():
 
 
 def test_channel_shuffle_refuses_what_does_not_divide():
-    with pytest.raises(ValueError, match="3 groups"):
+    with pytest.raises(UsageError, match="3 groups"):
         layers.ChannelShuffle(3)(noise(1, 2, 2, 4))
 
 

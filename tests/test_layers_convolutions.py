@@ -6,6 +6,7 @@ import pytest
 
 from by_hand import answer, convolve, gradient, noise, slope
 from striate import layers
+from striate.errors import UsageError
 from striate.layers.deformable_conv import sample
 
 
@@ -92,7 +93,7 @@ def test_a_locally_connected_layer_begins_at_the_scale_of_one_place():
 
 
 def test_a_locally_connected_layer_wants_to_know_the_size():
-    with pytest.raises(ValueError, match="height and width"):
+    with pytest.raises(UsageError, match="height and width"):
         layers.LocallyConnected2D(4, 3)(keras.Input((None, None, 3)))
 
 
@@ -234,5 +235,5 @@ def test_a_closed_gate_lets_everything_past_and_an_open_one_nothing(gate_bias, p
 
 
 def test_a_gate_wants_two_inputs_of_one_shape():
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(UsageError, match="one shape"):
         layers.HighwayGate()([noise(2, 5), noise(2, 4)])

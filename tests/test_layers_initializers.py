@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from by_hand import answer, noise
-from striate.initializers import Given, kmeans_filters
+from striate.errors import UsageError
+from striate.initializers import Bilinear, DeltaOrthogonal, Given, kmeans_filters
 
 
 def strokes() -> np.ndarray:
@@ -86,8 +87,31 @@ def test_whitened_windows_have_an_even_spectrum():
 
 
 def test_pictures_smaller_than_a_window_are_refused():
-    with pytest.raises(ValueError, match="at least 10 x 10 pixels"):
+    with pytest.raises(UsageError, match="at least 10 x 10 pixels"):
         kmeans_filters(noise(4, 9, 12, 1), 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: kmeans_filters(noise(4, 12, 12), 4, 3), r"pictures \[N, h, w, c\], got float32"),
+        (lambda: kmeans_filters(noise(0, 12, 12, 1), 4, 3), r"pictures \[N, h, w, c\]"),
+        (lambda: kmeans_filters(noise(4, 12, 12, 1), 0, 3), "filters as a whole number"),
+        (lambda: kmeans_filters(noise(4, 12, 12, 1), 4, 3, windows=0), "windows as a whole"),
+        (lambda: kmeans_filters(noise(4, 12, 12, 1), 4, 3, rounds=-1), "rounds as a whole"),
+        (lambda: DeltaOrthogonal()((4, 4)), r"kernel \[..., h, w, c_in, c_out\], got one of"),
+        (lambda: DeltaOrthogonal(seed="one"), "seed as a whole number"),
+        (lambda: Bilinear()((4, 2, 1, 1)), "expected a square kernel"),
+    ],
+)
+def test_what_nothing_can_begin_with_is_refused_in_a_line(make, said):
+    with pytest.raises(UsageError, match=said):
+        make()
+
+
+def test_black_pictures_teach_filters_that_are_numbers():
+    filters = kmeans_filters(np.zeros((4, 12, 12, 1)), 4, 3, windows=50, rounds=2)
+    assert np.isfinite(filters).all()
 
 
 def test_a_convolution_begins_with_the_filters_that_it_is_given(tmp_path):
@@ -100,5 +124,5 @@ def test_a_convolution_begins_with_the_filters_that_it_is_given(tmp_path):
     again = keras.saving.load_model(tmp_path / "net.keras")
     x = noise(1, 5, 5, 2)
     np.testing.assert_array_equal(answer(again, x), answer(net, x))
-    with pytest.raises(ValueError, match=r"\(3, 3, 2, 4\), got \(3, 3, 3, 4\)"):
+    with pytest.raises(UsageError, match=r"\(3, 3, 2, 4\), got \(3, 3, 3, 4\)"):
         keras.layers.Conv2D(4, 3, kernel_initializer=Given(kernel)).build((1, 5, 5, 3))

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from striate.errors import UsageError
 from striate.layers import LocalResponseNormalization
 
 
@@ -51,5 +52,5 @@ def test_it_survives_its_config():
 
 
 def test_an_even_window_is_refused():
-    with pytest.raises(ValueError, match="odd"):
+    with pytest.raises(UsageError, match="odd"):
         LocalResponseNormalization(4)

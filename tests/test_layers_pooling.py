@@ -6,6 +6,7 @@ import pytest
 
 from by_hand import answer, each_window, gradient, noise, pool
 from striate import layers
+from striate.errors import UsageError
 
 
 def again(layer):
@@ -134,7 +135,7 @@ def test_a_window_that_overhangs_counts_for_what_it_holds(name, of, size, stride
 
 
 def test_a_stride_beyond_the_window_has_nothing_to_round_up():
-    with pytest.raises(ValueError, match="at most the window's 2"):
+    with pytest.raises(UsageError, match="at most the window's 2"):
         layers.CeilMaxPooling2D(2, 3)
 
 
@@ -178,5 +179,5 @@ def test_a_pyramid_of_one_level_is_adaptive_pooling(n):
 
 
 def test_a_pyramid_pools_by_maximum_or_average():
-    with pytest.raises(ValueError, match="max or average"):
+    with pytest.raises(UsageError, match="max or average"):
         layers.SpatialPyramidPooling2D(kind="median")

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from by_hand import gradient, noise
+from striate.errors import UsageError
 from striate.layers import DiracConv2D, DrawColumn, FractalJoin, ShakeShake, StochasticDepth
 from striate.layers.dirac_conv import dirac_delta
 
@@ -83,7 +84,7 @@ def test_shake_shake_can_keep_the_forward_draw_or_take_even_shares():
     to_a, to_b = gradient(lambda a, b: even([a, b], training=True), a, b)
     np.testing.assert_allclose(to_a, 0.5)
     np.testing.assert_allclose(to_b, 0.5)
-    with pytest.raises(ValueError, match="shake, even or keep"):
+    with pytest.raises(UsageError, match="shake, even or keep"):
         ShakeShake(backward="never")
 
 

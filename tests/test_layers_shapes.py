@@ -6,6 +6,7 @@ import pytest
 
 from by_hand import answer, noise
 from striate import layers
+from striate.errors import UsageError
 
 MAP = noise(2, 8, 8, 6)
 
@@ -28,7 +29,7 @@ MAP = noise(2, 8, 8, 6)
     ids=lambda layer: type(layer).__name__,
 )
 def test_a_window_larger_than_the_map_is_refused(layer):
-    with pytest.raises(ValueError, match=r"a map of at least \d x \d, got 8 x 8"):
+    with pytest.raises(UsageError, match=r"a map of at least \d x \d, got 8 x 8"):
         layer(MAP)
 
 
@@ -41,7 +42,7 @@ def test_a_window_as_large_as_the_map_fits():
 
 
 def test_a_padding_that_there_is_not_is_refused():
-    with pytest.raises(ValueError, match="expected padding valid or same, got 'full'"):
+    with pytest.raises(UsageError, match="expected padding valid or same, got 'full'"):
         layers.SumPooling2D(2, padding="full")(MAP)
 
 
@@ -51,12 +52,12 @@ def test_a_padding_that_there_is_not_is_refused():
     ids=lambda layer: type(layer).__name__,
 )
 def test_maps_of_two_shapes_are_not_mixed(layer):
-    with pytest.raises(ValueError, match="expected inputs of one shape"):
+    with pytest.raises(UsageError, match="expected inputs of one shape"):
         layer([MAP, MAP[..., :1]])
 
 
 def test_a_sum_of_one_map_without_its_list_is_refused():
-    with pytest.raises(ValueError, match="expected a list of maps"):
+    with pytest.raises(UsageError, match="expected a list of maps"):
         layers.WeightedSum()(MAP)
 
 
@@ -66,12 +67,12 @@ def test_maps_of_unknown_sides_are_alike():
 
 
 def test_columns_of_two_shapes_are_not_joined():
-    with pytest.raises(ValueError, match="expected inputs of one shape"):
+    with pytest.raises(UsageError, match="expected inputs of one shape"):
         layers.FractalJoin()([MAP, MAP[..., :1], np.zeros(2, "int32")])
 
 
 def test_each_of_several_logits_wants_its_temperature():
-    with pytest.raises(ValueError, match="each of 3 temperatures, got 2"):
+    with pytest.raises(UsageError, match="each of 3 temperatures, got 2"):
         layers.MeanProbability((1, 1, 1))([MAP, MAP])
 
 
@@ -85,27 +86,60 @@ def test_each_of_several_logits_wants_its_temperature():
     ],
 )
 def test_a_chance_or_temperature_that_cannot_be_is_refused(make):
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(UsageError, match="expected"):
         make()
 
 
+@pytest.mark.parametrize("number", [0, -1, 1.5, "3", True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        layers.BinaryDense,
+        lambda n: layers.BinaryConv2D(4, n),
+        lambda n: layers.BinaryConv2D(4, 3, strides=n),
+        layers.CeilMaxPooling2D,
+        lambda n: layers.CeilMaxPooling2D(3, n),
+        layers.ChannelShuffle,
+        layers.CircularConv2D,
+        layers.CircularChain2D,
+        lambda n: layers.DeformableConv2D(4, 3, n),
+        layers.DrawColumn,
+        layers.HighwayGate,
+        lambda n: layers.LearnedGroupConv(4, 2, n),
+        lambda n: layers.LocalResponseNormalization(size=n),
+        lambda n: layers.LocallyConnected2D(4, n),
+        layers.MapDense,
+        layers.SAFPooling2D,
+        layers.SelectChannels,
+        lambda n: layers.SpatiallySeparableConv2D(4, 3, between=n),
+        lambda n: layers.SpatialPyramidPooling2D((1, n)),
+        lambda n: layers.SumPooling2D(2, n),
+        lambda n: layers.TableConv2D(((0, 1),), n),
+        layers.TrainableSubsampling,
+    ],
+)
+def test_a_number_of_units_or_pixels_that_cannot_be_is_refused(make, number):
+    with pytest.raises(UsageError, match="as a whole number of at least 1, got"):
+        make(number)
+
+
 def test_more_channels_than_a_tensor_has_are_refused_outside_a_net_too():
-    with pytest.raises(ValueError, match="at least 9 channels, got 6"):
+    with pytest.raises(UsageError, match="at least 9 channels, got 6"):
         layers.SliceChannels(3, 9)(MAP)
 
 
 def test_a_table_cannot_count_from_the_end():
-    with pytest.raises(ValueError, match="input map -1, there are 6"):
+    with pytest.raises(UsageError, match="input map -1, there are 6"):
         layers.TableConv2D(((-1, 2),), 3)(MAP)
 
 
 def test_pixels_are_normalised_by_as_many_numbers_as_they_have_channels():
     three = {"mean": [0.0] * 3, "scale": [1.0] * 3}
-    with pytest.raises(ValueError, match="expected 3 channels, got 6"):
+    with pytest.raises(UsageError, match="expected 3 channels, got 6"):
         layers.Normalise(order="rgb", **three)(MAP)
-    with pytest.raises(ValueError, match="a mean and a scale for each channel, got 3 and 2"):
+    with pytest.raises(UsageError, match="a mean and a scale for each channel, got 3 and 2"):
         layers.Normalise(order="rgb", mean=[0.0] * 3, scale=[1.0] * 2)
-    with pytest.raises(ValueError, match="expected order rgb or bgr, got 'RGB'"):
+    with pytest.raises(UsageError, match="expected order rgb or bgr, got 'RGB'"):
         layers.Normalise(order="RGB", **three)
 
 

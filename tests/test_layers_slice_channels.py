@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 
+from striate.errors import UsageError
 from striate.layers import SliceChannels
 
 
@@ -22,10 +23,10 @@ def test_its_configuration_makes_it_again():
 
 @pytest.mark.parametrize("bounds", [(3, 3), (-1, 2)])
 def test_a_slice_of_nothing_is_refused(bounds):
-    with pytest.raises(ValueError, match="start < stop"):
+    with pytest.raises(UsageError, match="start < stop"):
         SliceChannels(*bounds)
 
 
 def test_more_channels_than_there_are_is_refused():
-    with pytest.raises(ValueError, match="at least 8 channels, got 7"):
+    with pytest.raises(UsageError, match="at least 8 channels, got 7"):
         SliceChannels(0, 8)(keras.Input((3, 3, 7)))

@@ -152,6 +152,13 @@ def test_more_channels_repeat_the_colours_and_keep_the_scale(mobilenet_file):
 # === Our own files ===
 
 
+def test_weights_that_were_opened_for_another_net_are_refused_in_a_line(mobilenet_file):
+    opened = open_weights("mobilenet_v1_025", mobilenet_file)
+    opened.options = {"alpha": 0.25}
+    with pytest.raises(UsageError, match="lenet5 has no option 'alpha'"):
+        create_model("lenet5", weights=opened)
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
 def test_our_own_files_load_too(suffix, tmp_path):
     theirs = shake(create_model("resnet20_cifar", num_classes=4))

@@ -20,7 +20,7 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(x)
             values = function(x)
-        return values, tape.gradient(values, x)
+        return values, tape.gradient(values, x, unconnected_gradients="zero")
     if keras.backend.backend() == "jax":
         import jax
 

@@ -6,6 +6,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.errors import UsageError, check_whole
+
 
 @keras.saving.register_keras_serializable("striate")
 class DeltaOrthogonal(keras.initializers.Initializer):
@@ -20,11 +22,14 @@ class DeltaOrthogonal(keras.initializers.Initializer):
     def __init__(self, gain: float = 1.0, seed=None):
         self.gain = gain
         self.seed = random.randint(1, 10**9) if seed is None else seed
+        check_whole("seed", self.seed)
 
     def __call__(self, shape, dtype=None):
+        if len(shape) < 4:
+            raise UsageError(f"expected a kernel [..., h, w, c_in, c_out], got one of {shape}")
         *stack, height, width, inputs, outputs = shape
         if inputs > outputs:
-            raise ValueError(f"expected at least as many outputs as inputs, got {shape}")
+            raise UsageError(f"expected at least as many outputs as inputs, got {shape}")
         dice = np.random.default_rng(self.seed)
         columns, triangle = np.linalg.qr(dice.standard_normal((*stack, outputs, inputs)))
         # With the triangle's signs every direction is as likely as any other.
@@ -46,6 +51,8 @@ class Bilinear(keras.initializers.Initializer):
     """
 
     def __call__(self, shape, dtype=None):
+        if len(shape) != 4 or shape[0] != shape[1]:
+            raise UsageError(f"expected a square kernel [k, k, c_out, c_in], got one of {shape}")
         side, _, outputs, inputs = shape
         factor = (side + 1) // 2
         centre = factor - 1 if side % 2 else factor - 0.5
@@ -66,7 +73,7 @@ class Given(keras.initializers.Initializer):
 
     def __call__(self, shape, dtype=None):
         if tuple(shape) != self.values.shape:
-            raise ValueError(f"expected a weight of shape {self.values.shape}, got {tuple(shape)}")
+            raise UsageError(f"expected a weight of shape {self.values.shape}, got {tuple(shape)}")
         return ops.convert_to_tensor(self.values, dtype or keras.config.floatx())
 
     def get_config(self):
@@ -99,6 +106,10 @@ def kmeans_filters(
 
     Source: Dundar, Jin, Culurciello, arXiv:1511.06241, section 2.
     """
+    for name, number in {"filters": filters, "kernel": kernel, "windows": windows}.items():
+        check_whole(name, number, 1)
+    check_whole("rounds", rounds)
+    check_whole("seed", seed)
     dice = np.random.default_rng(seed)
     drawn = _windows(np.asarray(pictures), 2 * kernel, windows, dice)
     if whiten:
@@ -115,9 +126,13 @@ def kmeans_filters(
 
 def _windows(pictures: np.ndarray, side: int, count: int, dice) -> np.ndarray:
     """[count, side, side, c] at random places of random pictures, of mean 0 and deviation 1."""
+    if pictures.ndim != 4 or not pictures.size or pictures.dtype.kind not in "biuf":
+        raise UsageError(
+            f"expected pictures [N, h, w, c], got {pictures.dtype} {list(pictures.shape)}"
+        )
     n, height, width, _ = pictures.shape
     if min(height, width) < side:
-        raise ValueError(
+        raise UsageError(
             f"expected pictures of at least {side} x {side} pixels, twice the kernel, "
             f"got {height} x {width}"
         )
@@ -127,7 +142,7 @@ def _windows(pictures: np.ndarray, side: int, count: int, dice) -> np.ndarray:
     drawn = np.stack([pictures[i, a : a + side, b : b + side] for i, a, b in places])
     drawn = drawn.astype("float32")
     mean, deviation = drawn.mean((1, 2, 3), keepdims=True), drawn.std((1, 2, 3), keepdims=True)
-    return (drawn - mean) / (deviation + 0.1 * deviation.mean())
+    return (drawn - mean) / np.maximum(deviation + 0.1 * deviation.mean(), 1e-8)
 
 
 def _whitened(drawn: np.ndarray) -> np.ndarray:
@@ -135,7 +150,7 @@ def _whitened(drawn: np.ndarray) -> np.ndarray:
     flat = drawn.reshape(len(drawn), -1)
     flat = flat - flat.mean(0)
     variances, axes = np.linalg.eigh(flat.T @ flat / len(flat))
-    scale = 1 / np.sqrt(np.maximum(variances, 0) + 0.1 * variances.mean())
+    scale = 1 / np.sqrt(np.maximum(variances, 0) + max(0.1 * variances.mean(), 1e-8))
     return (flat @ (axes * scale) @ axes.T).reshape(drawn.shape)
 
 

@@ -386,6 +386,7 @@ def create(
     )
     if loaded is not None:
         options = {**loaded.options, **options}
+        _check_options(spec, options)  # the weights may have been opened for another net
         num_classes = loaded.classes if num_classes is None else num_classes
         input_shape = loaded.input_shape if input_shape is None else input_shape
     model = _build(spec, *_asked(spec, input_shape, num_classes), options)

@@ -160,7 +160,7 @@ def subject_of(source: Any, preprocess: Spec | None = None) -> Subject:
     """The subject of an artifact, of the one at a path, or of a net that `create_model` built.
 
     preprocess: for a net, how its pixels are normalised; by default as its spec says. Raises
-    `UsageError` for a net that takes no pictures, or whose answer is a map.
+    `UsageError` for a net that takes no pictures in grey or colour, or whose answer is a map.
     """
     if isinstance(source, str | os.PathLike):
         source = load(source)
@@ -182,6 +182,11 @@ def _check_pictures(net: Any, spec: ModelSpec | Places) -> None:
         raise UsageError(
             f"{spec.name}: expected a net that classifies pictures, got one from "
             f"{net.input_shape[1:]} to {net.output_shape[1:]}"
+        )
+    if net.input_shape[-1] not in (1, 3):
+        raise UsageError(
+            f"{spec.name}: expected a net of pictures in grey or colour, 1 or 3 channels, got "
+            f"{net.input_shape[-1]}"
         )
 
 

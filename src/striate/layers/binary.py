@@ -11,7 +11,8 @@ float32 holds exactly: bit-packed kernels give the same integers.
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.errors import UsageError, check_whole
+from striate.layers.shapes import check_counts, check_window
 
 
 def sign(x):
@@ -56,8 +57,7 @@ class BinaryLayer(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if units < 1:
-            raise ValueError(f"expected at least one output, got {units}")
+        check_counts(units=units)
         self.units = units
         self.binary_inputs = binary_inputs
         self.scale = scale
@@ -146,10 +146,12 @@ class BinaryConv2D(BinaryLayer):
         **kwargs,
     ):
         super().__init__(filters, **kwargs)
+        check_counts(kernel_size=kernel_size, strides=strides)
+        check_whole("pad", pad)
         if pad_value not in (0, 1):
-            raise ValueError(f"expected a pad_value of 0 or 1, got {pad_value!r}")
+            raise UsageError(f"expected a pad_value of 0 or 1, got {pad_value!r}")
         if activation_scale and not self.binary_inputs:
-            raise ValueError("activation_scale is the scale of binary inputs; these stay real")
+            raise UsageError("activation_scale is the scale of binary inputs; these stay real")
         self.kernel_size = kernel_size
         self.strides = strides
         self.pad = pad

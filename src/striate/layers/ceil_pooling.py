@@ -6,7 +6,8 @@ Caffe, and torch with ceil_mode, give ceil((side - size) / stride) + 1 places; K
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts, check_window
 
 
 class CeilPooling2D(keras.layers.Layer):
@@ -18,9 +19,10 @@ class CeilPooling2D(keras.layers.Layer):
     def __init__(self, size: int, stride: int | None = None, **kwargs):
         super().__init__(**kwargs)
         self.size = size
-        self.stride = stride or size
+        self.stride = size if stride is None else stride
+        check_counts(size=size, stride=self.stride)
         if self.stride > size:
-            raise ValueError(f"expected a stride of at most the window's {size}, got {stride}")
+            raise UsageError(f"expected a stride of at most the window's {size}, got {stride}")
 
     def build(self, input_shape):
         check_window(input_shape, self.size - self.stride + 1)

@@ -3,6 +3,9 @@
 import keras
 from keras import ops
 
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts
+
 
 @keras.saving.register_keras_serializable("striate")
 class ChannelShuffle(keras.layers.Layer):
@@ -13,11 +16,12 @@ class ChannelShuffle(keras.layers.Layer):
 
     def __init__(self, groups: int, **kwargs):
         super().__init__(**kwargs)
+        check_counts(groups=groups)
         self.groups = groups
 
     def build(self, input_shape):
         if input_shape[-1] % self.groups:
-            raise ValueError(f"{input_shape[-1]} channels do not divide into {self.groups} groups")
+            raise UsageError(f"{input_shape[-1]} channels do not divide into {self.groups} groups")
 
     def call(self, x):
         *sides, channels = ops.shape(x)[1:]

@@ -6,6 +6,8 @@ Xiao, Bahri, Sohl-Dickstein, Schoenholz, Pennington, arXiv:1806.05393, section 2
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_counts
+
 
 def convolve(x, kernel, bias):
     """3x3 kernel over x [N, h, w, c], padded on each side with its other side."""
@@ -30,6 +32,7 @@ class CircularConv2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_counts(filters=filters)
         self.filters = filters
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)
@@ -78,6 +81,7 @@ class CircularChain2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_counts(depth=depth)
         self.depth = depth
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.bias_initializer = keras.initializers.get(bias_initializer)

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts, check_window
 
 
 def sample(x, rows, columns):
@@ -56,6 +57,7 @@ class DeformableConv2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_counts(filters=filters, kernel=kernel, stride=stride)
         self.filters = filters
         self.kernel_size = kernel
         self.stride = stride
@@ -115,7 +117,7 @@ class DeformableConv2D(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         n, *sides, _ = input_shape
         if None in sides:
-            raise ValueError(f"expected a height and width that are known, got {input_shape}")
+            raise UsageError(f"expected a height and width that are known, got {input_shape}")
         lost = self.kernel_size - 1 if self.padding == "valid" else 0
         return (n, *((side - lost - 1) // self.stride + 1 for side in sides), self.filters)
 

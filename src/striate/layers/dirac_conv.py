@@ -8,6 +8,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.errors import UsageError
+
 
 def dirac_delta(kernel: int, inputs: int, filters: int) -> np.ndarray:
     """The kernel [kernel, kernel, inputs, filters] whose convolution gives back its input.
@@ -34,9 +36,9 @@ class DiracConv2D(keras.layers.Conv2D):
     def build(self, input_shape):
         super().build(input_shape)
         if self.groups != 1 or self.kernel_size[0] != self.kernel_size[1]:
-            raise ValueError("expected a square kernel and one group")
+            raise UsageError("expected a square kernel and one group")
         if self.data_format != "channels_last":
-            raise ValueError(f"expected channels_last, got {self.data_format}")
+            raise UsageError(f"expected channels_last, got {self.data_format}")
         self.alpha = self.add_weight(shape=(self.filters,), initializer="ones", name="alpha")
         self.beta = self.add_weight(
             shape=(self.filters,), initializer=keras.initializers.Constant(0.1), name="beta"

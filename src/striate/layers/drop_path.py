@@ -7,7 +7,8 @@ arXiv:1605.07648.
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_alike
+from striate.errors import UsageError
+from striate.layers.shapes import check_alike, check_counts
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -20,8 +21,9 @@ class DrawColumn(keras.layers.Layer):
 
     def __init__(self, columns: int, share: float = 0.5, seed=None, **kwargs):
         super().__init__(**kwargs)
+        check_counts(columns=columns)
         if not 0 <= share <= 1:
-            raise ValueError(f"expected a share from 0 to 1, got {share!r}")
+            raise UsageError(f"expected a share from 0 to 1, got {share!r}")
         self.columns = columns
         self.share = share
         self.seed = seed
@@ -55,7 +57,7 @@ class FractalJoin(keras.layers.Layer):
     def __init__(self, drop: float = 0.15, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= drop <= 1:
-            raise ValueError(f"expected a chance from 0 to 1 as drop, got {drop!r}")
+            raise UsageError(f"expected a chance from 0 to 1 as drop, got {drop!r}")
         self.drop = drop
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)

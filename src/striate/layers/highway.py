@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_alike
+from striate.layers.shapes import check_alike, check_counts
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -17,6 +17,7 @@ class HighwayGate(keras.layers.Layer):
 
     def __init__(self, kernel: int = 1, gate_bias: float = -2.0, **kwargs):
         super().__init__(**kwargs)
+        check_counts(kernel=kernel)
         self.kernel_size = kernel
         self.gate_bias = gate_bias
 

@@ -4,6 +4,9 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts
+
 
 @keras.saving.register_keras_serializable("striate")
 class LearnedGroupConv(keras.layers.Layer):
@@ -18,12 +21,13 @@ class LearnedGroupConv(keras.layers.Layer):
         super().__init__(**kwargs)
         self.filters = filters
         self.groups = groups
-        self.condense_factor = condense_factor or groups
+        self.condense_factor = groups if condense_factor is None else condense_factor
+        check_counts(filters=filters, groups=groups, condense_factor=self.condense_factor)
 
     def build(self, input_shape):
         channels = input_shape[-1]
         if self.filters % self.groups or channels % self.condense_factor:
-            raise ValueError(
+            raise UsageError(
                 f"expected filters that divide into {self.groups} groups and inputs that divide by "
                 f"{self.condense_factor}, got {self.filters} and {channels}"
             )

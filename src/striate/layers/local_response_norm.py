@@ -7,7 +7,9 @@ Krizhevsky, Sutskever, Hinton, "ImageNet Classification with Deep Convolutional 
 import keras
 from keras import ops
 
+from striate.errors import UsageError
 from striate.layers.precision import at_least_float32
+from striate.layers.shapes import check_counts
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -30,8 +32,9 @@ class LocalResponseNormalization(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if size < 1 or size % 2 == 0:
-            raise ValueError(f"expected an odd number of channels as size, got {size!r}")
+        check_counts(size=size)
+        if size % 2 == 0:
+            raise UsageError(f"expected an odd number of channels as size, got {size!r}")
         self.size = size
         self.alpha = alpha
         self.beta = beta

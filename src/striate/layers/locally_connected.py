@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts, check_window
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -17,6 +18,7 @@ class LocallyConnected2D(keras.layers.Layer):
 
     def __init__(self, filters: int, kernel: int, stride: int = 1, use_bias: bool = True, **kwargs):
         super().__init__(**kwargs)
+        check_counts(filters=filters, kernel=kernel, stride=stride)
         self.filters = filters
         self.kernel_size = kernel
         self.stride = stride
@@ -48,7 +50,7 @@ class LocallyConnected2D(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         n, *sides, _ = input_shape
         if None in sides:
-            raise ValueError(
+            raise UsageError(
                 "expected a height and width that are known, since each place has "
                 f"its own weights, got {input_shape}"
             )

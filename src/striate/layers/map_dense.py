@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_counts
+
 
 @keras.saving.register_keras_serializable("striate")
 class MapDense(keras.layers.Layer):
@@ -15,6 +17,7 @@ class MapDense(keras.layers.Layer):
 
     def __init__(self, units: int, **kwargs):
         super().__init__(**kwargs)
+        check_counts(units=units)
         self.units = units
 
     def build(self, input_shape):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
+from striate.errors import UsageError
 from striate.layers.shapes import check_alike
 
 
@@ -24,12 +25,12 @@ class MeanProbability(keras.layers.Layer):
         super().__init__(**kwargs)
         self.temperatures = tuple(map(float, temperatures))
         if not all(temperature > 0 for temperature in self.temperatures):
-            raise ValueError(f"expected temperatures above 0, got {self.temperatures}")
+            raise UsageError(f"expected temperatures above 0, got {self.temperatures}")
 
     def build(self, input_shapes):
         check_alike(input_shapes)
         if len(input_shapes) != len(self.temperatures):
-            raise ValueError(
+            raise UsageError(
                 f"expected logits for each of {len(self.temperatures)} temperatures, "
                 f"got {len(input_shapes)}"
             )

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.errors import UsageError
+
 
 @keras.saving.register_keras_serializable("striate")
 class Normalise(keras.layers.Layer):
@@ -18,19 +20,19 @@ class Normalise(keras.layers.Layer):
         # The pixels are bytes: under mixed precision they must not be rounded to half first.
         super().__init__(dtype="float32", autocast=False, **kwargs)
         if order not in ("rgb", "bgr"):
-            raise ValueError(f"expected order rgb or bgr, got {order!r}")
+            raise UsageError(f"expected order rgb or bgr, got {order!r}")
         self.order = order
         self.mean = tuple(mean)
         self.scale = tuple(scale)
         if len(self.mean) != len(self.scale):
-            raise ValueError(
+            raise UsageError(
                 f"expected a mean and a scale for each channel, got {len(self.mean)} and "
                 f"{len(self.scale)}"
             )
 
     def build(self, input_shape):
         if input_shape[-1] != len(self.mean):
-            raise ValueError(f"expected {len(self.mean)} channels, got {input_shape[-1]}")
+            raise UsageError(f"expected {len(self.mean)} channels, got {input_shape[-1]}")
 
     def call(self, x):
         """Row by row: no runtime is quick with three numbers along the last axis, which took a

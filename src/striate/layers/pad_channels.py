@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.errors import check_whole
+
 
 @keras.saving.register_keras_serializable("striate")
 class PadChannels(keras.layers.Layer):
@@ -10,6 +12,8 @@ class PadChannels(keras.layers.Layer):
 
     def __init__(self, before: int, after: int, **kwargs):
         super().__init__(**kwargs)
+        check_whole("before", before)
+        check_whole("after", after)
         self.before = before
         self.after = after
 

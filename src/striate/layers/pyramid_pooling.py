@@ -3,6 +3,9 @@
 import keras
 from keras import ops
 
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts
+
 
 @keras.saving.register_keras_serializable("striate")
 class SpatialPyramidPooling2D(keras.layers.Layer):
@@ -17,8 +20,9 @@ class SpatialPyramidPooling2D(keras.layers.Layer):
 
     def __init__(self, levels: tuple[int, ...] = (1, 2, 4), kind: str = "max", **kwargs):
         super().__init__(**kwargs)
+        check_counts(**{f"levels[{i}]": level for i, level in enumerate(levels)})
         if kind not in ("max", "average"):
-            raise ValueError(f"expected kind max or average, got {kind!r}")
+            raise UsageError(f"expected kind max or average, got {kind!r}")
         self.levels = tuple(levels)
         self.kind = kind
 

@@ -4,6 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from striate.errors import UsageError
+
 
 @keras.saving.register_keras_serializable("striate")
 class FixedRBF(keras.layers.Layer):
@@ -21,7 +23,7 @@ class FixedRBF(keras.layers.Layer):
     def build(self, input_shape):
         centres = np.asarray(self.centres, "float32")
         if input_shape[-1] != centres.shape[1]:
-            raise ValueError(f"expected {centres.shape[1]} inputs, got {input_shape[-1]}")
+            raise UsageError(f"expected {centres.shape[1]} inputs, got {input_shape[-1]}")
         self.kernel = self.add_weight(
             shape=centres.T.shape,
             initializer=lambda shape, dtype: ops.convert_to_tensor(centres.T, dtype),

@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts, check_window
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -19,10 +20,11 @@ class SAFPooling2D(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if not 0 <= rate < 1:
-            raise ValueError(f"expected a rate from 0 to below 1, got {rate!r}")
+            raise UsageError(f"expected a rate from 0 to below 1, got {rate!r}")
         self.size = size
         self.rate = rate
-        self.stride = stride or size
+        self.stride = size if stride is None else stride
+        check_counts(size=size, stride=self.stride)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 

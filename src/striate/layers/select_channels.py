@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from striate.layers.shapes import check_counts
+
 
 @keras.saving.register_keras_serializable("striate")
 class SelectChannels(keras.layers.Layer):
@@ -13,6 +15,7 @@ class SelectChannels(keras.layers.Layer):
 
     def __init__(self, count: int, **kwargs):
         super().__init__(**kwargs)
+        check_counts(count=count)
         self.count = count
 
     def build(self, input_shape):

@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.layers.shapes import check_counts, check_window
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -28,6 +28,9 @@ class SpatiallySeparableConv2D(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        check_counts(
+            filters=filters, kernel=kernel, stride=stride, between=1 if between is None else between
+        )
         self.filters = filters
         self.kernel_size = kernel
         self.stride = stride

@@ -6,6 +6,7 @@ Gastaldi, "Shake-Shake regularization", 2017, arXiv:1705.07485.
 import keras
 from keras import ops
 
+from striate.errors import UsageError
 from striate.layers.shapes import check_alike
 
 
@@ -29,9 +30,9 @@ class ShakeShake(keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         if forward not in ("shake", "even"):
-            raise ValueError(f"expected forward shake or even, got {forward!r}")
+            raise UsageError(f"expected forward shake or even, got {forward!r}")
         if backward not in ("shake", "even", "keep"):
-            raise ValueError(f"expected backward shake, even or keep, got {backward!r}")
+            raise UsageError(f"expected backward shake, even or keep, got {backward!r}")
         self.forward = forward
         self.backward = backward
         self.per_picture = per_picture

@@ -2,6 +2,8 @@
 
 import keras
 
+from striate.errors import UsageError
+
 
 @keras.saving.register_keras_serializable("striate")
 class SliceChannels(keras.layers.Layer):
@@ -10,13 +12,13 @@ class SliceChannels(keras.layers.Layer):
     def __init__(self, start: int, stop: int, **kwargs):
         super().__init__(**kwargs)
         if not 0 <= start < stop:
-            raise ValueError(f"expected 0 <= start < stop, got {start!r} and {stop!r}")
+            raise UsageError(f"expected 0 <= start < stop, got {start!r} and {stop!r}")
         self.start = start
         self.stop = stop
 
     def build(self, input_shape):
         if input_shape[-1] < self.stop:
-            raise ValueError(f"expected at least {self.stop} channels, got {input_shape[-1]}")
+            raise UsageError(f"expected at least {self.stop} channels, got {input_shape[-1]}")
 
     def call(self, x):
         return x[..., self.start : self.stop]

@@ -6,6 +6,8 @@ Huang, Sun, Liu, Sedra, Weinberger, "Deep Networks with Stochastic Depth", 2016,
 import keras
 from keras import ops
 
+from striate.errors import UsageError
+
 
 @keras.saving.register_keras_serializable("striate")
 class StochasticDepth(keras.layers.Layer):
@@ -18,7 +20,7 @@ class StochasticDepth(keras.layers.Layer):
     def __init__(self, survival: float, per_picture: bool = False, seed=None, **kwargs):
         super().__init__(**kwargs)
         if not 0.0 < survival <= 1.0:
-            raise ValueError(f"expected survival above 0 and up to 1, got {survival!r}")
+            raise UsageError(f"expected survival above 0 and up to 1, got {survival!r}")
         self.survival = survival
         self.per_picture = per_picture
         self.seed = seed

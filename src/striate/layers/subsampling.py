@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.layers.shapes import check_counts, check_window
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -18,6 +18,7 @@ class TrainableSubsampling(keras.layers.Layer):
 
     def __init__(self, size: int, **kwargs):
         super().__init__(**kwargs)
+        check_counts(size=size)
         self.size = size
 
     def build(self, input_shape):

@@ -4,7 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from striate.layers.shapes import check_window
+from striate.errors import UsageError
+from striate.layers.shapes import check_counts, check_window
 
 
 @keras.saving.register_keras_serializable("striate")
@@ -19,6 +20,7 @@ class TableConv2D(keras.layers.Layer):
 
     def __init__(self, table, kernel: int, **kwargs):
         super().__init__(**kwargs)
+        check_counts(kernel=kernel)
         self.table = tuple(tuple(row) for row in table)
         self.kernel_size = kernel
 
@@ -28,7 +30,7 @@ class TableConv2D(keras.layers.Layer):
         check_window(input_shape, self.kernel_size)
         for i, _ in pairs:
             if not 0 <= i < maps:
-                raise ValueError(f"the table names input map {i}, there are {maps}, from 0 on")
+                raise UsageError(f"the table names input map {i}, there are {maps}, from 0 on")
         place = np.zeros((len(pairs), maps, filters), "float32")
         for n, (i, j) in enumerate(pairs):
             place[n, i, j] = 1

@@ -10,7 +10,7 @@ import numpy as np
 from keras import ops
 
 from striate.layers.precision import at_least_float32
-from striate.layers.shapes import check_window
+from striate.layers.shapes import check_counts, check_window
 
 
 class WindowPooling2D(keras.layers.Layer):
@@ -23,7 +23,8 @@ class WindowPooling2D(keras.layers.Layer):
     def __init__(self, size: int, stride: int | None = None, padding: str = "valid", **kwargs):
         super().__init__(**kwargs)
         self.size = size
-        self.stride = stride or size
+        self.stride = size if stride is None else stride
+        check_counts(size=size, stride=self.stride)
         self.padding = padding
 
     def build(self, input_shape):

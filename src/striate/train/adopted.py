@@ -74,7 +74,7 @@ def _body(made: Artifact, features: str, inputs: Any) -> Any:
     try:
         with deep_graphs():
             return keras.models.clone_model(body, inputs, _as_now).outputs[0]
-    except (ValueError, TypeError) as error:  # layers that are for one size
+    except (ValueError, TypeError, UsageError) as error:  # layers that are for one size
         raise UsageError(
             f"{made.path}: expected pictures of {list(made.preprocess.shape)}, which the net was "
             f"made for, got {list(inputs.shape[1:])} ({first_line(error)})"

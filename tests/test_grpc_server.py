@@ -25,6 +25,7 @@ from served import certificate
 from striate.serve.grpc_server import GrpcServer, Limits
 from striate.serve.grpc_server.calls import prefixed, seconds, trailers
 from striate.serve.grpc_server.http2 import PREFACE, Flag, Frame, frame, literal
+from striate.serve.grpc_server.sockets import Entrance
 from striate.serve.secure import Tls
 
 WIDE = b"\0\4\x7f\xff\xff\xff"  # INITIAL_WINDOW_SIZE: all that may be
@@ -55,9 +56,21 @@ class Echo:
             return bytes(int(rest))
         if what == b"metadata":
             context.set_trailing_metadata((("echoed", context.headers["asked"]),))
+        if what == b"code":
+            context.set_code(grpc.StatusCode.NOT_FOUND)
+            context.set_details(rest.decode())
         if what == b"left":
             return str(context.time_remaining()).encode()
         return bytes(data)
+
+    def endless(self, data, context):
+        self.begun.release()
+        try:
+            while True:
+                yield b"more"
+                time.sleep(0.01)
+        finally:
+            self.ended.release()
 
     def stream(self, requests, context):
         self.contexts.append(context)
@@ -78,6 +91,7 @@ def served(limits=None, *, tls=None, family=socket.AF_INET, threads=8, **hooks):
     handlers = {
         "Unary": grpc.unary_unary_rpc_method_handler(echo.unary),
         "Stream": grpc.stream_stream_rpc_method_handler(echo.stream),
+        "Endless": grpc.unary_stream_rpc_method_handler(echo.endless),
     }
     server = GrpcServer(threads, limits or Limits(), **hooks)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Echo", handlers),))
@@ -170,19 +184,20 @@ def test_a_message_of_a_stream_may_be_larger_than_the_window():
         assert list(stream(iter(asked), timeout=60)) == asked
 
 
-def test_a_client_that_sends_faster_than_it_is_answered_is_held_back():
-    """Else a stream could fill the memory: here 200 MB would wait."""
+@pytest.mark.parametrize("first", [b"wait", b"go on"])
+def test_a_client_that_sends_faster_than_it_is_answered_or_reads_is_held_back(first):
+    """Else a stream could fill the memory: here 100 MB would wait, of requests or of answers."""
     with served() as (echo, _, address), connected(address) as (_, stream):
         taken = itertools.count()
         requests = itertools.chain(
-            [b"wait"], (bytes(1 << 20) for _ in range(200) if next(taken) >= 0)
+            [first], (bytes(1 << 20) for _ in range(100) if next(taken) >= 0)
         )
         answers = stream(requests, timeout=60)
         assert echo.begun.acquire(timeout=30)
         time.sleep(0.5)
         assert next(taken) < 40
         echo.go.set()
-        assert sum(len(answer) for answer in answers) == 200 << 20 | 4
+        assert sum(len(answer) for answer in answers) == (100 << 20) + len(first)
 
 
 @pytest.mark.parametrize("text", ["plain", "Umlauts äöü, 100 % and\na line", "x" * 1000])
@@ -190,6 +205,12 @@ def test_what_a_handler_aborts_with_is_the_status(echo, text):
     _, unary, _ = echo
     found = refusal(unary, b"abort " + text.encode())
     assert found == (grpc.StatusCode.FAILED_PRECONDITION, text)
+
+
+def test_what_a_handler_sets_is_the_status_of_what_it_returns(echo):
+    """As gRPC's own health service answers."""
+    _, unary, _ = echo
+    assert refusal(unary, b"code not here") == (grpc.StatusCode.NOT_FOUND, "not here")
 
 
 def test_what_a_handler_raises_is_one_line_for_the_client(echo, caplog):
@@ -223,6 +244,14 @@ def test_a_client_that_stops_waiting_is_noticed():
             assert ended.wait(30)
             assert not context.is_active()
             assert not context.add_callback(ended.set)
+
+
+def test_answers_without_end_end_with_the_client_that_asked_for_them():
+    with served() as (echo, _, address), grpc.insecure_channel(address) as channel:
+        answers = channel.unary_stream("/test.Echo/Endless")(b"")
+        assert next(answers) == b"more"
+        answers.cancel()
+        assert echo.ended.acquire(timeout=30)
 
 
 def test_a_method_that_is_not_there_is_unimplemented(echo):
@@ -280,6 +309,20 @@ def test_too_many_headers_are_refused_and_the_other_calls_of_the_connection_live
         found = told(address, *calls)
     assert [headers["grpc-status"] for headers in found] == ["0", "8", "0"]
     assert found[1]["grpc-message"] == "received metadata size exceeds hard limit (16384)"
+
+
+def test_what_is_not_one_whole_message_is_refused_and_the_connection_lives():
+    bad = [b"", b"\0\0\0", prefixed(b"abc")[:-1], prefixed(b"a") + prefixed(b"b")]
+    unknown = ({"grpc-encoding": "br"}, b"\1" + prefixed(b"a")[1:])
+    with served() as (_, _, address):
+        found = told(address, *(({}, body) for body in bad), unknown, ({}, prefixed(b"good")))
+    assert [answer["grpc-status"] for answer in found] == ["13"] * len(bad) + ["12", "0"]
+
+
+def test_what_is_posted_to_it_and_is_not_grpc_is_refused():
+    with served() as (_, _, address):
+        (found,) = told(address, ({"content-type": "application/json"}, b"{}"))
+    assert found[":status"] == "415"
 
 
 @pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
@@ -397,7 +440,8 @@ def test_a_connection_that_says_nothing_is_closed(monkeypatch):
 
 
 @pytest.mark.parametrize(("name", "value"), [("idle", 0.2), ("age", 0.2)])
-def test_a_connection_that_is_idle_or_old_has_to_go_and_no_call_notices(name, value):
+def test_a_connection_that_is_idle_or_old_has_to_go_and_no_call_notices(name, value, monkeypatch):
+    monkeypatch.setattr("striate.serve.grpc_server.server.HEARD", 1000)  # this client does answer
     limits = replace(Limits(), **{name: value})
     with served(limits) as (_, server, address), connected(address) as (unary, _):
         for _ in range(3):
@@ -406,6 +450,86 @@ def test_a_connection_that_is_idle_or_old_has_to_go_and_no_call_notices(name, va
             while server._peers:
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
+
+
+def test_a_connection_whose_call_takes_long_is_not_idle():
+    limits = Limits(idle=0.2, grace=0.2)
+    with served(limits) as (echo, _, address), connected(address) as (unary, _):
+        under_way = unary.future(b"wait", timeout=60)
+        time.sleep(1.5)  # three looks at what is idle
+        echo.go.set()
+        assert under_way.result() == b"wait"
+
+
+def test_an_old_connection_whose_calls_do_not_end_in_time_is_cut_off():
+    limits = Limits(age=0.2, grace=0.2)
+    with served(limits) as (echo, _, address), connected(address) as (unary, _):
+        code, _ = refusal(unary, b"wait")
+        assert code == grpc.StatusCode.UNAVAILABLE
+        echo.go.set()
+
+
+def test_a_client_that_does_not_answer_when_it_has_to_go_is_left():
+    with served(Limits(idle=0.2)) as (_, _, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as deaf:
+            deaf.sendall(PREFACE + frame(Frame.SETTINGS, 0, 0))
+            while deaf.recv(1000):
+                pass
+
+
+def test_a_server_that_has_no_files_for_a_connection_takes_it_a_little_later(monkeypatch, caplog):
+    accept, errors = Entrance.accept, iter([OSError(24, "Too many open files")])
+
+    def scarce(entrance):
+        for error in errors:
+            raise error
+        return accept(entrance)
+
+    monkeypatch.setattr(Entrance, "accept", scarce)
+    with served() as (_, _, address), connected(address) as (unary, _):
+        assert unary(b"late", timeout=30) == b"late"
+    (line,) = caplog.messages
+    assert line == "cannot accept a connection: [Errno 24] Too many open files"
+
+
+@pytest.mark.parametrize("where", ["read", "opened"])
+def test_a_mistake_of_ours_costs_one_connection_and_not_the_server(where, caplog):
+    def hook(call):
+        if call.headers.get("asked") == "too much":
+            raise RuntimeError("ours")
+
+    with (
+        served(**{where: hook}) as (echo, _, address),
+        connected(address) as (unary, _),
+        connected(address) as (other, _),
+    ):
+        waiting = other.future(b"wait", timeout=60)
+        assert echo.begun.acquire(timeout=30)
+        code, _ = refusal(unary, b"", metadata=[("asked", "too much")])
+        assert code == grpc.StatusCode.UNAVAILABLE
+        assert "RuntimeError: ours" in caplog.text
+        with connected(address) as (again, _):
+            assert again(b"again", timeout=30) == b"again"
+        echo.go.set()
+        assert waiting.result() == b"wait"
+
+
+def test_a_mistake_of_ours_between_calls_leaves_nobody_without_an_answer(monkeypatch, caplog):
+    tidy, mistakes = GrpcServer._tidy, iter([RuntimeError("ours")])
+
+    def broken(server, now):
+        for mistake in mistakes:
+            raise mistake
+        tidy(server, now)
+
+    monkeypatch.setattr(GrpcServer, "_tidy", broken)
+    with served() as (_, _, address), connected(address) as (unary, _):
+        deadline = time.monotonic() + 30
+        while "RuntimeError: ours" not in caplog.text:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert unary(b"still", timeout=30) == b"still"
 
 
 def test_every_request_waits_for_its_turn_without_a_thread():
@@ -541,6 +665,8 @@ def test_what_is_under_way_is_answered_before_a_server_ends_and_streams_are_canc
             next(streaming)
         held.set()
         assert error.value.code() == grpc.StatusCode.CANCELLED
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address.split(":"), timeout=30)
         assert not stopped.is_set()
         echo.go.set()
         assert under_way.result(30) == b"wait"
@@ -553,6 +679,29 @@ def test_calls_that_do_not_end_in_time_are_cut_off():
         assert echo.begun.acquire(timeout=30)
         assert server.stop(0.2).wait(10)
         assert under_way.code() == grpc.StatusCode.UNAVAILABLE
+
+
+def test_a_server_that_ends_waits_for_nobody_who_has_said_nothing():
+    with served() as (_, server, address):
+        host, port = address.split(":")
+        with socket.create_connection((host, int(port)), timeout=30) as silent:
+            while not server._peers:
+                time.sleep(0.01)
+            assert server.stop(60).wait(5)
+            assert silent.recv(1000) == b""
+
+
+def test_the_threads_of_a_server_end_with_it():
+    before = set(threading.enumerate())
+    with served() as (echo, _, address), connected(address) as (unary, _):
+        waiting = [unary.future(b"wait") for _ in range(2)]
+        both_begun(echo)
+        echo.go.set()
+        assert [each.result(30) for each in waiting] == [b"wait", b"wait"]
+    deadline = time.monotonic() + 30
+    while any(t.name.startswith("grpc") for t in set(threading.enumerate()) - before):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 # === Ways to connect ===
@@ -609,7 +758,8 @@ def test_curl_over_http_2_is_told_that_this_is_grpc():
 
 @pytest.mark.parametrize(
     ("text", "expected"),
-    [("1H", 3600), ("2M", 120), ("3S", 3), ("100m", 0.1), ("5u", 5e-6), ("7n", 7e-9),
+    [("12345678S", 12_345_678), ("123456789S", None),
+     ("1H", 3600), ("2M", 120), ("3S", 3), ("100m", 0.1), ("5u", 5e-6), ("7n", 7e-9),
      (None, None), ("", None), ("5", None), ("m", None), ("-5m", None), ("x5m", None)],
 )  # fmt: skip
 def test_timeouts_are_read_in_every_unit(text, expected):

@@ -38,14 +38,34 @@ def test_a_spec_survives_json_and_names_an_unknown_key():
         ({"channels": 2}, "channels 1"),
         ({"crop": 0.0}, "0 < crop"),
         ({"fit": "squash"}, "fit crop, stretch or pad"),
+        ({"crop": 1.1}, "0 < crop"),
         ({"mean": (0.0,)}, "3 means"),
+        ({"scale": (1.0,)}, "3 means and scales"),
+        ({"interpolation": "cubic"}, "interpolation nearest, bilinear"),
+        ({"background": -1}, "background from 0 to 255"),
+        ({"background": 256}, "background from 0 to 255"),
+        ({"order": "rbg"}, "order rgb or bgr"),
         ({"height": 0}, "at least 1"),
+        ({"width": 0}, "at least 1"),
         ({"fit": "pad", "crop": 0.5}, "crop 1 where fit is pad"),
     ],
 )
 def test_an_impossible_spec_is_refused(change, complaint):
     with pytest.raises(UsageError, match=complaint):
         Preprocess(**{"height": 8, "width": 8, **change})
+
+
+def test_a_grey_net_takes_the_average_of_a_convention():
+    grey = preset("caffe", 8, 8, 1)
+    assert grey.mean == (pytest.approx((103.939 + 116.779 + 123.68) / 3),)
+    scale = (1 / 58.395 + 1 / 57.12 + 1 / 57.375) / 3
+    assert preset("torch", 8, 8, 1).scale == (pytest.approx(scale),)
+    assert (grey.order, grey.shape) == ("rgb", (8, 8, 1))
+
+
+def test_a_net_that_normalises_in_itself_is_given_the_levels():
+    raw = preset("raw", 8, 8)
+    assert (raw.mean, raw.scale, raw.order) == ((0, 0, 0), (1, 1, 1), "rgb")
 
 
 def test_unknown_preset_offers_the_nearest():
@@ -201,6 +221,41 @@ def test_crop_keeps_the_centre_stretch_the_whole_pad_the_shape():
     padded = pixels(picture, preset("unit", 30, 30, fit="pad", background=9))
     assert (padded[0] == 9).all()
     assert (padded[15, 15] == 200).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "box"),
+    [
+        ((10, 10), {}, (25, 0, 75, 50)),
+        ((10, 10), {"crop": 0.5}, (37.5, 12.5, 62.5, 37.5)),
+        ((10, 40), {}, (0, 12.5, 100, 37.5)),
+        ((40, 10), {}, (43.75, 0, 56.25, 50)),
+        ((10, 40), {"fit": "stretch"}, (0, 0, 100, 50)),
+        ((10, 40), {"fit": "stretch", "crop": 0.5}, (25, 12.5, 75, 37.5)),
+    ],
+)
+def test_the_box_that_is_kept_has_the_net_s_shape_and_the_picture_s_centre(size, options, box):
+    assert source_box(100, 50, preset("unit", *size, **options)) == box
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("turn", [lambda x: x, lambda x: x.swapaxes(0, 1)])
+def test_padding_is_the_same_on_both_sides_and_of_the_background(channels, turn):
+    picture = np.full((20, 60, 3), 200, np.uint8)
+    spec = preset("unit", 30, 30, channels, fit="pad", background=9)
+    padded = turn(pixels(np.ascontiguousarray(turn(picture)), spec))
+    assert (padded[:10] == 9).all()
+    assert (padded[10:20] == 200).all()
+    assert (padded[20:] == 9).all()
+
+
+@pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
+def test_the_interpolation_is_pillow_s_of_that_name_across_and_then_down(name):
+    picture = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    kind = Image.Resampling[name.upper()]
+    expected = Image.fromarray(picture).resize((16, 37), kind).resize((16, 12), kind)
+    spec = preset("unit", 12, 16, fit="stretch", interpolation=name)
+    assert (pixels(picture, spec) == np.asarray(expected)).all()
 
 
 @settings(max_examples=60, deadline=None)

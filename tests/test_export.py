@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from importlib import metadata
 from types import SimpleNamespace
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from making import PHOTOS, tiny_artifact
+from striate import runtime
 from striate.artifact import load
 from striate.errors import ArtifactError, DisagreementError, EngineError, UsageError
 from striate.explain import explain
@@ -20,7 +22,9 @@ from striate.runtime import (
     FLOAT_TOLERANCE,
     fastest_engine,
     installed,
+    needs_tensorflow,
     open_engine,
+    tolerance,
     usable,
 )
 
@@ -229,6 +233,90 @@ def test_auto_takes_no_engine_whose_answers_are_no_numbers(exported, monkeypatch
         answer = engine.predict
         monkeypatch.setattr(engine, "predict", lambda self, x, f=answer: np.nan * f(self, x))
     assert fastest_engine(exported[0]).name == "tensorflow"
+
+
+def holding(*files, **forms):
+    """Stands for an artifact that holds some files, and two goldens."""
+    goldens = np.zeros((2, 8, 8, 3), np.uint8), np.eye(2, dtype=np.float32)
+    manifest = SimpleNamespace(files=files, forms=forms)
+    return SimpleNamespace(path="mine", manifest=manifest, goldens=lambda: goldens)
+
+
+@pytest.fixture
+def engines(monkeypatch):
+    """Name -> (seconds, how far its scores are off) of engines that stand for those installed;
+    None for one that refuses its file. What is opened knows its threads."""
+    given = {}
+
+    class Stub:
+        def __init__(self, artifact, name, threads):
+            self.name, self.threads, self.expected = name, threads, artifact.goldens()[1]
+
+        def predict(self, images):
+            seconds, off = given[self.name]
+            time.sleep(seconds)
+            return self.expected[: len(images)] + np.float32(off)
+
+    def opened(artifact, name, *, threads=None):
+        if given[name] is None:
+            raise EngineError(f"the {name} engine refuses it")
+        return Stub(artifact, name, threads)
+
+    monkeypatch.setattr(runtime, "open_engine", opened)
+    monkeypatch.setattr(runtime, "installed", lambda: dict.fromkeys(given, "1.0"))
+    return given
+
+
+@pytest.mark.parametrize("fast", ["onnx", "litert", "openvino"])
+def test_auto_takes_the_fastest_engine_whatever_its_place(engines, fast):
+    engines.update(dict.fromkeys(["onnx", "litert", "openvino", "keras"], (0.03, 0.0)))
+    engines[fast] = (0.0, 0.0)
+    engine = fastest_engine(holding("model.onnx", "model.tflite", "model.keras"), threads=3)
+    assert (engine.name, engine.threads) == (fast, 3)
+
+
+def test_auto_passes_over_engines_that_answer_otherwise_or_refuse_their_file(engines):
+    engines.update(onnx=(0.0, 1.5e-4), litert=None, openvino=(0.01, 0.5e-4), keras=(0.0, 0.0))
+    assert fastest_engine(holding("model.onnx", "model.tflite", "model.keras")).name == "openvino"
+
+
+def test_auto_takes_tensorflow_then_keras_where_no_quick_engine_answers(engines):
+    engines.update(onnx=None, tensorflow=(0.01, 0.0), keras=(0.0, 0.0))
+    engine = fastest_engine(holding("model.onnx", "saved_model.pb", "model.keras"), threads=2)
+    assert (engine.name, engine.threads) == ("tensorflow", 2)
+    assert fastest_engine(holding("model.onnx", "model.keras")).name == "keras"
+
+
+def test_auto_says_what_there_is_where_no_engine_reads_any_of_it(engines):
+    engines.update(litert=(0.0, 0.0))
+    with pytest.raises(EngineError, match=r"holds the forms onnx, .* installed engines \(litert\)"):
+        fastest_engine(holding("model.onnx", onnx={}))
+
+
+def test_a_command_knows_whether_its_engine_loads_tensorflow(engines):
+    engines.update(dict.fromkeys(ENGINES, (0.0, 0.0)))
+    quick, slow = holding("model.onnx", "model.keras"), holding("model.int8.onnx", "model.keras")
+    assert not needs_tensorflow(quick)
+    assert needs_tensorflow(slow), "rounded answers are given to nobody unasked"
+    assert not needs_tensorflow(slow, "onnx-int8")
+    assert needs_tensorflow(quick, "keras")
+    assert not needs_tensorflow(quick, "no engine")
+
+
+def test_rounded_scores_may_be_twice_as_far_off_as_when_they_were_written():
+    """Each engine by its own record, where there is one."""
+    int8 = {"max_abs_diff": 0.01, "litert-int8": {"max_abs_diff": 0.03}}
+    artifact = holding("model.int8.onnx", "model.int8.tflite", int8=int8)
+    assert tolerance(artifact, "onnx") == FLOAT_TOLERANCE
+    assert tolerance(artifact, "onnx-int8") == pytest.approx(0.02 + FLOAT_TOLERANCE)
+    assert tolerance(artifact, "litert-int8") == pytest.approx(0.06 + FLOAT_TOLERANCE)
+
+
+def test_an_engine_whose_package_is_missing_names_it(exported, monkeypatch):
+    monkeypatch.setattr(runtime, "is_installed", lambda module: module != "ai_edge_litert")
+    with pytest.raises(EngineError, match=r"litert-int8 engine needs .* install ai-edge-litert"):
+        open_engine(exported[0], "litert-int8")
+    assert "litert" not in installed()
 
 
 def test_another_build_of_an_engine_s_package_serves_as_well(monkeypatch):

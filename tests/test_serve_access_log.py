@@ -198,6 +198,22 @@ def test_a_pipe_that_nobody_reads_costs_lines_and_does_not_wait(tmp_path):
     os.close(reader)
 
 
+def test_a_pipe_whose_reader_is_yet_to_come_does_not_keep_the_server_from_starting(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    log = AccessLog(str(pipe))
+    log.write(Call(id="early"))
+    deadline = time.monotonic() + 20
+    while not log.lost:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    log.write(Call(id="late"))
+    log.close()
+    assert json.loads(os.read(reader, 10_000))["id"] == "late"
+    os.close(reader)
+
+
 def test_closing_writes_what_waits(tmp_path):
     log = AccessLog(str(tmp_path / "log"))
     for number in range(1500):

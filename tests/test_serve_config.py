@@ -607,7 +607,7 @@ def test_a_renewed_certificate_is_met_by_who_connects_then_on_both_ports(base, t
         assert kept.getresponse().status == 200
         kept.close()
         put("broken")
-        wait_for(lambda: any("ssl: the SSLConfig holds no key" in line for line in server.errors))
+        wait_for(lambda: any("ssl: expected server_cert as PEM" in line for line in server.errors))
         assert "the key and certificate before it go on" in "".join(server.errors)
         assert [met(*port) for port in ports] == ["second", "second"]
         put("first", custom_ca=pairs["first"][1], client_verify=True)  # whom to let in, too
@@ -617,13 +617,18 @@ def test_a_renewed_certificate_is_met_by_who_connects_then_on_both_ports(base, t
         with pytest.raises((OSError, ssl.SSLError)):
             urllib.request.urlopen(url, context=context, timeout=10)
         context.load_cert_chain(tmp_path / "first.crt", tmp_path / "first.key")
-        assert urllib.request.urlopen(url, context=context, timeout=10).status == 200
+        wait_for(lambda: urllib.request.urlopen(url, context=context, timeout=10).status == 200)
+
+
+KEY, CERT = "-----BEGIN PRIVATE KEY-----", "-----BEGIN CERTIFICATE-----"
 
 
 def test_an_ssl_config_that_nobody_could_connect_with_is_one_line(tmp_path):
     for text, message in [
-        ("client_verify: true", "expected server_key and server_cert"),
-        ('server_key: "x" server_cert: "y"', "holds no key and certificate"),
+        ("client_verify: true", "expected server_key as PEM text, -----BEGIN ... PRIVATE KEY"),
+        ('server_key: "/etc/key.pem" server_cert: "/etc/cert.pem"', "expected server_key as PEM"),
+        (f'server_key: "{KEY}" server_cert: "{KEY}"', "expected server_cert as PEM text"),
+        (f'server_key: "{KEY}" server_cert: "{CERT}"', "server_cert is dam"),
     ]:
         with pytest.raises(UsageError, match=message):
             Tls.read(write(tmp_path / "ssl", text))
@@ -637,7 +642,7 @@ def test_a_full_disk_is_one_line_where_a_key_is_to_be_loaded(tmp_path, monkeypat
 
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", full)
     with pytest.raises(UsageError, match=r"no temporary file can be written .* \(No space left"):
-        Tls.read(write(tmp_path / "ssl", 'server_key: "x" server_cert: "y"'))
+        Tls.read(write(tmp_path / "ssl", f'server_key: "{KEY}" server_cert: "{CERT}"'))
 
 
 def test_a_certificate_that_clients_refuse_and_an_encrypted_key_are_one_line(tmp_path):
@@ -651,11 +656,16 @@ def test_a_certificate_that_clients_refuse_and_an_encrypted_key_are_one_line(tmp
         subprocess.run(["openssl", *command], check=True, capture_output=True, text=True).stdout
         for command in (["x509", *mine, "-days", "-1"], ["pkey", *locking])
     )
+    other, _ = certificate(tmp_path, "other")
     told = {"server_key": key, "server_cert": cert}
     for changed, message in [
         ({"server_cert": old}, "clients refuse this server_cert: .* has expired"),
         ({"server_key": locked}, "expected a server_key without a pass phrase"),
         ({"custom_ca": key}, "custom_ca holds no certificate"),
+        ({"server_key": other}, "server_key is not the key of server_cert$"),
+        ({"server_key": key[:300]}, "server_key is damaged, OpenSSL cannot read it"),
+        ({"server_cert": cert[:300]}, "server_cert is damaged, OpenSSL cannot read it"),
+        ({"server_cert": cert + cert[:300]}, "server_cert is damaged, OpenSSL cannot read it"),
     ]:
         config = write(tmp_path / "ssl", ssl_config(**{**told, **changed}))
         with pytest.raises(UsageError, match=f"ssl: {message}"):

@@ -35,7 +35,7 @@ from striate.runtime import FLOAT_TOLERANCE
 from striate.serve import Server, ServerOptions, VersionPolicy, seldom, tensors
 from striate.serve.client import Client, HttpClient
 from striate.serve.http_server import HttpServer, configuration
-from striate.serve.listeners import allow_files, bind
+from striate.serve.listeners import allow_files, bind, bind_unix
 from striate.serve.protocols import page
 from striate.serve.protocols.oip_protos import SERVICE, message
 from striate.serve.protos import predict_pb2
@@ -167,6 +167,24 @@ def test_threads_that_never_end_do_not_keep_the_process():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
     )
     assert (ran.returncode, ran.stdout) == (0, "[9, 8, 7, 6, 5, 4, 3, 2, 1] True\nraised\n")
+
+
+def test_the_unix_socket_of_a_server_that_still_loads_is_not_taken_from_it(tmp_path):
+    path = str(tmp_path / "grpc.sock")
+    loading = bind_unix(path)
+    if sys.platform == "linux":
+        with pytest.raises(StriateError, match="Address already in use"):
+            bind_unix(path)
+    loading.close()  # as one leaves it that was killed
+    bind_unix(path).close()
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="needs IPv6")
+def test_an_ipv6_address_may_be_in_brackets(tiny):
+    options = ServerOptions(tiny.path.parent, host="[::1]", port=free_port())
+    with Server(options) as server:
+        assert f"gRPC at [::1]:{options.port} " in server.describe()[-1]
+        socket.create_connection(("::1", options.port), 10).close()
 
 
 def test_it_says_what_it_serves_and_where(tiny):

@@ -517,6 +517,7 @@ def test_what_is_done_again_and_again_goes_on_after_a_mistake(caplog):
 @pytest.mark.parametrize(
     "wrong",
     [
+        {"host": ""},
         {"port": 70_000},
         {"port": 0},
         {"port": 8500, "rest_api_port": 8500},

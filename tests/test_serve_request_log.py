@@ -216,6 +216,16 @@ def test_a_full_disk_costs_records_and_leaves_whole_ones(tmp_path, monkeypatch):
     assert len(entries(tmp_path)) == 1
 
 
+def test_of_records_that_are_lost_the_log_has_a_line_a_second(tmp_path, monkeypatch, caplog):
+    log = RequestLog(tmp_path, 1.0)
+    monkeypatch.setattr("striate.serve.observe.request_log.record", Torn)
+    for number in range(9):
+        log.write(logged(number=number), ALL)
+    log.close()
+    assert log.counts == {("m", Code.UNAVAILABLE): 9}
+    assert len(caplog.messages) == 1
+
+
 class Torn(bytes):
     """A record that seems longer than what is written of it, as on a disk that is full."""
 

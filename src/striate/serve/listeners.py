@@ -15,6 +15,7 @@ import threading
 import time
 from contextvars import ContextVar
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -110,17 +111,28 @@ def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
 
 
 def bind_unix(path: str) -> socket.socket:
-    """A UNIX socket at a path, not yet listening; one that is left of a server is replaced."""
+    """A UNIX socket at a path, not yet listening; one that is left of a server is replaced, but not
+    that of a server which still loads its models."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with contextlib.suppress(FileNotFoundError):
-            if stat.S_ISSOCK(os.stat(path).st_mode) and bound.connect_ex(path):
-                os.unlink(path)  # nobody answers
+            is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+            if is_socket and bound.connect_ex(path) and not _is_bound(path):
+                os.unlink(path)  # nobody answers, and nobody is going to
         bound.bind(path)
     except OSError as error:
         bound.close()
         raise StriateError(f"cannot listen on unix:{path} ({error.strerror or error})") from None
     return bound
+
+
+def _is_bound(path: str) -> bool:
+    """Whether some process has a UNIX socket at a path, as far as the system tells."""
+    try:
+        lines = Path("/proc/net/unix").read_text("utf-8", "surrogateescape").splitlines()
+    except OSError:
+        return False
+    return any(line.split(maxsplit=7)[7:] == [path] for line in lines)
 
 
 def channel_arguments(text: str) -> dict[str, str]:

@@ -245,6 +245,9 @@ class ServerOptions:
     drain_seconds: float = flag(30.0, LIMITS, "for requests in flight after SIGTERM")
 
     def __post_init__(self) -> None:
+        if self.host[:1] == "[" and self.host[-1:] == "]":  # as an IPv6 address is in a URL
+            object.__setattr__(self, "host", self.host[1:-1])
+        _expect(self.host, "host", "that is an address or a name", self)
         for name in ("port", "rest_api_port"):
             _expect(0 <= getattr(self, name) <= 65535, name, "from 0 to 65535", self)
         ports = self.port or self.rest_api_port or self.grpc_socket_path

@@ -5,6 +5,7 @@ says then, and connections that are open go on.
 """
 
 import contextlib
+import re
 import ssl
 import tempfile
 from dataclasses import dataclass
@@ -36,8 +37,12 @@ class Tls:
         found = cls(
             message.server_key, message.server_cert, message.custom_ca, message.client_verify
         )
-        if not (found.server_key and found.server_cert):
-            raise UsageError(f"{path}: expected server_key and server_cert, as PEM text")
+        pems = ("server_key", "PRIVATE KEY-----"), ("server_cert", "CERTIFICATE-----")
+        for name, word in pems:
+            if not re.search(
+                f"-----BEGIN ([A-Z]+ )*{word}", getattr(found, name)
+            ):  # what it holds is not shown: it may be the key
+                raise UsageError(f"{path}: expected {name} as PEM text, -----BEGIN ... {word}")
         if found.client_verify and not found.custom_ca:
             raise UsageError(f"{path}: client_verify needs custom_ca, the clients' authority")
         try:
@@ -94,10 +99,22 @@ def _load_chain(context: ssl.SSLContext, key: str, chain: str) -> None:
             pem.flush()
             context.load_cert_chain(pem.name, password=ask)
     except (ssl.SSLError, ValueError) as error:
-        raise UsageError(f"the SSLConfig holds no key and certificate ({error})") from None
+        if getattr(error, "reason", "") == "KEY_VALUES_MISMATCH":
+            raise UsageError("server_key is not the key of server_cert") from None
+        damaged = "server_key" if _can_be_read(chain) else "server_cert"
+        raise UsageError(f"{damaged} is damaged, OpenSSL cannot read it ({error})") from None
     except OSError as error:
         why = f"no temporary file can be written for the key ({error.strerror})"
         raise UsageError(why) from None
+
+
+def _can_be_read(chain: str) -> bool:
+    """Whether there are certificates in a chain, each of them whole."""
+    try:
+        ssl.SSLContext(_SERVER).load_verify_locations(cadata=chain[chain.find("-----BEGIN") :])
+    except (ssl.SSLError, ValueError):
+        return False
+    return chain.count("-----BEGIN") == chain.count("-----END")
 
 
 class RenewedTls:

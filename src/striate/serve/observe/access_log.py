@@ -5,8 +5,10 @@ nobody reads, a burst) lines are lost and counted; requests are neither refused 
 file is opened anew for what has gathered, so whoever rotates logs may rename it at any time.
 """
 
+import errno
 import json
 import os
+import stat
 import time
 from datetime import UTC, datetime
 from queue import Queue
@@ -35,7 +37,9 @@ class AccessLog:
         try:
             os.close(self._open())
         except OSError as error:
-            raise UsageError(f"access_log {path}: cannot be written ({error.strerror})") from None
+            if not _is_unread_pipe(path, error):
+                why = f"cannot be written ({error.strerror})"
+                raise UsageError(f"access_log {path}: {why}") from None
         self._behind = Behind("access-log", WAITING, self._work)
 
     def write(self, call: Call) -> None:
@@ -76,7 +80,15 @@ class AccessLog:
     def _open(self) -> int:
         if self._path == "-":
             return os.dup(1)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        how = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK  # a pipe waits for its reader
+        file = os.open(self._path, how, 0o640)
+        os.set_blocking(file, True)
+        return file
+
+
+def _is_unread_pipe(path: str, error: OSError) -> bool:
+    """Whether a file cannot be opened since it is a pipe whose reader is yet to come."""
+    return error.errno == errno.ENXIO and stat.S_ISFIFO(os.stat(path).st_mode)
 
 
 def line(ended: float, call: Call) -> bytes:

@@ -12,7 +12,6 @@ on. Files are begun anew at `FILE_BYTES`; of each model the last `FILES` are kep
 """
 
 import errno
-import logging
 import os
 import random
 import struct
@@ -31,10 +30,9 @@ from striate.errors import UsageError
 from striate.serve import protos, tensors
 from striate.serve.behind import Behind
 from striate.serve.options import ModelConfig, Sampling
+from striate.serve.seldom import Seldom
 from striate.serve.signatures import Tensors
 from striate.serve.status import Code, invalid
-
-log = logging.getLogger("striate.serve")
 
 FILE_BYTES = 64 << 20
 FILES = 16
@@ -75,6 +73,7 @@ class RequestLog:
         self.counts: Counter[tuple[str, Code]] = Counter()
         if self._directory is not None:
             _make(self._directory)
+        self._log = Seldom()
         self._behind = Behind("request-log", WAITING, self._work)
 
     def configure(self, configs: Iterable[ModelConfig]) -> None:
@@ -118,7 +117,7 @@ class RequestLog:
                 self.counts[logged.model, Code.OK] += 1
             except Exception as error:  # a full disk, a tensor that has no proto: the next goes on
                 self.counts[logged.model, Code.UNAVAILABLE] += 1
-                log.warning("request log %s: a record is lost (%s)", stem, error)
+                self._log.warn("request log %s: a record is lost (%s)", stem, error)
 
     def _stem(self, model: str, sampling: Sampling) -> Path:
         """What the paths of a model's files begin with."""

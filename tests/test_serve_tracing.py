@@ -81,11 +81,13 @@ def test_a_call_over_grpc_is_a_child_of_its_clients_span(traced, spans, tiny):
     assert (call.context.trace_id, call.parent.span_id) == (TRACE, SPAN)
     assert call.parent.is_remote
     attributes = dict(call.attributes)
-    assert attributes.pop("client.address").startswith("ipv4:127.0.0.1:")
+    assert attributes.pop("client.port") > 0
     assert attributes == {
         "rpc.system": "grpc",
         "rpc.service": "tensorflow.serving.PredictionService",
         "rpc.method": "Predict",
+        "rpc.grpc.status_code": 0,
+        "client.address": "127.0.0.1",
         "striate.request_id": "mine",
         "striate.code": "OK",
         "striate.model": "tiny",
@@ -112,6 +114,8 @@ def test_a_call_over_http_is_one_too(traced, spans, picture):
     assert call.context.trace_state.get("them") == "1"
     assert call.attributes["http.request.method"] == "POST"
     assert call.attributes["url.path"] == "/v1/models/tiny:classify"
+    assert call.attributes["http.response.status_code"] == 200
+    assert call.attributes["client.address"] == "127.0.0.1"
     assert {"decode", "compute"} <= found.keys()
 
 
@@ -129,6 +133,7 @@ def test_what_never_reached_a_model_has_no_parts_and_no_path_in_its_name(traced,
     ((name, call),) = spans().items()
     assert name == "GET"
     assert call.attributes["striate.code"] == "NOT_FOUND"
+    assert call.attributes["http.response.status_code"] == 404
     assert call.status.is_unset, "the client is wrong, not the server"
 
 
@@ -232,6 +237,20 @@ def test_the_service_is_called_as_the_environment_says(monkeypatch, variable, va
 
 
 @pytest.mark.long
+@pytest.mark.parametrize(
+    "name", ["OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL"]
+)
+def test_that_spans_are_not_sent_as_the_environment_says_is_a_line(monkeypatch, caplog, name):
+    """Collectors take gRPC at another port, and the variable is set for all programs of a node."""
+    monkeypatch.setenv(name, "http/protobuf")
+    _provider().shutdown()
+    assert caplog.messages == []
+    monkeypatch.setenv(name, "grpc")
+    _provider().shutdown()
+    (line,) = caplog.messages
+    assert "sent by http/protobuf, not by grpc" in line
+
+
 def test_without_the_flag_nothing_of_opentelemetry_is_imported(tiny):
     code = (
         "import sys; from striate.serve import Server, ServerOptions\n"

@@ -54,7 +54,7 @@ class Call:
     `client_of`). id: the client's, or made; own_id: whether it is made. trace: see `trace_of`.
     placed: whether it has a place in the scheduler already. key: that it shows. model: that it
     asks. asked: the last request that reached a model. received, sent: bytes of the messages, None
-    for streams.
+    for streams. status: of the answer over HTTP.
     """
 
     entrypoint: str = ""
@@ -72,6 +72,7 @@ class Call:
     asked: Asked | None = None
     received: int | None = None
     sent: int | None = None
+    status: int | None = None
     begun: float = field(default_factory=time.monotonic)
     ended: float = 0.0
 

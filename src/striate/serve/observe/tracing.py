@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from striate.errors import UsageError
 from striate.serve.behind import Behind
-from striate.serve.calls import Call
+from striate.serve.calls import Call, client_of
 from striate.serve.status import Code
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("striate.serve")
 
+PROTOCOL = "http/protobuf"
 WAITING = 1000  # calls whose spans are not made yet; more are left out
 
 # What the server did wrong, not what clients did
@@ -95,6 +96,16 @@ def _provider() -> "TracerProvider":
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+    protocol = os.environ.get("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL") or os.environ.get(
+        "OTEL_EXPORTER_OTLP_PROTOCOL"
+    )
+    if protocol not in (None, "", PROTOCOL):
+        log.warning(
+            "tracing: spans are sent by %s, not by %s as OTEL_EXPORTER_OTLP_PROTOCOL says: "
+            "OTEL_EXPORTER_OTLP_ENDPOINT has to name the port where a collector takes that, "
+            "4318 in most",
+            *(PROTOCOL, protocol),
+        )
     said = OTELResourceDetector().detect().attributes  # by OTEL_RESOURCE_ATTRIBUTES, too
     resource = Resource.create({SERVICE_NAME: said.get(SERVICE_NAME, "striate")})
     provider = TracerProvider(resource=resource, shutdown_on_exit=False)
@@ -155,21 +166,35 @@ def _name(call: Call) -> str:
 
 def _attributes(call: Call) -> dict[str, Any]:
     """By OpenTelemetry's names where it has them."""
-    service, _, method = call.method.removeprefix("/").rpartition("/")
-    verb, _, path = call.method.partition(" ")
-    transport = {
-        "GRPC": {"rpc.system": "grpc", "rpc.service": service, "rpc.method": method},
-        "REST": {"http.request.method": verb, "url.path": path[:512]},
-    }
-    found: dict[str, Any] = {
-        **transport.get(call.entrypoint, {}),
-        "client.address": call.peer,
-        "striate.request_id": call.id,
-        "striate.code": call.code.name,
-    }
+    found: dict[str, Any] = _of_grpc(call) if call.entrypoint == "GRPC" else _of_http(call)
+    found["striate.request_id"] = call.id
+    found["striate.code"] = call.code.name
+    _, _, port = call.peer.rpartition(":")
+    if port.isdecimal():  # a UNIX socket has none
+        found["client.address"], found["client.port"] = client_of(None, call.peer), int(port)
+    if call.code in FAULTS:
+        found["error.type"] = call.code.name
     if call.asked is not None:
         found["striate.model"] = call.asked.model
         found["striate.version"] = call.asked.version
         found["striate.signature"] = call.asked.signature
         found["striate.items"] = call.asked.items
+    return found
+
+
+def _of_grpc(call: Call) -> dict[str, Any]:
+    service, _, method = call.method.removeprefix("/").rpartition("/")
+    return {
+        "rpc.system": "grpc",
+        "rpc.service": service,
+        "rpc.method": method,
+        "rpc.grpc.status_code": int(call.code),
+    }
+
+
+def _of_http(call: Call) -> dict[str, Any]:
+    verb, _, path = call.method.partition(" ")
+    found: dict[str, Any] = {"http.request.method": verb, "url.path": path[:512]}
+    if call.status is not None:
+        found["http.response.status_code"] = call.status
     return found

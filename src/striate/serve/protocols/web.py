@@ -128,7 +128,7 @@ def threaded(
             response.headers[ID_HEADER] = call.id
             if retired() or crowded() or (call.received is None and "expect" in request.headers):
                 response.headers["Connection"] = "close"  # of a body that was not asked for, too
-            call.sent = len(response.body)
+            call.sent, call.status = len(response.body), response.status_code
             return response
         finally:
             if call.code == Code.OK and left(request)():

@@ -1,6 +1,8 @@
 """Maps over pictures, each held against a computation that owes nothing to it."""
 
 import dataclasses
+import os
+import subprocess
 
 import keras
 import numpy as np
@@ -25,6 +27,20 @@ from striate.gradients import value_and_gradient
 from striate.registry import create_model, deep_graphs
 
 TARGETS = np.array([3, 1])
+
+ON_JAX = """
+import sys
+
+sys.modules["tensorflow"] = None  # whether or not it is there
+import numpy as np
+from striate.explain import explain
+from striate.registry import create_model
+
+net = create_model("lenet5", input_shape=(28, 28, 1), weights=sys.argv[1])
+x = np.load(sys.argv[2])
+methods = sys.argv[4:]
+np.savez(sys.argv[3], **{m: explain(net, x, method=m, target=[3, 1]).maps for m in methods})
+"""
 
 
 def pictures(shape, n: int = 2) -> np.ndarray:
@@ -387,3 +403,22 @@ def test_a_net_of_more_layers_than_python_calls_is_explained(method):
         net = keras.Model(image, x, name="lenet5")
     found = explain(net, images((8, 8, 1), 1), method=method)
     assert np.isfinite(found.maps).all()
+
+
+@pytest.mark.long
+def test_maps_on_jax_are_those_on_tensorflow(jax_python, tmp_path):
+    """Of a net without kinks, where rounding could send a gradient another way."""
+    net = create_model("lenet5", input_shape=(28, 28, 1))
+    x = images((28, 28, 1), 2)
+    np.save(tmp_path / "x.npy", x)
+    net.save(tmp_path / "net.keras")
+    files = [str(tmp_path / name) for name in ("net.keras", "x.npy", "maps.npz")]
+    methods = [method for method in METHODS if method != "cam"]  # its classifier is no linear one
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"}
+    subprocess.run([jax_python, "-c", ON_JAX, *files, *methods], check=True, env=environment)
+
+    found = np.load(tmp_path / "maps.npz")
+    for method in methods:
+        expected = explain(net, x, method=method, target=TARGETS).maps
+        atol = 1e-4 * np.abs(expected).max()
+        np.testing.assert_allclose(found[method], expected, atol=atol, err_msg=method)

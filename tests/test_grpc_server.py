@@ -565,6 +565,25 @@ def test_streams_that_do_nothing_keep_no_thread_from_other_calls():
         assert waiting.result() == b"wait"
 
 
+def test_streams_that_are_over_leave_no_more_threads_to_other_calls():
+    with served(threads=2) as (echo, _, address), connected(address) as (unary, stream):
+        never = threading.Event()
+        watching = [stream(iter(never.wait, True)) for _ in range(6)]
+        for _ in watching:
+            assert echo.begun.acquire(timeout=30)
+        waiting = [unary.future(b"wait", timeout=60) for _ in range(4)]
+        for each in watching:
+            each.cancel()
+            assert echo.ended.acquire(timeout=30)
+        never.set()
+        both_begun(echo)
+        waiting += [unary.future(b"wait", timeout=60) for _ in range(4)]
+        assert not echo.begun.acquire(timeout=0.5)
+        assert next(stream(iter([b"at once"]), timeout=30)) == b"at once"
+        echo.go.set()
+        assert [each.result() for each in waiting] == [b"wait"] * 8
+
+
 def test_bodies_of_refused_calls_are_not_sent():
     """Once one was refused, a client sends headers and waits to be told to go on."""
     full = threading.Event()

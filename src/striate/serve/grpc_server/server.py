@@ -107,14 +107,18 @@ class Crew:
 
     def _begin(self, call: Call) -> None:
         self._streaming += call.streaming
-        if self._idle:
+        if not call.streaming and self._busy() >= self._most:
+            self._waiting.append(call)
+        elif self._idle:
             self._idle.pop().put(call)
-        elif call.streaming or self._count - self._streaming < self._most:
+        else:
             self._count += 1
             name = f"grpc_{self._count}"
             threading.Thread(target=self._work, args=[call], name=name, daemon=True).start()
-        else:
-            self._waiting.append(call)
+
+    def _busy(self) -> int:
+        """Threads whose calls do not stream."""
+        return self._count - len(self._idle) - self._streaming
 
     def _work(self, call: Call | None) -> None:
         given: SimpleQueue[Call | None] = SimpleQueue()
@@ -133,7 +137,7 @@ class Crew:
             if self._queued:
                 return self._queued.popleft()
             self._turns += 1
-        return self._waiting.popleft() if self._waiting else None
+        return self._waiting.popleft() if self._waiting and self._busy() <= self._most else None
 
 
 class GrpcServer:

@@ -102,14 +102,41 @@ def test_what_is_frozen_is_not_averaged():
     assert Average(net, 0.9).values == []
 
 
+class Counting(keras.layers.Layer):
+    """Has a weight that is no float, as a mask or an index is."""
+
+    def build(self, shape):
+        self.count = self.add_weight(dtype="int32", trainable=False, initializer="ones")
+
+    def call(self, x):
+        return x
+
+
+def test_whole_numbers_among_the_weights_are_left_as_they_are():
+    net = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2), Counting()])
+    average = Average(net, 0.9)
+    assert len(average.values) == 2
+    net.layers[-1].count.assign(7)
+    average.follow(1)
+    average.take_place()
+    assert int(net.layers[-1].count) == 7
+
+
 def test_in_place_of_the_weights_only_for_a_while():
+    """Also where the while ends by Ctrl-C: what is saved then goes on training."""
     net = net_of_one_layer()
     average = Average(net, 0.9)
     first = net.get_weights()
     own = [w + 1 for w in first]
     net.set_weights(own)
-    with average.in_place():
-        for a, b in zip(net.get_weights(), first, strict=True):
-            np.testing.assert_array_equal(a, b)
+
+    def interrupted():
+        with average.in_place():
+            for a, b in zip(net.get_weights(), first, strict=True):
+                np.testing.assert_array_equal(a, b)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
     for a, b in zip(net.get_weights(), own, strict=True):
         np.testing.assert_array_equal(a, b)

@@ -67,7 +67,7 @@ class Echo:
         self.begun.release()
         try:
             while True:
-                yield b"more"
+                yield bytes(int(data))
                 time.sleep(0.01)
         finally:
             self.ended.release()
@@ -186,18 +186,25 @@ def test_a_message_of_a_stream_may_be_larger_than_the_window():
 
 @pytest.mark.parametrize("first", [b"wait", b"go on"])
 def test_a_client_that_sends_faster_than_it_is_answered_or_reads_is_held_back(first):
-    """Else a stream could fill the memory: here 100 MB would wait, of requests or of answers."""
+    """Else a stream could fill the memory: here 60 MB would wait, of requests or of answers."""
     with served() as (echo, _, address), connected(address) as (_, stream):
-        taken = itertools.count()
-        requests = itertools.chain(
-            [first], (bytes(1 << 20) for _ in range(100) if next(taken) >= 0)
-        )
-        answers = stream(requests, timeout=60)
+        taken = []
+
+        def requests():
+            yield first
+            for number in range(60):
+                taken.append(number)
+                yield bytes(1 << 20)
+
+        answers = stream(requests(), timeout=60)
         assert echo.begun.acquire(timeout=30)
-        time.sleep(0.5)
-        assert next(taken) < 40
+        before = -1
+        while len(taken) > before:  # until nothing moves
+            before = len(taken)
+            time.sleep(0.3)
+        assert len(taken) < 40
         echo.go.set()
-        assert sum(len(answer) for answer in answers) == (100 << 20) + len(first)
+        assert sum(len(answer) for answer in answers) == (60 << 20) + len(first)
 
 
 @pytest.mark.parametrize("text", ["plain", "Umlauts äöü, 100 % and\na line", "x" * 1000])
@@ -218,6 +225,8 @@ def test_what_a_handler_raises_is_one_line_for_the_client(echo, caplog):
     found = refusal(unary, b"raise broken")
     assert found == (grpc.StatusCode.UNKNOWN, "Exception calling application: broken")
     assert "ValueError: broken" in caplog.text
+    code, details = refusal(unary, b"raise " + b"x" * 100_000)
+    assert (code, len(details)) == (grpc.StatusCode.UNKNOWN, 1000)
 
 
 def test_metadata_goes_both_ways(echo):
@@ -246,10 +255,12 @@ def test_a_client_that_stops_waiting_is_noticed():
             assert not context.add_callback(ended.set)
 
 
-def test_answers_without_end_end_with_the_client_that_asked_for_them():
+@pytest.mark.parametrize("size", [1, 1 << 20])  # of the latter some wait for the client to read
+def test_answers_without_end_end_with_the_client_that_asked_for_them(size):
     with served() as (echo, _, address), grpc.insecure_channel(address) as channel:
-        answers = channel.unary_stream("/test.Echo/Endless")(b"")
-        assert next(answers) == b"more"
+        answers = channel.unary_stream("/test.Echo/Endless")(b"%d" % size)
+        assert next(answers) == bytes(size)
+        time.sleep(0.3)
         answers.cancel()
         assert echo.ended.acquire(timeout=30)
 
@@ -544,6 +555,26 @@ def test_every_request_waits_for_its_turn_without_a_thread():
         assert threading.active_count() < before + 10
         echo.go.set()
         assert [each.result(30) for each in waiting] == [b"wait %d" % n for n in range(20)]
+
+
+def test_a_call_whose_client_left_while_it_waited_for_its_turn_is_not_answered():
+    queued = {"abreast": 1, "read": lambda call: True}
+    with served(**queued) as (echo, server, address), connected(address) as (unary, _):
+
+        def until(calls):
+            deadline = time.monotonic() + 30
+            while len(server._calls) != calls:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+
+        first, second = unary.future(b"wait"), unary.future(b"in vain")
+        until(2)
+        second.cancel()
+        until(1)
+        echo.go.set()
+        assert first.result(30) == b"wait"
+        assert unary(b"after", timeout=30) == b"after"
+        assert len(echo.contexts) == 2
 
 
 def test_streams_that_do_nothing_keep_no_thread_from_other_calls():

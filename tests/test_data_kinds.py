@@ -75,7 +75,7 @@ def test_an_unknown_kind_or_key_of_a_specification_is_named():
     for broken in ({"kind": "voxels"}, {"height": "8", "width": 8}, {"kind": []}):
         with pytest.raises(UsageError, match="preprocess: expected "):
             from_dict(broken)
-    with pytest.raises(UsageError, match="1 means and scales"):
+    with pytest.raises(UsageError, match="1 numbers as mean, one a channel"):
         VoxelPreprocess(4, 4, 4, 1, mean=(0, 0))
     with pytest.raises(UsageError, match="sample spread or middle"):
         ClipPreprocess(7, GREY, sample="first")

@@ -39,20 +39,29 @@ def test_a_spec_survives_json_and_names_an_unknown_key():
         ({"crop": 0.0}, "0 < crop"),
         ({"fit": "squash"}, "fit crop, stretch or pad"),
         ({"crop": 1.1}, "0 < crop"),
-        ({"mean": (0.0,)}, "3 means"),
-        ({"scale": (1.0,)}, "3 means and scales"),
+        ({"mean": (0.0,)}, r"3 numbers as mean, one a channel, got mean \(0.0,\)"),
+        ({"mean": ("a",) * 3}, "3 numbers as mean"),
+        ({"scale": None}, "3 numbers as scale, one a channel, got scale None"),
+        ({"scale": (float("nan"),) * 3}, "3 numbers as scale"),
+        ({"scale": (1.0,)}, "3 numbers as scale"),
         ({"interpolation": "cubic"}, "interpolation nearest, bilinear"),
         ({"background": -1}, "background from 0 to 255"),
         ({"background": 256}, "background from 0 to 255"),
         ({"order": "rbg"}, "order rgb or bgr"),
-        ({"height": 0}, "at least 1"),
+        ({"height": 0}, "height as a whole number of at least 1, got height 0"),
+        ({"width": "8"}, "width as a whole number of at least 1, got width '8'"),
+        ({"width": 1.5}, "width as a whole"),
+        ({"crop": "a"}, "0 < crop <= 1, got crop 'a'"),
+        ({"interpolation": []}, "interpolation nearest, bilinear"),
+        ({"background": 1.5}, "background from 0 to 255, a whole number, got background 1.5"),
         ({"width": 0}, "at least 1"),
         ({"fit": "pad", "crop": 0.5}, "crop 1 where fit is pad"),
     ],
 )
 def test_an_impossible_spec_is_refused(change, complaint):
-    with pytest.raises(UsageError, match=complaint):
+    with pytest.raises(UsageError, match=complaint) as caught:
         Preprocess(**{"height": 8, "width": 8, **change})
+    assert len(str(caught.value)) < 120
 
 
 def test_a_grey_net_takes_the_average_of_a_convention():

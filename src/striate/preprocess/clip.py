@@ -33,8 +33,9 @@ class ClipPreprocess(Spec):
     sample: Sample = "spread"
 
     def __post_init__(self) -> None:
-        self._expect(self.frames >= 1, "at least one frame")
-        self._expect(self.sample in ("spread", "middle"), "sample spread or middle")
+        self._keep_whole("frames")
+        self._expect(isinstance(self.frame, Preprocess), "a Preprocess as frame", "frame")
+        self._expect(self.sample in ("spread", "middle"), "sample spread or middle", "sample")
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], folder: Path | None = None) -> Self:

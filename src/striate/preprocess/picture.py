@@ -6,6 +6,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -58,23 +59,26 @@ class Preprocess(Spec):
     whitening: Whitening | None = None
 
     def __post_init__(self) -> None:
-        self._keep_floats()
-        self._expect(self.height >= 1 and self.width >= 1, "height and width of at least 1")
-        self._expect(self.channels in (1, 3), "channels 1 (grey) or 3 (colour)")
-        self._expect(self.fit in ("crop", "stretch", "pad"), "fit crop, stretch or pad")
-        self._expect(0 < self.crop <= 1, "0 < crop <= 1")
-        self._expect(self.fit != "pad" or self.crop == 1, "crop 1 where fit is pad")
-        self._expect(self.interpolation in _FILTERS, f"interpolation {', '.join(_FILTERS)}")
-        self._expect(0 <= self.background <= 255, "background from 0 to 255")
-        self._expect(self.order in ("rgb", "bgr"), "order rgb or bgr")
-        self._expect(
-            len(self.mean) == len(self.scale) == self.channels,
-            f"{self.channels} means and scales, one a channel",
-        )
+        self._keep_whole("height", "width", "channels")
+        self._expect(self.channels in (1, 3), "channels 1 (grey) or 3 (colour)", "channels")
+        self._keep_floats(self.channels, "channel")
+        self._expect(self.fit in ("crop", "stretch", "pad"), "fit crop, stretch or pad", "fit")
+        share = isinstance(self.crop, Real) and 0 < self.crop <= 1
+        self._expect(share, "0 < crop <= 1", "crop")
+        self._expect(self.fit != "pad" or self.crop == 1, "crop 1 where fit is pad", "crop")
+        filters = tuple(_FILTERS)
+        known = self.interpolation in filters
+        self._expect(known, f"interpolation {', '.join(filters)}", "interpolation")
+        level = isinstance(self.background, Integral) and 0 <= self.background <= 255
+        self._expect(level, "background from 0 to 255, a whole number", "background")
+        self._expect(self.order in ("rgb", "bgr"), "order rgb or bgr", "order")
         numbers = math.prod(self.shape)
         self._expect(
             self.whitening is None or self.whitening.numbers == numbers,
             f"whitening of {numbers} numbers, measured at this very size",
+            "height",
+            "width",
+            "channels",
         )
 
     @property

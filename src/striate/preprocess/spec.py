@@ -3,9 +3,12 @@
 import dataclasses
 import errno
 import io
+import math
 import os
+import reprlib
 import stat
 from abc import ABC, abstractmethod
+from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -79,15 +82,30 @@ class Spec(ABC):
             what = f"expected {', '.join(known)} as {cls.__name__} has them"
             raise UsageError(f"preprocess: {what}, got {values} ({error})") from None
 
-    def _keep_floats(self) -> None:
-        """Hold mean and scale as floats, whatever JSON or numpy made of them."""
+    def _keep_whole(self, *names: str) -> None:
+        """Hold fields as int, whatever numpy made of them; each of at least 1."""
+        for name in names:
+            value = getattr(self, name)
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            self._expect(whole and value >= 1, f"{name} as a whole number of at least 1", name)
+            object.__setattr__(self, name, int(value))
+
+    def _keep_floats(self, count: int, each: str) -> None:
+        """Hold mean and scale as floats, whatever JSON or numpy made of them; one for each."""
         for name in ("mean", "scale"):
-            values = tuple(float(value) for value in getattr(self, name))
+            wanted = f"{count} numbers as {name}, one a {each}"
+            try:
+                values = tuple(float(value) for value in getattr(self, name))
+            except (TypeError, ValueError):
+                values = ()
+            self._expect(len(values) == count and all(map(math.isfinite, values)), wanted, name)
             object.__setattr__(self, name, values)
 
-    def _expect(self, condition: bool, wanted: str) -> None:
+    def _expect(self, condition: bool, wanted: str, *names: str) -> None:
+        """`UsageError` that tells the values of the fields of these names."""
         if not condition:
-            raise UsageError(f"preprocess: expected {wanted}, got {self}")
+            got = ", ".join(f"{name} {reprlib.repr(getattr(self, name))}" for name in names)
+            raise UsageError(f"preprocess: expected {wanted}, got {got}")
 
 
 def stored(source: bytes | str | os.PathLike, what: str) -> tuple[str, bytes]:

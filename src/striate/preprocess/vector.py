@@ -27,15 +27,11 @@ class VectorPreprocess(Spec):
     scale: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
-        self._expect(self.numbers >= 1, "at least one number")
+        self._keep_whole("numbers")
         for name, plain in (("mean", 0.0), ("scale", 1.0)):
             if getattr(self, name) is None:
                 object.__setattr__(self, name, (plain,) * self.numbers)
-        self._keep_floats()
-        self._expect(
-            len(self.mean or ()) == len(self.scale or ()) == self.numbers,
-            f"{self.numbers} means and scales, one a number",
-        )
+        self._keep_floats(self.numbers, "number")
 
     @property
     def shape(self) -> tuple[int]:

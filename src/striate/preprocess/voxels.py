@@ -32,12 +32,8 @@ class VoxelPreprocess(Spec):
     scale: tuple[float, ...] = (1 / 255,)
 
     def __post_init__(self) -> None:
-        self._keep_floats()
-        self._expect(min(self.shape) >= 1, "sides and channels of at least 1")
-        self._expect(
-            len(self.mean) == len(self.scale) == self.channels,
-            f"{self.channels} means and scales, one a channel",
-        )
+        self._keep_whole("depth", "height", "width", "channels")
+        self._keep_floats(self.channels, "channel")
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

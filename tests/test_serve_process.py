@@ -169,6 +169,39 @@ def test_threads_that_never_end_do_not_keep_the_process():
     assert (ran.returncode, ran.stdout) == (0, "[9, 8, 7, 6, 5, 4, 3, 2, 1] True\nraised\n")
 
 
+def test_a_log_that_nobody_reads_keeps_nobody_waiting(tiny):
+    """As a log driver does whose disk is full; anybody can have thousands of lines written."""
+    port, rest_port = free_port(), free_port()
+    options = {"path": str(tiny.path.parent), "port": port, "rest_api_port": rest_port}
+    unread, full = os.pipe()
+    os.set_blocking(full, False)
+    with contextlib.suppress(BlockingIOError):
+        while os.write(full, b"x" * 4096):
+            continue
+    os.set_blocking(full, True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVE, json.dumps({**options, "host": "127.0.0.1"})],
+        stdout=subprocess.DEVNULL,
+        stderr=full,
+    )
+    try:
+        wait_for(lambda: listens(rest_port))
+        for _ in range(20):  # each of them is worth a line
+            with socket.create_connection(("127.0.0.1", port), 10) as other:
+                other.sendall(b"GET / HTTP/1.1\r\n\r\n")
+                other.recv(100)
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            assert check(health_pb2.HealthCheckRequest(), timeout=20).status == 1
+        process.terminate()
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(unread)
+        os.close(full)
+
+
 def test_the_unix_socket_of_a_server_that_still_loads_is_not_taken_from_it(tmp_path):
     path = str(tmp_path / "grpc.sock")
     loading = bind_unix(path)

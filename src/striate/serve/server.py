@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn
@@ -29,6 +29,7 @@ from striate.serve.repository.servable import Servable
 from striate.serve.rollout import Missing, parse, parse_canary
 from striate.serve.scheduler import Scheduler
 from striate.serve.secure import RenewedTls
+from striate.serve.stderr import logged
 
 if TYPE_CHECKING:
     from striate.serve.observe.tracing import Tracing
@@ -263,20 +264,21 @@ def run_server(
 
     announce is given each line that says what is served and where. Call it from the main thread.
     """
-    with _signals() as signals:
-        try:
-            with _at_once(signals):
-                server = Server(options)
-                allow_files(options)
-                server.start()
-        except _Ended as ended:
-            _say(announce, f"{ended}: stopped before anything was served")
-            return
-        _log_to_stderr()
-        _say(announce, *server.describe())
-        name = signal.Signals(_next(signals)).name
-    _say(announce, f"{name}: finishing the requests in flight")
-    server.stop()
+    with ExitStack() as serving:
+        with _signals() as signals:
+            try:
+                with _at_once(signals):
+                    server = Server(options)
+                    allow_files(options)
+                    server.start()
+            except _Ended as ended:
+                _say(announce, f"{ended}: stopped before anything was served")
+                return
+            serving.enter_context(logged())
+            _say(announce, *server.describe())
+            name = signal.Signals(_next(signals)).name
+        _say(announce, f"{name}: finishing the requests in flight")
+        server.stop()
     _say(announce, "stopped")
 
 
@@ -311,15 +313,6 @@ def _at_once(signals: SimpleQueue) -> Iterator[None]:
 
     with _handled(end):
         yield
-
-
-def _log_to_stderr() -> None:
-    """Let what happens to versions from now on be seen: loaded, refused, let go."""
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        log.addHandler(handler)
-        log.setLevel(logging.INFO)
 
 
 def _next(signals: SimpleQueue) -> int:

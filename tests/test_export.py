@@ -263,6 +263,7 @@ def engines(monkeypatch):
         return Stub(artifact, name, threads)
 
     monkeypatch.setattr(runtime, "open_engine", opened)
+    monkeypatch.setattr(runtime, "opened", lambda artifact: artifact)
     monkeypatch.setattr(runtime, "installed", lambda: dict.fromkeys(given, "1.0"))
     return given
 
@@ -271,7 +272,8 @@ def engines(monkeypatch):
 def test_auto_takes_the_fastest_engine_whatever_its_place(engines, fast):
     engines.update(dict.fromkeys(["onnx", "litert", "openvino", "keras"], (0.03, 0.0)))
     engines[fast] = (0.0, 0.0)
-    engine = fastest_engine(holding("model.onnx", "model.tflite", "model.keras"), threads=3)
+    artifact = holding("model.onnx", "model.tflite", "model.keras")
+    engine = open_engine(artifact, "auto", threads=3)
     assert (engine.name, engine.threads) == (fast, 3)
 
 
@@ -317,6 +319,22 @@ def test_an_engine_whose_package_is_missing_names_it(exported, monkeypatch):
     with pytest.raises(EngineError, match=r"litert-int8 engine needs .* install ai-edge-litert"):
         open_engine(exported[0], "litert-int8")
     assert "litert" not in installed()
+
+
+def test_an_engine_is_given_its_file_and_its_threads(exported, tmp_path, monkeypatch):
+    artifact, given = exported[0], []
+
+    def open_form(*arguments):
+        given.append(arguments)
+        return SimpleNamespace(name="litert", kernel="fp32")
+
+    monkeypatch.setattr(runtime, "import_module", lambda name: SimpleNamespace(open_form=open_form))
+    open_engine(artifact, "litert", threads=3)
+    open_engine(artifact, "litert", root=tmp_path)
+    assert given == [
+        (artifact, artifact.path / "model.tflite", 3),
+        (artifact, tmp_path / "model.tflite", None),
+    ]
 
 
 def test_another_build_of_an_engine_s_package_serves_as_well(monkeypatch):

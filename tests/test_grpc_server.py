@@ -293,10 +293,10 @@ def test_a_message_over_the_limit_is_refused_before_it_is_read():
         assert len(unary(bytes(1000))) == 1000
 
 
-def told(address, *calls):
+def told(address, *calls, path=UNARY):
     """The last headers of the answers to calls over one connection, (headers, data) each."""
     client = H2Connection(H2Configuration(client_side=True, header_encoding="utf-8"))
-    first = [(":method", "POST"), (":scheme", "http"), (":path", UNARY), (":authority", "here")]
+    first = [(":method", "POST"), (":scheme", "http"), (":path", path), (":authority", "here")]
     found = {}
     host, port = address.split(":")
     with socket.create_connection((host, port), 30) as connection:
@@ -328,6 +328,13 @@ def test_what_is_not_one_whole_message_is_refused_and_the_connection_lives():
     with served() as (_, _, address):
         found = told(address, *(({}, body) for body in bad), unknown, ({}, prefixed(b"good")))
     assert [answer["grpc-status"] for answer in found] == ["13"] * len(bad) + ["12", "0"]
+
+
+def test_a_stream_of_answers_ends_with_trailers_alone():
+    """Status and type of the answer have been said before; clients of HTTP/2 refuse them there."""
+    with served() as (_, _, address):
+        (found,) = told(address, ({}, prefixed(b"a") + prefixed(b"b")), path=STREAM)
+    assert found == {"grpc-status": "0"}
 
 
 def test_what_is_posted_to_it_and_is_not_grpc_is_refused():

@@ -42,7 +42,7 @@ def documents(name: str) -> list[dict]:
 
 def asked_for(expression: str) -> set[str]:
     """The names of our series in a query."""
-    return set(re.findall(r"\b(?:striate|process)_\w+", expression))
+    return set(re.findall(r"(?:\b(?:striate|process)_|:tensorflow:)[\w:]+", expression))
 
 
 def options(arguments: list[str]) -> ServerOptions:
@@ -79,6 +79,13 @@ def test_an_alert_hears_of_what_is_refused_before_its_model_is_known():
     (alerts,) = documents("alerts.yml")
     rules = [rule for group in alerts["groups"] for rule in group["rules"]]
     assert any('striate_refused_total{code=~"UNAVAILABLE' in rule["expr"] for rule in rules)
+
+
+def test_an_alert_hears_of_a_version_that_is_not_served():
+    """Since the one before it goes on answering, nobody else does."""
+    (alerts,) = documents("alerts.yml")
+    rules = [rule for group in alerts["groups"] for rule in group["rules"]]
+    assert any('load_attempt_count{status="fail"}' in rule["expr"] for rule in rules)
 
 
 def test_prometheus_scrapes_our_path():

@@ -293,6 +293,8 @@ def test_the_shipped_net_looks_at_the_cup_and_not_at_the_table(tmp_path):
         ({"method": "smoothgrad", "samples": 0}, "samples from 1 on, got 0"),
         ({"method": "smoothgrad", "noise": -0.1}, "noise from 0 on, got -0.1"),
         ({"method": "smoothgrad", "noise": np.nan}, "noise from 0 on, got nan"),
+        ({"method": "occlusion", "grey": 256}, "grey from 0 to 255, got 256"),
+        ({"method": "integrated_gradients", "baseline": 300.0}, "baseline from 0 to 255"),
         ({"layer": 3}, "grad_cam: expected layer as a name or None, got 3"),
         ({"target": "dog"}, "its label or as an index from 0 to 9, got 'dog'"),
         ({"target": 10}, "from 0 to 9, got 10"),

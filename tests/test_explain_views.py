@@ -39,6 +39,9 @@ def dice() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
+BLACK = np.zeros((32, 32, 3), np.uint8)
+
+
 @pytest.fixture(scope="module")
 def subject():
     keras.utils.set_random_seed(0)
@@ -363,6 +366,11 @@ def test_every_view_draws(subject, pictures, view):
         ("landscape", {"reach": np.inf}, "expected reach from 0 on, got inf"),
         ("invert", {"layers": 2}, "layers as a name or a list or None, got 2"),
         ("pgd", {"towards": 1}, "towards as true or false, got 1"),
+        (
+            "style",
+            {"like": BLACK, "style_layers": ["logits"]},
+            "a layer with maps [h, w, channels]",
+        ),
         ("style", {"like": "x", "stepz": 3}, "style has no option 'stepz'. Did you mean 'steps'"),
     ],
 )

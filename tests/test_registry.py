@@ -4,6 +4,7 @@ import copy
 import csv
 import dataclasses
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,20 @@ ZOO = {
 )
 def test_only_classifiers_of_pictures_with_maps_explain_by_maps(name, explains):
     assert get_spec(name).explains == explains
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"pattern": 3}, "a pattern of names, such as '*resnet*', got 3"),
+        ({"max_params": "5M"}, "max_params as a number, got '5M'"),
+        ({"year": "2015"}, "year as a number, got '2015'"),
+        ({"since": "then"}, "since as a number, got 'then'"),
+    ],
+)
+def test_what_no_net_can_be_listed_by_is_refused(wanted, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        list_models(**wanted)
 
 
 def test_lists_the_first_families_with_their_published_counts():

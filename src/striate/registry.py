@@ -257,6 +257,13 @@ def list_models(
     the input and classes of the paper. pretrained: only nets with (True) or without (False)
     published weights.
     """
+    if not isinstance(pattern, str):
+        raise UsageError(f"expected a pattern of names, such as '*resnet*', got {pattern!r}")
+    limits = {"year": year, "since": since, "until": until}
+    limits |= {"max_params": max_params, "max_macs": max_macs}
+    for name, limit in limits.items():
+        if limit is not None and not isinstance(limit, Real):
+            raise UsageError(f"expected {name} as a number, got {limit!r}")
     families = {spec.family for spec in _specs.values()}
     if family is not None and family not in families:
         raise UsageError(

@@ -25,6 +25,7 @@ KINDS: dict[Any, tuple[str, Any]] = {
 }
 # Options that count something, of which there must be one; other numbers may be 0.
 COUNTS = {"batch_size", "iterations", "most", "points", "samples", "steps", "tries"}
+LEVELS = {"baseline", "grey"}  # of pixels
 
 
 def check_options(name: str, options: Mapping[str, Any], *functions: Callable) -> None:
@@ -44,6 +45,8 @@ def check_options(name: str, options: Mapping[str, Any], *functions: Callable) -
         least = 1 if option in COUNTS else 0
         if isinstance(value, Real) and not least <= value < math.inf:
             raise UsageError(f"{name}: expected {option} from {least} on, got {value}")
+        if option in LEVELS and value > 255:
+            raise UsageError(f"{name}: expected {option} from 0 to 255, got {value}")
 
 
 def _options(function: Callable) -> Iterator[inspect.Parameter]:

@@ -35,7 +35,8 @@ def transfer_style(
     on_progress: as of `descend`.
     """
     chosen = style_layers or subject.spec.pyramid
-    stages = [chosen] if isinstance(chosen, str) else list(chosen)
+    named = [chosen] if isinstance(chosen, str) else chosen
+    stages = [subject.cam_layer(name) for name in named]  # layers that have maps
     if not stages:
         raise UsageError(f"{subject.spec.name} has no stages of maps to take a style from")
     content = content_layer or stages[max(0, len(stages) - 2)]

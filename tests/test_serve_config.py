@@ -620,6 +620,16 @@ def test_a_renewed_certificate_is_met_by_who_connects_then_on_both_ports(base, t
         wait_for(lambda: urllib.request.urlopen(url, context=context, timeout=10).status == 200)
 
 
+def test_changes_of_models_do_not_wait_for_ever_for_the_one_before(monkeypatch):
+    """Which waits for a disk that does not answer, say; each that waits has a thread."""
+    monkeypatch.setattr("striate.serve.core.RELOADING", 0.05)
+    core = Core(Repository([], open), Scheduler(1, 1), 1)
+    with core._reloading, pytest.raises(ServingError, match="still being loaded") as raised:
+        core.reload([])
+    assert raised.value.code == Code.UNAVAILABLE
+    core.reload([])
+
+
 KEY, CERT = "-----BEGIN PRIVATE KEY-----", "-----BEGIN CERTIFICATE-----"
 
 

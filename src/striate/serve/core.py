@@ -41,6 +41,8 @@ from striate.serve.status import Code, ServingError, UnknownSignature, invalid
 if TYPE_CHECKING:
     from striate.serve.observe.tracing import Tracing
 
+RELOADING = 60.0  # seconds that a change of models waits for the one before it
+
 _WORDS = {CLASSIFY: "classification", REGRESS: "regression"}
 _APIS = {PREDICT: "Predict", CLASSIFY: "Classify", REGRESS: "Regress"}
 _CHECKS = {CLASSIFY: check_classifier, REGRESS: check_regressor}
@@ -219,10 +221,16 @@ class Core:
         permitted to by then. Of several at a time one follows the other.
 
         Raises `ServingError` when one of them does not become available, or a label names a
-        version that is not; the others are served as they are meant to be.
+        version that is not; the others are served as they are meant to be. UNAVAILABLE where the
+        one before it takes too long: of a disk that does not answer, they would take all threads.
         """
-        with self._reloading:
+        if not self._reloading.acquire(timeout=RELOADING):
+            why = "Another configuration is still being loaded; ask again later"
+            raise ServingError(Code.UNAVAILABLE, why)
+        try:
             self._reload(configs)
+        finally:
+            self._reloading.release()
 
     def _reload(self, configs: list[ModelConfig]) -> None:
         if self.request_log is not None:

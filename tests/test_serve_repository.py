@@ -16,6 +16,7 @@ import pytest
 from striate.errors import ArtifactError, UsageError
 from striate.serve import memory
 from striate.serve.options import ModelConfig, ServerOptions, VersionPolicy
+from striate.serve.protos import get_model_status_pb2
 from striate.serve.repository import KEPT, Model, Repository, State
 from striate.serve.repository.model_config import find_models
 from striate.serve.status import Code, ServingError
@@ -134,7 +135,18 @@ def test_of_models_that_are_no_longer_configured_a_few_are_listed(tmp_path):
         found.configure([ModelConfig(name, tmp_path / name)])
     assert [*found.models] == [str(number) for number in range(49 - KEPT, 50)]
     assert answers_of(found, "49") == "servable 1"
+    assert found.ready(), "the others are not meant to answer"
     assert {version.state for version in found.statuses("48")} == {State.END}
+
+
+def test_models_that_fail_stay_listed_however_many_they_are(tmp_path):
+    models = [Model(str(n), tmp_path / str(n), VersionPolicy()) for n in range(KEPT + 2)]
+    for model in models:
+        put(model.base_path, 1, "bad")
+    found = Repository(models, opened)
+    found.refresh()
+    assert len(found.models) == KEPT + 2
+    assert not found.ready()
 
 
 def answers_of(found: Repository, name: str) -> str:
@@ -176,6 +188,49 @@ def test_several_versions_answer_by_number(tmp_path):
     found = repository(tmp_path, "latest:2")
     assert [answers(found, n) for n in (None, 3, 2)] == ["servable 3", "servable 3", "servable 2"]
     assert states(found) == {3: "AVAILABLE", 2: "AVAILABLE"}
+
+
+def test_the_newest_version_answers_though_an_older_one_came_later(tmp_path):
+    put(tmp_path, 5)
+    found = repository(tmp_path, "all")
+    put(tmp_path, 3)
+    found.refresh()
+    assert answers(found) == "servable 5"
+
+
+def test_states_are_tensorflow_servings():
+    theirs = dict(get_model_status_pb2.ModelVersionStatus.State.items())
+    assert {state.name: state.value for state in State} | {"UNKNOWN": 0} == theirs
+
+
+def test_what_is_let_go_of_is_closed_and_nothing_else(tmp_path):
+    loaded: list[Servable] = []
+
+    def keeping(path):
+        servable = opened(path)
+        loaded.append(servable)
+        return servable
+
+    put(tmp_path, 1)
+    found = repository(tmp_path, open_version=keeping)
+    with found.lease("m"):
+        put(tmp_path, 2)
+        found.refresh()
+        assert [s.closed for s in loaded] == [False, False], "a request is under way"
+    assert [s.closed for s in loaded] == [True, False]
+    put(tmp_path, 3)
+    found.refresh()
+    assert [s.closed for s in loaded] == [True, True, False]
+    (tmp_path / "3").rename(tmp_path / "003")  # another directory is another version 3
+    found.refresh()
+    assert [s.closed for s in loaded] == [True, True, True, False]
+    (tmp_path / "003").rename(tmp_path / "3")
+    put(tmp_path, 3, "bad")
+    found.refresh()
+    assert answers(found) == "servable 2"
+    assert [s.closed for s in loaded] == [True] * 4 + [False]
+    found.close()
+    assert all(s.closed for s in loaded)
 
 
 def test_a_new_version_is_loaded_before_the_old_one_goes(tmp_path):
@@ -230,7 +285,11 @@ def test_at_the_start_the_newest_sound_version_is_served(tmp_path):
     assert states(found) == {2: "END", 1: "AVAILABLE"}
 
 
-def test_a_version_that_failed_is_tried_again_when_its_files_change(tmp_path):
+@pytest.mark.parametrize(
+    ("content", "seconds"), [("good now", 0), ("god", 1)], ids=["in size", "in time"]
+)
+def test_a_version_that_failed_is_tried_again_when_its_files_change(tmp_path, content, seconds):
+    """What copies files may keep their times, and what is mended its size."""
     put(tmp_path, 1)
     put(tmp_path, 2, "bad")
     tried = []
@@ -242,7 +301,9 @@ def test_a_version_that_failed_is_tried_again_when_its_files_change(tmp_path):
     found = repository(tmp_path, open_version=counting)
     found.refresh()
     assert tried == ["2", "1"]
-    put(tmp_path, 2, "good now")
+    before = (tmp_path / "2" / "striate.json").stat().st_mtime + seconds
+    put(tmp_path, 2, content)
+    os.utime(tmp_path / "2" / "striate.json", (before, before))
     found.refresh()
     assert states(found) == {2: "AVAILABLE", 1: "END"}
 
@@ -251,6 +312,7 @@ def test_a_directory_with_neither_a_manifest_nor_a_model_is_not_looked_at(tmp_pa
     put(tmp_path, 1)
     (tmp_path / "2").mkdir()
     (tmp_path / "2" / "model.keras").write_bytes(b"half")
+    (tmp_path / "4").mkdir()  # nothing is there yet
     (tmp_path / ".tmp-3").mkdir()
     (tmp_path / "notes").mkdir()
     assert states(repository(tmp_path)) == {1: "AVAILABLE"}

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 import time
 import urllib.request
 from collections import Counter
@@ -24,7 +25,16 @@ from striate.serve.client import Client
 from striate.serve.observe.counters import Counters
 from striate.serve.options import VersionPolicy
 from striate.serve.repository import Model, State, Version
-from striate.serve.rollout import Agreement, Compared, Missing, Shadow, choose, parse, parse_canary
+from striate.serve.rollout import (
+    WAITING,
+    Agreement,
+    Compared,
+    Missing,
+    Shadow,
+    choose,
+    parse,
+    parse_canary,
+)
 from striate.serve.status import Code, ServingError
 
 pytest_plugins = ["serving_fixtures"]
@@ -166,6 +176,46 @@ def test_scores_of_other_classes_are_not_compared_by_broadcasting():
     assert agreement == Agreement()
 
 
+def test_agreement_is_by_the_best_class_of_each_item_and_by_its_largest_difference():
+    agreement = Agreement()
+    before = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.0, 0.4, 0.6]])
+    now = np.array([[0.7, 0.3, 0.0], [0.9, 0.1, 0.0], [0.0, 0.3, 0.7]])
+    agreement.add(before, now)
+    assert (agreement.items, agreement.same) == (3, 2)
+    assert agreement.distance == pytest.approx(0.2 + 0.7 + 0.1)
+    assert (agreement.skipped, agreement.failed) == (0, 0)
+
+
+def test_a_shadow_of_no_percent_is_never_asked():
+    shadow = Shadow({"m": {"next": 0}}, lambda model, label: nullcontext())
+    for _ in range(200):
+        shadow.offer(Compared("m", 1, "predict", {}, {"scores": np.ones((2, 3))}))
+    shadow.close()
+    assert shadow.counts == {}
+
+
+def test_requests_that_a_slow_shadow_cannot_take_are_passed_over_and_counted():
+    begun, go = threading.Event(), threading.Event()
+
+    def run(ask, feeds):
+        begun.set()
+        assert go.wait(30)
+        return {"scores": np.ones((1, 3))}
+
+    lease = SimpleNamespace(version=2, servable=SimpleNamespace(run=run))
+    shadow = Shadow({"m": {"next": 100}}, lambda model, label: nullcontext(lease))
+    request = Compared("m", 1, "predict", {}, {"scores": np.ones((1, 3))})
+    shadow.offer(request)
+    assert begun.wait(30)
+    for _ in range(WAITING + 3):
+        shadow.offer(request)
+    go.set()
+    shadow.close()
+    assert shadow.counts["m", 1, "next"] == Agreement(
+        items=1 + WAITING, same=1 + WAITING, skipped=3
+    )
+
+
 def test_a_shadow_forgets_the_version_that_is_over_and_no_other():
     shadow = Shadow({}, lambda model, label: nullcontext())
     others = {("m", 2, "next"): Agreement(items=2), ("n", 1, "next"): Agreement(items=3)}
@@ -231,6 +281,26 @@ def test_a_canary_is_judged_by_the_requests_of_all_protocols_together():
     counted.answer(2, Code.INTERNAL, 5, ("Predict", "REST", "onnx"))
     canaries.look()
     assert canaries.choose("m", "client") == 1
+
+
+def test_a_canary_is_judged_by_enough_requests_each_time():
+    canaries, counted, _ = on_trial()
+    counted.answer(2, Code.OK, 10)
+    canaries.look()
+    counted.answer(2, Code.INTERNAL, 9)
+    canaries.look()
+    assert canaries.choose("m", "client") == 2
+    counted.answer(2, Code.INTERNAL, 1)
+    canaries.look()
+    assert canaries.choose("m", "client") == 1
+
+
+def test_a_model_without_a_canary_is_answered_by_its_newest():
+    _, counted, model = on_trial()
+    canaries = Canaries({}, Limits(), {"m": model}, counted.counters)
+    canaries.look()
+    assert canaries.choose("m", "client") is None
+    assert canaries.states() == []
 
 
 def test_a_canary_stays_held_though_it_answers_well_who_names_it(caplog):

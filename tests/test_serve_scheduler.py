@@ -132,8 +132,9 @@ def test_a_call_that_raises_gives_its_slot_back():
 
 def test_a_request_whose_client_went_away_is_not_computed():
     computed = []
+    scheduler = Scheduler(workers=1, max_queue=0)
     with pytest.raises(ServingError) as error:
-        Scheduler(workers=1, max_queue=0).run(
-            Asks(computed.append), "predict", IMAGES, gone=lambda: True
-        )
+        scheduler.run(Asks(computed.append), "predict", IMAGES, gone=lambda: True)
     assert (error.value.code, computed) == (Code.CANCELLED, [])
+    scheduler.run(Asks(computed.append), "predict", IMAGES, gone=lambda: False)
+    assert computed == [IMAGES]

@@ -50,7 +50,9 @@ def test_several_models_and_labels_are_read():
     assert parse_canary("a:stable=100,next=0") == {"a": {"stable": 100, "next": 0}}
 
 
-@pytest.mark.parametrize("text", ["a", "a:", "a:b", "a:b=x", ":b=100", "a:=100", "a:b=101,c=-1"])
+@pytest.mark.parametrize(
+    "text", ["a", "a:", "a:b", "a:b=x", ":b=100", "a:=100", "a:b=101", "a:b=101,c=-1"]
+)
 def test_what_is_no_share_is_said(text):
     with pytest.raises(UsageError, match="expected canary MODEL:LABEL=PERCENT"):
         parse_canary(text)
@@ -194,6 +196,21 @@ def test_a_shadow_of_no_percent_is_never_asked():
     assert shadow.counts == {}
 
 
+def test_a_shadow_is_not_compared_with_itself_and_one_that_is_not_there_is_a_failure():
+    asked = SimpleNamespace(run=lambda ask, feeds: {"scores": np.ones((1, 3))})
+
+    def lease(model, label):
+        if label == "gone":
+            raise ServingError(Code.NOT_FOUND, "no such version")
+        return nullcontext(SimpleNamespace(version=1, servable=asked))
+
+    shadow = Shadow({"m": {"itself": 100, "gone": 100}}, lease)
+    shadow.offer(Compared("m", 1, "predict", {}, {"scores": np.ones((1, 3))}))
+    shadow.close()
+    assert shadow.counts["m", 1, "itself"] == Agreement()
+    assert shadow.counts["m", 1, "gone"] == Agreement(failed=1)
+
+
 def test_requests_that_a_slow_shadow_cannot_take_are_passed_over_and_counted():
     begun, go = threading.Event(), threading.Event()
 
@@ -293,6 +310,77 @@ def test_a_canary_is_judged_by_enough_requests_each_time():
     counted.answer(2, Code.INTERNAL, 1)
     canaries.look()
     assert canaries.choose("m", "client") == 1
+
+
+def test_what_failed_before_a_canary_was_judged_is_not_counted_again():
+    canaries, counted, _ = on_trial(errors=50)
+    for failing in (4, 0, 5):  # percent of the last ten: 40, 0, and 50, which is still allowed
+        counted.answer(2, Code.INTERNAL, failing)
+        counted.answer(2, Code.OK, 10 - failing)
+        canaries.look()
+        assert canaries.choose("m", "client") == 2
+    counted.answer(2, Code.INTERNAL, 51)
+    counted.answer(2, Code.OK, 49)
+    canaries.look()
+    assert canaries.choose("m", "client") == 1
+
+
+def test_what_failed_before_a_canary_was_replaced_is_not_held_against_it():
+    canaries, counted, model = on_trial()
+    counted.answer(2, Code.INTERNAL, 9)
+    model.versions[2].servable = Named(3)
+    canaries.look()
+    counted.answer(2, Code.OK, 1)
+    canaries.look()
+    assert canaries.choose("m", "client") == 2
+
+
+@pytest.mark.parametrize("how", ["resumed", "replaced", "forgotten"])
+def test_a_canary_that_goes_on_is_held_again_when_it_fails_again(how):
+    canaries, counted, model = on_trial()
+    counted.answer(2, Code.INTERNAL, 10)
+    canaries.look()
+    assert canaries.states() == [("m", 2, True)]
+    if how == "resumed":
+        canaries.resume("m")  # from this moment on it is judged
+    elif how == "replaced":
+        model.versions[2].servable = Named(3)
+        canaries.look()
+    else:
+        canaries.forget("m", 2)
+        assert canaries.states() == [("m", 2, False)]
+        canaries.look()
+    counted.answer(2, Code.INTERNAL, 10)
+    canaries.look()
+    assert canaries.states() == [("m", 2, True)]
+
+
+def test_on_trial_are_versions_that_are_served_beside_another_one():
+    canaries, counted, model = on_trial()
+    assert canaries.states() == [("m", 2, False)]
+    shares = {"m": {"1": 40, "one": 20, "nobody": 20, "9": 20}, "elsewhere": {"1": 50, "2": 50}}
+    model.labels["one"] = 1
+    others = Canaries(shares, Limits(), {"m": model}, counted.counters)
+    others.look()
+    assert others.states() == []
+    model.versions[2].state = State.END
+    assert canaries.states() == []
+
+
+def test_a_canary_is_judged_by_what_its_shadow_found_since_and_by_enough_of_it():
+    canaries, _, _ = on_trial(agreement=90)
+    for items, same, version in [(1000, 1000, 2), (1009, 1000, 2), (1010, 1000, 1)]:
+        canaries.shadow.counts["m", 1, "next"] = Agreement(items=items, same=same)
+        canaries.look()
+        assert canaries.choose("m", "client") == version
+
+
+def test_a_canary_is_not_judged_by_the_shadows_of_others():
+    canaries, _, _ = on_trial(agreement=90)
+    differing = Agreement(items=1000)
+    canaries.shadow.counts.update({("n", 1, "next"): differing, ("m", 2, "1"): differing})
+    canaries.look()
+    assert canaries.choose("m", "client") == 2
 
 
 def test_a_model_without_a_canary_is_answered_by_its_newest():

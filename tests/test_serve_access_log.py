@@ -103,6 +103,16 @@ def test_what_concerns_all_models_is_logged_as_about_none_of_them(logged):
     assert {found(path, id)["model"] for id in ("index", "stats", "metrics")} == {None}
 
 
+def test_probes_that_were_answered_have_no_lines(logged):
+    server, path = logged
+    for probe in ("live", "ready"):
+        rest(server, f"/v2/health/{probe}", None, X_Request_Id="probe").close()
+    with pytest.raises(urllib.error.HTTPError):
+        rest(server, "/v2/health/lively", None, X_Request_Id="lively")
+    assert found(path, "lively")["code"] == "NOT_FOUND"
+    assert '"probe"' not in path.read_text()
+
+
 def test_resuming_a_model_is_logged_as_about_it(logged):
     server, path = logged
     rest(server, "/v1/models/tiny:resume", b"", X_Request_Id="resume").close()

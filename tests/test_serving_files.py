@@ -19,7 +19,7 @@ from striate.serve.repository import Repository
 from striate.serve.scheduler import Scheduler
 
 SERVING = ROOT / "serving"
-OPEN_PATHS = ["/healthz", *(method.split()[1] for method in keys.OPEN if method[:4] == "GET ")]
+OPEN_PATHS = ["/healthz", *(method.split()[1] for method in keys.PROBES if method[:4] == "GET ")]
 
 # prometheus_client's ProcessCollector has these where the system tells them
 PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds_total"}

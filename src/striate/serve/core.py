@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from striate.serve.calls import Call, current
 from striate.serve.canary import Canaries, Limits
-from striate.serve.keys import OPEN, Keys
+from striate.serve.keys import PROBES, Keys
 from striate.serve.observe.access_log import AccessLog
 from striate.serve.observe.counters import Asked, Counters
 from striate.serve.observe.drift import Drift
@@ -260,7 +260,7 @@ class Core:
 
         Faces ask before they read anything else of it.
         """
-        if self.keys is not None and call.method not in OPEN:
+        if self.keys is not None and call.method not in PROBES:
             call.key = self.keys.identify(authorization)
 
     def permit(self, model: str | None) -> None:
@@ -279,8 +279,14 @@ class Core:
         )
 
     def finished(self, call: Call) -> None:
-        """Take note of a call that has been answered; faces say so of every one."""
+        """Take note of a call that has been answered; faces say so of every one.
+
+        A probe comes every few seconds from each that watches: there is no line for one that was
+        answered, and no span.
+        """
         call.ended = time.monotonic()
+        if call.method in PROBES and call.code == Code.OK:
+            return
         if self.access_log is not None:
             self.access_log.write(call)
         if self.tracing is not None:

@@ -27,8 +27,8 @@ from striate.errors import UsageError
 from striate.serve.status import Code, ServingError
 from striate.serve.watched import Watched
 
-# What needs no key: whether the server is alive and ready. So do /healthz and gRPC's own health.
-OPEN = (
+# What asks whether the server is alive and ready, and needs no key. So do /healthz and gRPC's own.
+PROBES = (
     *(f"{method} /v2/health/{what}" for method in ("GET", "HEAD") for what in ("live", "ready")),
     "/inference.GRPCInferenceService/ServerLive",
     "/inference.GRPCInferenceService/ServerReady",

@@ -15,12 +15,11 @@ from starlette.responses import Response
 
 from striate.serve.calls import ID_HEADER, Call, address, call_of, during
 from striate.serve.core import Core
+from striate.serve.keys import PROBES
 from striate.serve.scheduler import Scheduler, too_late
 from striate.serve.status import HTTP_STATUS, Code, QueueFull, ServingError, cut
 from striate.serve.unforeseen import told
 
-# What tells whether a server lives, and is not refused for want of room
-PROBES = {"/v2/health/live", "/v2/health/ready"}
 METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _WINDOW_BITS = {
@@ -93,7 +92,7 @@ def threaded(
         queued = infers(request)
         try:
             core.admit(call, request.headers.get("authorization"))
-            if crowded() and raw_path(request) not in PROBES:
+            if crowded() and call.method not in PROBES:
                 raise ServingError(Code.UNAVAILABLE, "more connections than this server allows")
             if queued and not core.scheduler.places:  # it is not worth reading
                 raise core.scheduler.refusal()

@@ -72,7 +72,8 @@ def test_a_grey_net_takes_the_average_of_a_convention():
     assert (grey.order, grey.shape) == ("rgb", (8, 8, 1))
 
 
-def test_a_net_that_normalises_in_itself_is_given_the_levels():
+def test_levels_are_from_0_to_1_unless_a_net_normalises_in_itself():
+    assert Preprocess(8, 8) == preset("unit", 8, 8)
     raw = preset("raw", 8, 8)
     assert (raw.mean, raw.scale, raw.order) == ((0, 0, 0), (1, 1, 1), "rgb")
 
@@ -225,6 +226,8 @@ def test_crop_keeps_the_centre_stretch_the_whole_pad_the_shape():
     picture = np.zeros((10, 30, 3), np.uint8)
     picture[:, 10:20] = 200
     assert (pixels(picture, preset("unit", 10, 10)) == 200).all()
+    tall = np.ascontiguousarray(picture.swapaxes(0, 1))
+    assert (pixels(tall, preset("unit", 10, 10)) == 200).all()
     stretched = pixels(picture, preset("unit", 10, 10, fit="stretch"))
     assert stretched[:, 0].max() == 0
     padded = pixels(picture, preset("unit", 30, 30, fit="pad", background=9))
@@ -259,11 +262,15 @@ def test_padding_is_the_same_on_both_sides_and_of_the_background(channels, turn)
 
 
 @pytest.mark.parametrize("name", ["nearest", "bilinear", "bicubic", "lanczos"])
-def test_the_interpolation_is_pillow_s_of_that_name_across_and_then_down(name):
-    picture = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+@pytest.mark.parametrize("size", [(37, 53), (80, 30)])
+def test_the_interpolation_is_pillow_s_of_that_name_across_and_then_down(name, size):
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    spec = preset("unit", 12, 16, crop=0.875, interpolation=name)
+    height, width = size
+    left, top, right, bottom = source_box(width, height, spec)
     kind = Image.Resampling[name.upper()]
-    expected = Image.fromarray(picture).resize((16, 37), kind).resize((16, 12), kind)
-    spec = preset("unit", 12, 16, fit="stretch", interpolation=name)
+    across = Image.fromarray(picture).resize((16, height), kind, (left, 0, right, height))
+    expected = across.resize((16, 12), kind, (0, top, 16, bottom))
     assert (pixels(picture, spec) == np.asarray(expected)).all()
 
 

@@ -175,16 +175,18 @@ def test_scores_of_other_classes_are_not_compared_by_broadcasting():
     agreement = Agreement()
     with pytest.raises(ValueError, match=re.escape("scores [2, 1] beside [2, 3]")):
         agreement.add(np.ones((2, 3)), np.ones((2, 1)))
+    with pytest.raises(ValueError, match="scores"):
+        agreement.add(np.ones((2, 3, 4)), np.ones((2, 3, 4)))
     assert agreement == Agreement()
 
 
 def test_agreement_is_by_the_best_class_of_each_item_and_by_its_largest_difference():
     agreement = Agreement()
     before = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.0, 0.4, 0.6]])
-    now = np.array([[0.7, 0.3, 0.0], [0.9, 0.1, 0.0], [0.0, 0.3, 0.7]])
+    now = np.array([[0.1, 0.3, 0.6], [0.3, 0.7, 0.0], [0.0, 0.3, 0.7]])
     agreement.add(before, now)
     assert (agreement.items, agreement.same) == (3, 2)
-    assert agreement.distance == pytest.approx(0.2 + 0.7 + 0.1)
+    assert agreement.distance == pytest.approx(0.8 + 0.1 + 0.1)
     assert (agreement.skipped, agreement.failed) == (0, 0)
 
 

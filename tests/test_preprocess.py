@@ -143,6 +143,11 @@ def test_a_float_that_is_no_number_leaves_the_others_their_levels():
     assert (seen[0, 1], seen[0, 2], seen[3, 3]) == (0, 34, 255)
 
 
+def test_floats_up_to_255_are_levels():
+    levels = np.arange(256, dtype=np.float32).reshape(16, 16)
+    assert (decode(encoded(Image.fromarray(levels), "TIFF"))[..., 0] == levels).all()
+
+
 def test_exif_orientation_is_applied():
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera lay on its right side
@@ -253,11 +258,11 @@ def test_the_box_that_is_kept_has_the_net_s_shape_and_the_picture_s_centre(size,
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("turn", [lambda x: x, lambda x: x.swapaxes(0, 1)])
 def test_padding_is_the_same_on_both_sides_and_of_the_background(channels, turn):
-    picture = np.full((20, 60, 3), 200, np.uint8)
+    grey = np.random.default_rng(0).integers(10, 256, (10, 30, 1), dtype=np.uint8)
     spec = preset("unit", 30, 30, channels, fit="pad", background=9)
-    padded = turn(pixels(np.ascontiguousarray(turn(picture)), spec))
+    padded = turn(pixels(np.ascontiguousarray(turn(grey)), spec))
     assert (padded[:10] == 9).all()
-    assert (padded[10:20] == 200).all()
+    assert (padded[10:20] == grey).all()
     assert (padded[20:] == 9).all()
 
 
@@ -291,6 +296,17 @@ def test_any_picture_fits_any_net(width, height, size, fit, channels):
     out = pixels(picture, spec)
     assert out.shape == (*size, channels)
     assert out.dtype == np.uint8
+
+
+def test_an_array_may_be_grey_or_transparent():
+    spec, picture = preset("unit", 8, 8), gradient(20, 30)
+    grey = pixels(picture[..., 1], spec)
+    assert (pixels(picture[..., 1:2], spec) == grey).all()
+    assert (pixels(np.repeat(picture[..., 1:2], 3, -1), spec) == grey).all()
+    clear = np.concatenate([picture, np.zeros((20, 30, 1), np.uint8)], -1)
+    assert (pixels(clear, spec) == 255).all()
+    with pytest.raises(DataError, match=r"got uint8 \[20, 30, 2\]"):
+        pixels(picture[..., :2], spec)
 
 
 def test_an_array_of_the_wrong_kind_is_refused():

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from striate.serve.scheduler import Scheduler, seconds_left
+from striate.serve.scheduler import Scheduler, Turns, seconds_left
 from striate.serve.status import Code, ServingError
 
 IMAGES = {"image": np.zeros((1, 2, 2, 3), np.uint8)}
@@ -106,6 +106,26 @@ def test_turns_go_by_who_arrived_first_not_by_who_was_decoded_first():
     for thread in waiting:
         thread.join(10)
     assert order == ["first", "second", "just now"]
+
+
+def test_turns_go_by_who_arrived_first_also_when_the_first_gives_up():
+    turns, order, threads = Turns(1), [], []
+
+    def wait(arrived, seconds):
+        if turns.take(arrived, seconds):
+            order.append(arrived)
+            turns.give_back()
+
+    assert turns.take(0.0, None)
+    for arrived, seconds in ((1.0, 0.5), (4.0, None), (2.0, None), (3.0, None)):
+        threads += in_threads(1, partial(wait, arrived, seconds))
+        while len(turns._waiting) < len(threads) and threads[0].is_alive():
+            time.sleep(0.001)
+    threads[0].join(10)
+    turns.give_back()
+    for thread in threads:
+        thread.join(10)
+    assert order == [2.0, 3.0, 4.0]
 
 
 @pytest.mark.parametrize("seconds", [600.0, 1e11])  # gRPC's word for no deadline: centuries

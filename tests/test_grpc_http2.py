@@ -8,6 +8,7 @@ import hpack
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
     DataReceived,
@@ -17,6 +18,7 @@ from h2.events import (
     TrailersReceived,
 )
 from h2.settings import SettingCodes
+from hyperframe.frame import FRAMES
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -470,6 +472,8 @@ def test_a_narrower_first_window_may_leave_less_than_nothing():
 
 def test_windows_may_be_as_wide_as_the_standard_lets_them():
     connection = greeted()
+    fed(connection, setting(Setting.INITIAL_WINDOW_SIZE, WIDE))
+    fed(connection, setting(Setting.INITIAL_WINDOW_SIZE, 65_535))
     rest = long(WIDE - 65_535)
     fed(connection, opening(1) + frame(Frame.WINDOW_UPDATE, 0, 1, rest))
     fed(connection, frame(Frame.WINDOW_UPDATE, 0, 0, rest))
@@ -770,6 +774,19 @@ def test_room_for_a_message_of_gigabytes_is_no_wider_than_a_window_may_be():
 
 
 # === What a client may not do ===
+
+
+def numbers(words):
+    return {name: number for name, number in vars(words).items() if name.isupper()}
+
+
+def test_numbers_of_frames_settings_and_errors_are_the_standard_s():
+    assert numbers(ErrorCode).items() <= {code.name: int(code) for code in ErrorCodes}.items()
+    assert numbers(Setting).items() <= {code.name: int(code) for code in SettingCodes}.items()
+    theirs = {kind.__name__.lower(): number for number, kind in FRAMES.items()}
+    ours = {f"{name.replace('_', '').lower()}frame": n for name, n in numbers(Frame).items()}
+    assert ours.items() <= theirs.items()
+
 
 MANY_HEADERS = literal("x" * 10, "y" * 100) * (MOST_HEADERS // 142 + 1)
 BIG = bytes(LARGEST_FRAME)

@@ -568,16 +568,18 @@ def test_a_call_whose_client_left_while_it_waited_for_its_turn_is_not_answered()
     queued = {"abreast": 1, "read": lambda call: True}
     with served(**queued) as (echo, server, address), connected(address) as (unary, _):
 
-        def until(calls):
+        def until(done):
             deadline = time.monotonic() + 30
-            while len(server._calls) != calls:
+            while not done():
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
 
-        first, second = unary.future(b"wait"), unary.future(b"in vain")
-        until(2)
+        first = unary.future(b"wait")
+        assert echo.begun.acquire(timeout=30)
+        second = unary.future(b"in vain")
+        until(lambda: server._crew._queued)
         second.cancel()
-        until(1)
+        until(lambda: len(server._calls) == 1)
         echo.go.set()
         assert first.result(30) == b"wait"
         assert unary(b"after", timeout=30) == b"after"

@@ -178,10 +178,7 @@ def _sized(net: Any, size: int | tuple[int, int] | None) -> Any:
         return net
     try:
         sized = keras.models.clone_model(net, input_tensors=keras.Input((*wanted, shape[-1])))
-    except (
-        ValueError,
-        UsageError,
-    ) as error:  # as where a window is larger than what is left of the picture
+    except (ValueError, UsageError) as error:  # a window larger than what is left, say
         raise UsageError(
             f"{net.name}: expected a size that its layers can take, got {wanted} "
             f"({first_line(error)})"

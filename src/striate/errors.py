@@ -52,10 +52,14 @@ def check_known(what: str, names: Iterable[str], known: Iterable[str]) -> None:
             )
 
 
+def is_whole(number: Any, least: int = 0) -> bool:
+    """Whether something is a whole number of at least so much; NumPy's are numbers."""
+    return isinstance(number, Integral) and not isinstance(number, bool) and number >= least
+
+
 def check_whole(what: str, number: Any, least: int = 0) -> None:
-    """Raise `UsageError` for what is no whole number of at least so much; NumPy's are numbers."""
-    is_whole = isinstance(number, Integral) and not isinstance(number, bool)
-    if not is_whole or number < least:
+    """Raise `UsageError` for what is no whole number of at least so much."""
+    if not is_whole(number, least):
         raise UsageError(f"expected {what} as a whole number of at least {least}, got {number!r}")
 
 

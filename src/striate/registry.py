@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from striate import pretrained
 from striate.costs import Totals, shipped
-from striate.errors import UsageError, did_you_mean
+from striate.errors import UsageError, did_you_mean, is_whole
 from striate.pretrained import Layout, Pretrained, Weights
 
 if TYPE_CHECKING:
@@ -513,7 +513,7 @@ def _asked(
 ) -> tuple[tuple[int, ...], int]:
     shape = _checked_shape(spec, input_shape)
     num_classes = spec.classes if num_classes is None else num_classes
-    if not _is_positive(num_classes):
+    if not is_whole(num_classes, 1):
         raise UsageError(f"{spec.name}: expected num_classes of at least 1, got {num_classes!r}")
     return shape, int(num_classes)
 
@@ -523,7 +523,7 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int,
         return spec.input_shape
     rank = len(spec.input_shape)
     shape = tuple(shape) if isinstance(shape, list | tuple) else (shape,)
-    if len(shape) != rank or not all(_is_positive(n) for n in shape):
+    if len(shape) != rank or not all(is_whole(n, 1) for n in shape):
         raise UsageError(
             f"{spec.name}: expected input_shape as {rank} positive integers with the channels "
             f"last, such as {spec.input_shape}, got {shape}"
@@ -534,10 +534,6 @@ def _checked_shape(spec: ModelSpec, shape: tuple[int, ...] | None) -> tuple[int,
             f"{'voxels' if rank > 3 else 'pixels'}, got {' x '.join(map(str, shape[:-1]))}"
         )
     return tuple(map(int, shape))
-
-
-def _is_positive(number: Any) -> bool:
-    return isinstance(number, Integral) and not isinstance(number, bool) and int(number) >= 1
 
 
 def _check_options(spec: ModelSpec, options: Mapping[str, Any]) -> None:
@@ -575,11 +571,11 @@ def _kind(default: Any) -> tuple[str, Callable[[Any], bool]]:
     if isinstance(default, str):
         return "a word", lambda value: isinstance(value, str)
     if default == 0 and isinstance(default, Integral):
-        return "an integer of at least 0", lambda value: value == 0 or _is_positive(value)
+        return "an integer of at least 0", is_whole
     if isinstance(default, Integral):
-        return "an integer of at least 1", _is_positive
+        return "an integer of at least 1", lambda value: is_whole(value, 1)
     if default is None:
-        return "an integer of at least 1 or None", lambda v: v is None or _is_positive(v)
+        return "an integer of at least 1 or None", lambda v: v is None or is_whole(v, 1)
     if default < 0:
         return "a number", lambda value: math.isfinite(_number(value))
     return "a number from 0 to 1", lambda value: 0 <= _number(value) <= 1

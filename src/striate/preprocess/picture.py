@@ -6,13 +6,13 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from striate.errors import DataError, UsageError, did_you_mean
+from striate.errors import DataError, UsageError, did_you_mean, is_whole
 from striate.preprocess.spec import Spec, stored
 from striate.preprocess.whitening import Whitening
 
@@ -69,7 +69,7 @@ class Preprocess(Spec):
         filters = tuple(_FILTERS)
         known = self.interpolation in filters
         self._expect(known, f"interpolation {', '.join(filters)}", "interpolation")
-        level = isinstance(self.background, Integral) and 0 <= self.background <= 255
+        level = is_whole(self.background) and self.background <= 255
         self._expect(level, "background from 0 to 255, a whole number", "background")
         self._expect(self.order in ("rgb", "bgr"), "order rgb or bgr", "order")
         numbers = math.prod(self.shape)

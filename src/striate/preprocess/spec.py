@@ -8,13 +8,12 @@ import os
 import reprlib
 import stat
 from abc import ABC, abstractmethod
-from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from striate.errors import DataError, UsageError, did_you_mean
+from striate.errors import DataError, UsageError, did_you_mean, is_whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +85,7 @@ class Spec(ABC):
         """Hold fields as int, whatever numpy made of them; each of at least 1."""
         for name in names:
             value = getattr(self, name)
-            whole = isinstance(value, Integral) and not isinstance(value, bool)
-            self._expect(whole and value >= 1, f"{name} as a whole number of at least 1", name)
+            self._expect(is_whole(value, 1), f"{name} as a whole number of at least 1", name)
             object.__setattr__(self, name, int(value))
 
     def _keep_floats(self, count: int, each: str) -> None:

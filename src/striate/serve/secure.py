@@ -39,9 +39,8 @@ class Tls:
         )
         pems = ("server_key", "PRIVATE KEY-----"), ("server_cert", "CERTIFICATE-----")
         for name, word in pems:
-            if not re.search(
-                f"-----BEGIN ([A-Z]+ )*{word}", getattr(found, name)
-            ):  # what it holds is not shown: it may be the key
+            if not re.search(f"-----BEGIN ([A-Z]+ )*{word}", getattr(found, name)):
+                # What it holds is not shown: it may be the key.
                 raise UsageError(f"{path}: expected {name} as PEM text, -----BEGIN ... {word}")
         if found.client_verify and not found.custom_ca:
             raise UsageError(f"{path}: client_verify needs custom_ca, the clients' authority")

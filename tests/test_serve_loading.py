@@ -111,6 +111,26 @@ def test_a_litert_file_alone_is_served_by_its_signature(tiny, tmp_path):
         Loader(ServerOptions(tmp_path, workers=1)).open(tmp_path / "1")
 
 
+@pytest.mark.parametrize("file", ["model.onnx", "model.tflite"])
+def test_a_file_alone_names_its_classes(tiny, tmp_path, file):
+    (tmp_path / "1").mkdir()
+    shutil.copy(tiny.path / file, tmp_path / "1")
+    servable = Loader(ServerOptions(tmp_path, workers=1)).open(tmp_path / "1")
+    assert servable.artifact is None
+    assert servable.labels == tiny.labels
+
+
+@pytest.mark.parametrize("labels", [None, "cat, dog", '{"0": "cat"}', "[1, 2]"])
+def test_an_onnx_file_with_no_list_of_labels_is_served_without(tiny, tmp_path, labels):
+    import onnx
+
+    model = onnx.load(tiny.path / "model.onnx")
+    onnx.helper.set_model_props(model, {} if labels is None else {"labels": labels})
+    (tmp_path / "1").mkdir()
+    onnx.save(model, tmp_path / "1" / "model.onnx")
+    assert Loader(ServerOptions(tmp_path, workers=1)).open(tmp_path / "1").labels == []
+
+
 def test_the_packed_form_answers_where_there_is_one():
     assert preferred(["onnx", "litert", "packed", "runner"]) == "packed"
     assert preferred(["onnx", "litert"]) == "onnx"

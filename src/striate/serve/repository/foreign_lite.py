@@ -5,6 +5,7 @@ Signatures that the file stores are served by their names; a file without any ge
 """
 
 import time
+import zipfile
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -27,7 +28,6 @@ class LiteRtServable:
     item_bytes = 0
     artifact = None
     difference: float | None = None
-    labels: list[str] = []  # noqa: RUF012
 
     def __init__(self, path: Path, *, workers: int, threads: int):
         from ai_edge_litert.interpreter import Interpreter
@@ -42,6 +42,7 @@ class LiteRtServable:
         except (ValueError, RuntimeError) as error:
             raise ArtifactError(f"{path}: LiteRT cannot load it ({error})") from None
         self.signatures = {s.name: s for s in _signatures(interpreter)}
+        self.labels = _labels(path)
         self.seconds = time.monotonic() - start
 
     def run(self, ask: str, feeds: Tensors) -> Tensors:
@@ -75,6 +76,15 @@ def _signatures(interpreter: Any) -> list[Signature]:
         Signature(name, PREDICT, _specs(inputs), _specs(outputs), ask=name, exact=False)
         for name, inputs, outputs in stored or [unsigned]
     ]
+
+
+def _labels(path: Path) -> list[str]:
+    """The classes in the archive behind a model, where `striate export` and MediaPipe have them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.read("labels.txt").decode("utf-8", "replace").splitlines()
+    except (zipfile.BadZipFile, KeyError):  # it has none
+        return []
 
 
 def _specs(details: dict[str, dict[str, Any]]) -> dict[str, TensorSpec]:

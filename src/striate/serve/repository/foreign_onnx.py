@@ -4,8 +4,10 @@ Unlike a SavedModel's, an ONNX graph's declared shapes are meant: ONNX Runtime r
 fit them, and so does the server, before it, in one line.
 """
 
+import json
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,6 @@ class OnnxServable:
     item_bytes = 0
     artifact = None
     difference: float | None = None
-    labels: list[str] = []  # noqa: RUF012
 
     def __init__(self, path: Path, *, threads: int):
         from striate.runtime.onnx import open_session
@@ -54,6 +55,7 @@ class OnnxServable:
             {node.name: _spec(path, node) for node in self._session.get_outputs()},
         )
         self.signatures = {DEFAULT: signature}
+        self.labels = _labels(self._session.get_modelmeta().custom_metadata_map)
         self.seconds = time.monotonic() - start
 
     def run(self, ask: str, feeds: Tensors) -> Tensors:
@@ -68,6 +70,16 @@ class OnnxServable:
 
     def close(self) -> None:
         del self._session
+
+
+def _labels(facts: Mapping[str, str]) -> list[str]:
+    """The classes that a file names as `striate export` does: in its metadata, a list as JSON."""
+    try:
+        found = json.loads(facts.get("labels", "[]"))
+    except ValueError:
+        return []
+    listed = isinstance(found, list) and all(isinstance(label, str) for label in found)
+    return found if listed else []
 
 
 def _spec(path: Path, node: Any) -> TensorSpec:

@@ -266,8 +266,14 @@ class Call:
         return self._expanded(body) if compressed else body
 
     def _expanded(self, message: bytes | bytearray) -> bytes:
-        """A compressed message; no longer than a message may be."""
+        """A compressed message; no longer than a message may be.
+
+        https://github.com/grpc/grpc/blob/master/doc/compression.md
+        """
         encoding = self.headers.get("grpc-encoding", "identity")
+        if encoding == "identity":
+            why = "a message is flagged as compressed, and grpc-encoding says that none is"
+            raise Failure(grpc.StatusCode.INTERNAL, why)
         if encoding not in WINDOW_BITS:
             raise Failure(
                 grpc.StatusCode.UNIMPLEMENTED,

@@ -9,15 +9,16 @@ libraries take the labels from there.
 import io
 import json
 import zipfile
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from striate.artifact import Artifact
+from striate.artifact import LABELS, Artifact
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 LITERT = "TFLITE_METADATA"
-LABELS = "labels.txt"
+NAME = PurePath(LABELS).name  # in the archive
 # By number, the fields of LiteRT's metadata_schema.fbs that are written here.
 MODEL_NAME, MODEL_GRAPHS, MODEL_READER = 0, 3, 7
 GRAPH_INPUTS, GRAPH_OUTPUTS = 2, 3
@@ -59,7 +60,7 @@ def _archive(artifact: Artifact) -> bytes:
     """The ZIP archive, its file stored as it is and without a date, for equal bytes every time."""
     written = io.BytesIO()
     with zipfile.ZipFile(written, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(LABELS), "".join(f"{x}\n" for x in artifact.labels))
+        archive.writestr(zipfile.ZipInfo(NAME), (artifact.path / LABELS).read_bytes())
     return written.getvalue()
 
 
@@ -69,7 +70,7 @@ def _described(artifact: Artifact) -> dict[int, Any]:
     if artifact.preprocess.kind == "picture":
         colours = COLOURS.get(artifact.preprocess.shape[-1], 0)
         image[TENSOR_CONTENT] = {CONTENT_KIND: IMAGE, CONTENT: {0: colours}}
-    labels = {FILE_NAME: LABELS, FILE_KIND: AXIS_LABELS}
+    labels = {FILE_NAME: NAME, FILE_KIND: AXIS_LABELS}
     graph = {
         GRAPH_INPUTS: [image],
         GRAPH_OUTPUTS: [{TENSOR_NAME: "scores", TENSOR_FILES: [labels]}],

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from striate.artifact import LABELS
 from striate.errors import ArtifactError
 from striate.serve.signatures import DEFAULT, PREDICT, Signature, Tensors, TensorSpec
 from striate.serve.status import invalid
@@ -82,7 +83,7 @@ def _labels(path: Path) -> list[str]:
     """The classes in the archive behind a model, where `striate export` and MediaPipe have them."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.read("labels.txt").decode("utf-8", "replace").splitlines()
+            return archive.read(Path(LABELS).name).decode("utf-8", "replace").splitlines()
     except (zipfile.BadZipFile, KeyError):  # it has none
         return []
 

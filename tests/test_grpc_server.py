@@ -587,20 +587,30 @@ def test_a_call_whose_client_left_while_it_waited_for_its_turn_is_not_answered()
         assert len(echo.contexts) == 2
 
 
+def idle_streams(echo, stream, count: int) -> tuple[list, threading.Event]:
+    """So many streams that have begun and ask nothing, until an event is set."""
+    never = threading.Event()
+    calls = [stream(iter(never.wait, True)) for _ in range(count)]
+    for _ in calls:
+        assert echo.begun.acquire(timeout=30)
+    return calls, never
+
+
+def cancel(calls, never: threading.Event, echo) -> None:
+    for call in calls:
+        call.cancel()
+        assert echo.ended.acquire(timeout=30)
+    never.set()
+
+
 def test_streams_that_do_nothing_keep_no_thread_from_other_calls():
     """As the clients that watch the health of a server for as long as it is there."""
     with served(threads=2) as (echo, _, address), connected(address) as (unary, stream):
-        never = threading.Event()
-        watching = [stream(iter(never.wait, True)) for _ in range(10)]
-        for _ in watching:
-            assert echo.begun.acquire(timeout=30)
+        watching, never = idle_streams(echo, stream, 10)
         waiting = unary.future(b"wait", timeout=30)
         assert echo.begun.acquire(timeout=30)
         assert unary(b"still", timeout=30) == b"still"
-        for each in watching:
-            each.cancel()
-            assert echo.ended.acquire(timeout=30)
-        never.set()
+        cancel(watching, never, echo)
         assert unary(b"there", timeout=30) == b"there"
         echo.go.set()
         assert waiting.result() == b"wait"
@@ -608,15 +618,9 @@ def test_streams_that_do_nothing_keep_no_thread_from_other_calls():
 
 def test_streams_that_are_over_leave_no_more_threads_to_other_calls():
     with served(threads=2) as (echo, _, address), connected(address) as (unary, stream):
-        never = threading.Event()
-        watching = [stream(iter(never.wait, True)) for _ in range(6)]
-        for _ in watching:
-            assert echo.begun.acquire(timeout=30)
+        watching, never = idle_streams(echo, stream, 6)
         waiting = [unary.future(b"wait", timeout=60) for _ in range(4)]
-        for each in watching:
-            each.cancel()
-            assert echo.ended.acquire(timeout=30)
-        never.set()
+        cancel(watching, never, echo)
         both_begun(echo)
         waiting += [unary.future(b"wait", timeout=60) for _ in range(4)]
         assert not echo.begun.acquire(timeout=0.5)

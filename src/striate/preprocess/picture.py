@@ -66,7 +66,7 @@ class Preprocess(Spec):
         share = isinstance(self.crop, Real) and 0 < self.crop <= 1
         self._expect(share, "0 < crop <= 1", "crop")
         self._expect(self.fit != "pad" or self.crop == 1, "crop 1 where fit is pad", "crop")
-        filters = tuple(_FILTERS)
+        filters = tuple(_FILTERS)  # a mapping would raise for what has no hash
         known = self.interpolation in filters
         self._expect(known, f"interpolation {', '.join(filters)}", "interpolation")
         level = is_whole(self.background) and self.background <= 255

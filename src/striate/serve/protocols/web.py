@@ -109,9 +109,7 @@ def threaded(
                 error = QueueFull(full)
             return refusal(error, 413 if error.code == Code.RESOURCE_EXHAUSTED else None)
         except MemoryError as error:  # for its body
-            refused = told(error, call.method)
-            call.code = refused.code
-            return refusal(refused)
+            return _refused(error, call)
         except ClientDisconnect:
             call.code = Code.CANCELLED
             return Response(status_code=499)
@@ -180,9 +178,14 @@ def _answered(
         with during(call):
             return answer(request, body, deadline)
     except Exception as error:
-        refused = told(error, call.method)
-        call.code = refused.code
-        return refusal(refused)
+        return _refused(error, call)
+
+
+def _refused(error: Exception, call: Call) -> Response:
+    """The response to a call that ended with an error."""
+    why = told(error, call.method)
+    call.code = why.code
+    return refusal(why)
 
 
 def json_response(document: Any, status: int = 200, *, indent: int | None = None) -> Response:
